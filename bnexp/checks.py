@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, both allowed unless ``below`` (< high) or ``above`` (> low) is set."""
+    """Finite numbers from ``low`` to ``high``; ``above`` and ``below`` leave out the ends."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -51,7 +51,10 @@ Probability = Annotated[float, Range(0, 1, below=True)]
 
 
 def check(value: Any, annotation: Any, key: str) -> Any:
-    """``value`` as the annotated type (an int becomes a float, a list a tuple), or a UserError that names ``key``."""
+    """``value`` as the annotated type: an int becomes a float, a list a tuple.
+
+    Raises UserError, naming ``key`` and what is allowed.
+    """
     if annotation is Any or annotation is inspect.Parameter.empty:
         return value
     try:

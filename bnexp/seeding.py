@@ -28,7 +28,7 @@ def generator(seed: int, stream: str, position: str | int = 0) -> torch.Generato
 
 
 def seed_global(seed: int, stream: str, position: str | int = 0) -> None:
-    """Sets torch's global generators on every device, for what takes no generator: dropout, foreign modules."""
+    """Sets torch's global generators on every device: dropout and foreign modules take no other."""
     torch.manual_seed(derive(seed, stream, position))
 
 

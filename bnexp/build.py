@@ -1,0 +1,205 @@
+"""Config -> objects: data, network, loss, optimizer, scheduler, loggers.
+
+The one place where a name becomes a thing. Whatever ``_target_`` names is called with the keys of its
+group and with those of the values given here that its signature accepts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnexp import data
+from bnexp.checks import check_arguments
+from bnexp.config import ARGUMENTS, Config, Part
+from bnexp.data import Batches
+from bnexp.device import Place
+from bnexp.engine import Schedule, Trainer
+from bnexp.errors import UserError, nearest, one_line
+from bnexp.models.init import seeded
+from bnexp.models.summary import Summary, summarise
+from bnexp.tracking import Console, Csv, Logger, TensorBoard, Tracker
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three splits on the device; ``val`` is None where nothing was held out."""
+
+    train: Batches
+    val: Batches | None
+    test: Batches
+    classes: tuple[str, ...]
+
+    @property
+    def watched(self) -> dict[str, Batches]:
+        """What is evaluated every epoch: val, or, where there is none, test, which then chooses nothing."""
+        return {"test": self.test} if self.val is None else {"val": self.val}
+
+
+def splits(config: Config, place: Place) -> Splits:
+    """Loads the images and splits them; raises UserError for what the data does not allow."""
+    keys = config.dataset
+    source = data.load(keys.name, keys.root, keys.resize)
+    train_index, val_index = data.split(source.train.labels, keys, config.seed)
+    test_index = data.test_subset(source.test.labels, keys)
+    mean, std = keys.mean, keys.std
+    if mean == "auto" or std == "auto":
+        found = data.channel_statistics(source.train.pixels, train_index)
+        mean, std = (found[0] if mean == "auto" else mean), (found[1] if std == "auto" else std)
+
+    def batches(images: data.Images, index: Tensor | None, augment: tuple[str, ...] = ()) -> Batches:
+        return Batches(
+            images, place.device, index=index, mean=mean, std=std, resize=keys.resize,
+            augment=augment, crop_padding=keys.crop_padding,
+        )  # fmt: skip
+
+    return Splits(
+        train=batches(source.train, train_index, keys.augment),
+        val=None if val_index is None else batches(source.train, val_index),
+        test=batches(source.test, test_index),
+        classes=source.classes,
+    )
+
+
+def model(config: Config, images: Splits) -> nn.Module:
+    """The network on the CPU, its start a function of the seed alone."""
+    given = {
+        "in_channels": images.train.in_channels,
+        "image_size": images.train.image_size,
+        "num_classes": len(images.classes),
+    }
+    built = seeded(lambda: call(config.model, given), config.seed)
+    if not isinstance(built, nn.Module):
+        raise UserError(
+            f"model._target_={config.model.target}: gives a {type(built).__name__}, not an nn.Module"
+        )
+    return built
+
+
+def summary(network: nn.Module, config: Config, images: Splits) -> Summary:
+    """Runs a copy of the network once, as small as its last batch, so that a misfit shows before training.
+
+    Raises UserError where the network does not fit the images, the classes or the batch.
+    """
+    last = len(images.train) % config.batch_size or config.batch_size
+    count = min(last, 2)
+    size = images.train.image_size
+    example = torch.zeros(count, images.train.in_channels, size, size)
+    try:
+        found = summarise(network, example)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = one_line(error) or type(error).__name__
+        if "more than 1 value per channel" in reason and count == 1:
+            raise UserError(
+                f"batch_size={config.batch_size}: the last of {len(images.train)} training images would be a"
+                " batch of one, and this norm needs more than one value a channel; any other size will do"
+            ) from None
+        raise UserError(
+            f"model={config.model.target}: does not fit {size} x {size} x {images.train.in_channels} images"
+            f" in batches of {count} ({reason}); another dataset.resize may help"
+        ) from error
+    if found.output_shape != (count, len(images.classes)):
+        raise UserError(
+            f"model={config.model.target}: gives {found.output_shape} for {count} images and"
+            f" {len(images.classes)} classes; it must give ({count}, {len(images.classes)})"
+        )
+    return found
+
+
+def trainer(config: Config, network: nn.Module, place: Place, steps_per_epoch: int) -> Trainer:
+    network.to(place.device, memory_format=place.memory_format(network))  # type: ignore[call-overload]
+    optimizer = _optimizer(config.optimizer, network)
+    return Trainer(
+        network,
+        call(config.loss, {}).to(place.device),
+        optimizer,
+        place,
+        _schedule(config, optimizer, steps_per_epoch),
+        config.l1,
+        config.grad_clip,
+        torch.compile(network) if config.device.compile else None,
+    )
+
+
+def tracker(config: Config, folder: Path, steps_per_epoch: int) -> Tracker:
+    loggers: list[Logger] = [Console(config.epochs, steps_per_epoch), Csv(folder)]
+    if config.tracking.tensorboard:
+        keys = config.tracking
+        loggers.append(TensorBoard(folder, every=keys.every, histograms=keys.histograms))
+    return Tracker(loggers)
+
+
+def _optimizer(part: Part, network: nn.Module) -> torch.optim.Optimizer:
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if not parameters:
+        raise UserError(f"model: nothing to train, the network has no parameters ({type(network).__name__})")
+    built = call(part, {"params": parameters})
+    if not isinstance(built, torch.optim.Optimizer):
+        raise UserError(f"optimizer._target_={part.target}: gives a {type(built).__name__}, not an Optimizer")
+    return built
+
+
+def _schedule(config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Schedule:
+    if config.scheduler.target is None:
+        return Schedule()
+    keys = dict(config.scheduler.keys)
+    interval, monitor = keys.pop("interval", "epoch"), keys.pop("monitor", None)
+    whole = config.epochs * (steps_per_epoch if interval == "step" else 1)
+    for name in ("T_max", "total_iters", "total_steps"):
+        if name in keys and keys[name] is None:
+            keys[name] = whole
+    scheduler = call(Part("scheduler", config.scheduler.target, keys), {"optimizer": optimizer})
+    return Schedule(scheduler, interval, monitor)
+
+
+def call(part: Part, given: Mapping[str, Any]) -> Any:
+    """Calls the part's target with its keys and those of ``given`` that it accepts."""
+    function = resolve(part)
+    parameters = inspect.signature(function).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    offered = {name: value for name, value in given.items() if takes_all or name in parameters}
+    keys = check_arguments(function, part.keys, part.key, given=list(offered), known=ARGUMENTS[part.key])
+    try:
+        return function(**offered, **keys)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        named = " ".join(f"{part.key}.{name}={value}" for name, value in keys.items())
+        raise UserError(one_line(f"{named or part.key}: {part.target} refuses ({error})")) from error
+
+
+def resolve(part: Part) -> Callable[..., Any]:
+    """The class or function a part's target names, looked for in the current folder too."""
+    key, target = f"{part.key}._target_", str(part.target)
+    folder = os.getcwd()
+    if folder not in sys.path and "" not in sys.path:
+        sys.path.append(folder)  # a console script leaves it out; last, so that it can shadow nothing
+    module_name, _, name = target.rpartition(".")
+    if not module_name:
+        raise UserError(f"{key}={target}: write the module too, as in mynets.Net")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise UserError(
+            f"{key}={target}: cannot be imported from {folder} or the environment ({reason})"
+        ) from error
+    function = getattr(module, name, None)
+    if function is None:
+        near = nearest(name, [n for n in vars(module) if not n.startswith("_")])
+        hint = f"; did you mean {module_name}.{near}?" if near else ""
+        raise UserError(f"{key}={target}: module {module_name} has no {name}{hint}")
+    if not callable(function):
+        raise UserError(f"{key}={target}: must be a class or function, and it is a {type(function).__name__}")
+    return function

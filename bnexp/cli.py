@@ -1,0 +1,164 @@
+"""The door: help, Hydra's complaints in one line, exit codes. Imports no torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bnexp.errors import UserError, bad_choice, nearest, one_line, unknown_key
+from bnexp.helptext import choices, help_text
+from bnexp.runs import Diverged, Interrupted, job_folder
+
+log = logging.getLogger("bnexp")
+
+OmegaConf.register_new_resolver("bnexp.unique", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+OmegaConf.register_new_resolver("bnexp.job_folder", job_folder, replace=True)
+
+
+def launch(entry: Callable[[], Any]) -> NoReturn:
+    """Runs a Hydra entry point and exits: 0 well, 1 crashed, 2 a user's mistake, 130 or 143 interrupted."""
+    arguments = sys.argv[1:]
+    if any(word in ("--help", "-h") for word in arguments):
+        print(help_text())
+        sys.exit(0)
+    os.environ.setdefault(
+        "HYDRA_FULL_ERROR", "1"
+    )  # makes Hydra raise, so that its errors can be put in one line
+    sys.exit(exit_code(lambda: _checked(entry, arguments)))
+
+
+def exit_code(work: Callable[[], Any]) -> int:
+    """Runs ``work``; what it raises becomes one line on standard error and an exit code."""
+    try:
+        work()
+    except UserError as error:
+        print(f"bnexp: {error}", file=sys.stderr)
+        return 2
+    except Diverged as error:
+        print(f"bnexp: diverged: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        print(f"bnexp: interrupted ({one_line(error) or 'SIGINT'})", file=sys.stderr)
+        return error.exit_code if isinstance(error, Interrupted) else 130
+    except Exception as error:
+        print(one_line(f"bnexp: crashed: {type(error).__name__}: {error}"), file=sys.stderr)
+        _log_traceback(error)
+        return 1
+    return 0
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain dictionaries, lists and values, every interpolation resolved."""
+    try:
+        values = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'config'}: {one_line(error.msg or error)}") from None
+    assert isinstance(values, dict)
+    values.pop("experiment", None)
+    return {str(key): value for key, value in values.items()}
+
+
+def _log_traceback(error: Exception) -> None:
+    files = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
+    for handler in files:
+        record = log.makeRecord(
+            log.name, logging.ERROR, __file__, 0, "crashed", (), (type(error), error, error.__traceback__)
+        )
+        handler.emit(record)
+        print(f"bnexp: the traceback is in {os.path.relpath(handler.baseFilename)}", file=sys.stderr)
+    if not files:
+        sys.excepthook(type(error), error, error.__traceback__)
+
+
+def _checked(entry: Callable[[], Any], arguments: list[str]) -> None:
+    _check_flags(arguments)
+    try:
+        entry()
+    except Exception as error:  # a run's own exceptions end inside entry: this is about the command line
+        raise _translate(error, arguments) from error
+
+
+def _check_flags(arguments: list[str]) -> None:
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        word = message.rpartition(": ")[2].split()[0]
+        key = word.lstrip("-").partition("=")[0].replace("-", "_")
+        near = nearest(key, _all_keys({}))
+        hint = f"; keys have no dashes: {near}=..." if near else ""
+        raise UserError(one_line(f"{word}: {message.partition(':')[0]}{hint} (bnexp --help lists all)"))
+
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(arguments)
+
+
+def _translate(error: Exception, arguments: list[str]) -> UserError:
+    """Hydra's and OmegaConf's errors, which take several lines, as one in our form."""
+    text = str(error)
+    first = one_line(text.splitlines()[0]) if text else type(error).__name__
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return UserError(
+            f"{error.filename or 'the output folder'}: cannot be written ({error.strerror or first})"
+        )
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown(match[1], arguments)
+    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or choices(match[1])
+        return bad_choice(match[1], match[2], options)
+    if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
+        return UserError(f"+{match[1]}: this key exists already; write it without the plus")
+    if match := re.search(r"Could not delete from config\. '?([^' ]+)'? does not exist", text):
+        return _unknown(match[1], arguments)
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        key, _, value = match[1].partition("=")
+        return UserError(
+            f"{match[1]}: several values are a sweep (add -m); a list has brackets: '{key}=[{value}]'"
+        )
+    if isinstance(error, OverrideParseException):
+        return UserError(one_line(f"{error.override}: cannot be read as key=value ({first})"))
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return UserError(f"{error.full_key}: {first}")
+    cause = one_line(error.__cause__ or "")
+    return UserError(f"{first} ({cause})" if cause and cause not in first else first)
+
+
+def _unknown(key: str, arguments: list[str]) -> UserError:
+    if key.startswith("hydra."):
+        return UserError(f"{key}: Hydra has no such key (bnexp --cfg hydra shows those it has)")
+    groups = dict(word.partition("=")[::2] for word in arguments if "=" in word)
+    parent = key.rpartition(".")[0]
+    inside = f"{parent}." if parent else ""
+    siblings = {name.removeprefix(inside) for name in _all_keys(groups) if name.startswith(inside)}
+    return unknown_key(key, {name for name in siblings if "." not in name})
+
+
+def _all_keys(groups: Mapping[str, str]) -> list[str]:
+    """Every key of the configuration that the given group choices compose, dotted."""
+    from hydra import compose, initialize_config_module
+
+    known = [f"{group}={choice}" for group, choice in groups.items() if choice in choices(group)]
+    GlobalHydra.instance().clear()
+    with initialize_config_module("bnexp.conf", version_base="1.3"):
+        composed = OmegaConf.to_container(compose("config", overrides=known), resolve=False)
+    names: list[str] = []
+
+    def walk(values: Any, path: str) -> None:
+        for name, value in values.items():
+            dotted = f"{path}.{name}" if path else str(name)
+            names.append(dotted)
+            if isinstance(value, dict):
+                walk(value, dotted)
+
+    walk(composed, "")
+    return [name for name in names if not name.endswith("_target_")]

@@ -1,0 +1,108 @@
+"""Where a run computes: the device, its precision, its threads, its determinism."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from bnexp import config
+from bnexp.errors import UserError, bad_value
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A device ready for use. ``dtype`` is what convolutions and matrix products compute in."""
+
+    device: torch.device
+    dtype: torch.dtype
+    threads: int
+
+    def autocast(self) -> AbstractContextManager[object]:
+        if self.dtype is torch.float32:
+            return nullcontext()  # a disabled autocast costs microseconds at every step
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """fp16 gradients underflow without one; bf16 has float32's range."""
+        return torch.amp.GradScaler(self.device.type) if self.dtype is torch.float16 else None
+
+    def memory_format(self, model: nn.Module) -> torch.memory_format:
+        """channels_last where it pays: half-precision convolutions on a GPU's tensor cores."""
+        convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
+        pays = self.device.type == "cuda" and self.dtype is not torch.float32 and convolutional
+        return torch.channels_last if pays else torch.contiguous_format
+
+    def __str__(self) -> str:
+        if self.device.type == "cuda":
+            name = torch.cuda.get_device_name(self.device)
+        else:
+            name = f"{platform.machine()}, {self.threads} thread{'s' * (self.threads > 1)}"
+        precision = next(word for word, dtype in DTYPES.items() if dtype is self.dtype)
+        return f"{self.device} ({name}), {precision}"
+
+
+def prepare(wanted: config.Device) -> Place:
+    """Sets torch's global switches, each one every time: nothing leaks from an earlier run in the process.
+
+    Raises UserError for a device that is not there or cannot do what is asked of it.
+    """
+    device = torch.device(_choose(wanted.name))
+    if wanted.graphs:
+        raise bad_value("device.graphs", "true", _why_no_graphs(device))
+    _check_precision(device, wanted.precision)
+    torch.set_num_threads(wanted.threads or _default_threads())
+    if wanted.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be deterministic
+    torch.use_deterministic_algorithms(wanted.deterministic)
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not wanted.deterministic
+    # fp32 means fp32: TF32 keeps 10 bits of the mantissa, so only a named lower precision may lose bits.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    return Place(device, DTYPES[wanted.precision], torch.get_num_threads())
+
+
+def _choose(name: str) -> str:
+    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    if name == "auto":
+        return next(kind for kind in available if available[kind]())
+    if not available[name]():
+        there = [kind for kind in available if available[kind]()]
+        raise bad_value(
+            "device", name, f"no such device here; there is {', '.join(there)} (device=auto picks)"
+        )
+    return name
+
+
+def _check_precision(device: torch.device, precision: str) -> None:
+    if precision == "fp16" and device.type == "cpu":
+        raise bad_value("device.precision", precision, "a CPU does fp32 and bf16; fp16 needs a GPU")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise bad_value("device.precision", precision, "this GPU does fp32 and fp16")
+
+
+def _why_no_graphs(device: torch.device) -> str:
+    if device.type != "cuda":
+        return f"CUDA graphs need device=cuda, and this run is on {device.type}"
+    return "not available yet; false is"
+
+
+_THREADS_AT_START = torch.get_num_threads()
+
+
+def _default_threads() -> int:
+    return _THREADS_AT_START
+
+
+def guard_memory(error: RuntimeError, batch_size: int) -> UserError | None:
+    """The one line for a device that ran out of memory, or None where ``error`` is something else."""
+    words = str(error).lower()
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in words:
+        return bad_value("batch_size", batch_size, "out of memory; try a smaller batch_size")
+    return None

@@ -1,0 +1,317 @@
+"""The step, the epoch, the evaluation, and the loop over them.
+
+A step never waits for the device: losses and logits stay there and are read together once in a window of
+steps. What is recorded, where it is saved, when to stop: handed in as built objects.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from bnexp.checkpoint import Checkpoints
+from bnexp.data import Batches
+from bnexp.device import Place
+from bnexp.runs import Diverged, StopSignal
+from bnexp.seeding import seed_global
+
+
+class Recorder(Protocol):
+    """What the loop tells the loggers."""
+
+    def steps(self, first_step: int, losses: list[float]) -> None: ...
+    def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None: ...
+
+
+@dataclass
+class Schedule:
+    """A torch scheduler and when it moves: after each step or after each epoch, on a metric or on its own."""
+
+    scheduler: LRScheduler | None = None
+    interval: str = "epoch"
+    monitor: str | None = None
+
+    def after_step(self) -> None:
+        if self.scheduler is not None and self.interval == "step":
+            self.scheduler.step()
+
+    def after_epoch(self, metrics: dict[str, float]) -> None:
+        if self.scheduler is None or self.interval != "epoch":
+            return
+        if isinstance(self.scheduler, ReduceLROnPlateau) or self.monitor is not None:
+            self.scheduler.step(metrics[self.monitor or "val/loss"])  # type: ignore[arg-type]
+        else:
+            self.scheduler.step()
+
+
+@dataclass
+class Progress:
+    """How far a run has come, and the best epoch so far by what it monitors."""
+
+    monitor: str = "val/accuracy"
+    epoch: int = 0
+    step: int = 0
+    train_s: float = 0.0
+    images: int = 0
+    stale: int = 0  # epochs since the best one
+    best: dict[str, float] | None = None
+
+    def times(self) -> dict[str, float]:
+        rate = self.images / self.train_s if self.train_s else 0.0
+        return {"train_s": round(self.train_s, 4), "images_per_s": round(rate, 1)}
+
+    def judge(self, metrics: dict[str, float]) -> bool:
+        """Whether these are the best metrics yet; without a validation set no epoch is."""
+        value = metrics.get(self.monitor)
+        if value is None:
+            return False
+        sign = -1.0 if self.monitor.endswith("loss") else 1.0
+        better = self.best is None or sign * value > sign * self.best[self.monitor]
+        self.stale = 0 if better else self.stale + 1
+        if better:
+            self.best = {"epoch": self.epoch} | {k: v for k, v in metrics.items() if k.startswith("val/")}
+        return better
+
+
+@dataclass
+class Trainer:
+    """A network and all that a training step needs.
+
+    ``forward`` is the network as it is called: itself, or its compiled form with the same weights.
+    """
+
+    model: nn.Module
+    loss: nn.Module
+    optimizer: torch.optim.Optimizer
+    place: Place
+    schedule: Schedule = field(default_factory=Schedule)
+    l1: float = 0.0
+    grad_clip: float | None = None
+    forward: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        self.forward = self.forward or self.model
+        self.scaler = self.place.scaler()
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        # The L1 penalty is on weights: matrices and kernels, not biases and not a norm's scale.
+        self.weights = [p for p in self.parameters if p.ndim > 1]
+
+    def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One update from images (B, C, H, W) and labels (B,); the loss () and logits (B, K) before it.
+
+        Gradients stay in place until the next step, for whoever wants to look at them.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.place.autocast():
+            logits = self.forward(images)  # type: ignore[misc]
+            loss = self.loss(logits, labels)
+        objective = loss if not self.l1 else loss + self.l1 * self._l1_norm()
+        if self.scaler is None:
+            objective.backward()
+            if self.grad_clip is not None:
+                nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
+            self.optimizer.step()
+        else:
+            self._scaled_update(self.scaler, objective)
+        return loss.detach(), logits.detach()
+
+    def _scaled_update(self, scaler: torch.amp.GradScaler, objective: Tensor) -> None:
+        scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
+        if self.grad_clip is not None:
+            scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
+        scaler.step(self.optimizer)
+        scaler.update()
+
+    def _l1_norm(self) -> Tensor:
+        return torch.stack([weight.abs().sum() for weight in self.weights]).sum()
+
+    def train_epoch(
+        self,
+        batches: Batches,
+        batch_size: int,
+        *,
+        seed: int,
+        progress: Progress,
+        window: int,
+        recorder: Recorder,
+        stop: StopSignal,
+    ) -> dict[str, float]:
+        """One pass over the training images in this epoch's order.
+
+        Returns train/loss and train/accuracy: means over the images as they were seen, in training mode.
+        Raises Diverged where a loss is not finite and Interrupted after a signal.
+        """
+        self.model.train()
+        seed_global(seed, "noise", progress.epoch)
+        record = Window()
+        total, correct = 0.0, 0
+        for images, labels in batches.epoch(batch_size, seed, progress.epoch):
+            record.add(*self.step(images, labels), labels)
+            self.schedule.after_step()
+            progress.step += 1
+            if len(record) == window or stop.received is not None:
+                stop.check()
+                total, correct = record.drain(recorder, progress, total, correct)
+        total, correct = record.drain(recorder, progress, total, correct)
+        return {"train/loss": total / len(batches), "train/accuracy": correct / len(batches)}
+
+    @torch.inference_mode()
+    def evaluate(self, batches: Batches, batch_size: int) -> dict[str, float]:
+        """Mean loss and accuracy over all images of a split, in eval mode, each image weighing the same."""
+        self.model.eval()
+        losses, hits, sizes = [], [], []
+        for images, labels in batches.in_order(batch_size):
+            with self.place.autocast():
+                logits = self.forward(images)  # type: ignore[misc]
+                losses.append(self.loss(logits, labels))
+            hits.append((logits.argmax(1) == labels).sum())
+            sizes.append(len(labels))
+        weighted = zip(torch.stack(losses).tolist(), sizes, strict=True)
+        loss = math.fsum(value * size for value, size in weighted) / len(batches)
+        return {"loss": loss, "accuracy": int(torch.stack(hits).sum()) / len(batches)}
+
+    @torch.inference_mode()
+    def predict(self, batches: Batches, batch_size: int) -> Tensor:
+        """The most likely class of each image of a split, (N,), in eval mode."""
+        self.model.eval()
+        found = []
+        for images, _ in batches.in_order(batch_size):
+            with self.place.autocast():
+                found.append(self.forward(images).argmax(1))  # type: ignore[misc]
+        return torch.cat(found)
+
+    def state(self, progress: Progress) -> dict[str, Any]:
+        """All that a run needs to go on from here: randomness needs nothing, it is a function of the seed."""
+        scheduler = self.schedule.scheduler
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": scheduler.state_dict() if scheduler is not None else None,
+            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+            "progress": dict(vars(progress)),
+        }
+
+    def load_model(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+
+    @property
+    def lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+
+class Window:
+    """Losses, logits and labels of a few steps, kept on the device until they are read together."""
+
+    def __init__(self) -> None:
+        self.losses: list[Tensor] = []
+        self.logits: list[Tensor] = []
+        self.labels: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self.losses.append(loss)
+        self.logits.append(logits)
+        self.labels.append(labels)
+
+    def drain(self, recorder: Recorder, progress: Progress, total: float, correct: int) -> tuple[float, int]:
+        """Reads the window (the one CPU-GPU sync point of training) and adds it to the running sums."""
+        if not self.losses:
+            return total, correct
+        losses = torch.stack(self.losses).tolist()
+        hits = torch.cat(self.logits).argmax(1) == torch.cat(self.labels)
+        first = progress.step - len(losses) + 1
+        total += math.fsum(loss * len(labels) for loss, labels in zip(losses, self.labels, strict=True))
+        correct += int(hits.sum())
+        self.losses, self.logits, self.labels = [], [], []
+        recorder.steps(first, losses)
+        for step, loss in enumerate(losses, first):
+            if not math.isfinite(loss):
+                raise Diverged(f"the loss became {loss} in epoch {progress.epoch}, step {step}")
+        return total, correct
+
+
+def fit(
+    trainer: Trainer,
+    train: Batches,
+    watched: dict[str, Batches],
+    *,
+    epochs: int,
+    batch_size: int,
+    eval_batch_size: int,
+    seed: int,
+    patience: int | None,
+    window: int,
+    progress: Progress,
+    checkpoints: Checkpoints,
+    recorder: Recorder,
+    stop: StopSignal,
+) -> dict[str, float]:
+    """Trains from ``progress.epoch`` to ``epochs``; ``watched`` splits are evaluated after each one.
+
+    Only a split named val ever chooses: the best epoch, a plateau, an early stop. Returns the last
+    epoch's metrics, by TensorBoard tag.
+    """
+    metrics: dict[str, float] = {}
+    while progress.epoch < epochs and not (patience is not None and progress.stale >= patience):
+        stop.check()
+        progress.epoch += 1
+        started = time.perf_counter()
+        metrics = trainer.train_epoch(
+            train, batch_size, seed=seed, progress=progress, window=window, recorder=recorder, stop=stop
+        )
+        train_s = time.perf_counter() - started  # honest: the window's last read waited for the device
+        progress.train_s += train_s
+        progress.images += len(train)
+        for split, batches in watched.items():
+            found = trainer.evaluate(batches, eval_batch_size)
+            metrics |= {f"{split}/{name}": value for name, value in found.items()}
+        metrics |= {"lr": trainer.lr, "images_per_s": len(train) / train_s}
+        trainer.schedule.after_epoch(metrics)
+        best = progress.judge(metrics)
+        final = progress.epoch == epochs or (patience is not None and progress.stale >= patience)
+        checkpoints.save(trainer.state(progress), progress.epoch, best=best, final=final)
+        recorder.epoch(metrics | {"epoch_s": time.perf_counter() - started}, progress.epoch, trainer.model)
+    return metrics
+
+
+def conclude(
+    trainer: Trainer,
+    train: Batches,
+    test: Batches,
+    metrics: dict[str, float],
+    *,
+    batch_size: int,
+    progress: Progress,
+    best_weights: Callable[[], dict[str, Any]],
+) -> tuple[dict[str, float], dict[str, float] | None]:
+    """The final metrics, and those of the best epoch by val with the test set at its weights.
+
+    train/* of the last epoch are means in training mode while the weights moved; train_eval/* are the
+    final weights in eval mode, the only ones to hold against val/* and test/*. The test set is looked at
+    here, after everything has been chosen.
+    """
+    final = dict(metrics)
+    for name, batches in (("train_eval", train), ("test", test)):
+        if f"{name}/loss" not in final:
+            found = trainer.evaluate(batches, batch_size)
+            final |= {f"{name}/{key}": value for key, value in found.items()}
+    best = None
+    if progress.best is not None:
+        best = dict(progress.best)
+        if best["epoch"] == progress.epoch:
+            found = {key: final[f"test/{key}"] for key in ("loss", "accuracy")}
+        else:
+            trainer.load_model(best_weights())
+            found = trainer.evaluate(test, batch_size)
+        best |= {f"test/{key}": value for key, value in found.items()}
+    return {key: value for key, value in final.items() if "/" in key}, best

@@ -1,0 +1,111 @@
+"""``bnexp-eval RUN_DIR``: a checkpoint evaluated from its run folder alone."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from bnexp import cli
+from bnexp.config import PARTS, Config, parse
+from bnexp.errors import UserError, one_line
+from bnexp.runs import load_summary
+
+OURS = ("bnexp.", "torch.")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bnexp-eval",
+        description="Evaluates a run's checkpoint: accuracy, loss, per-class accuracy, confusion matrix.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="the folder of a run")
+    parser.add_argument("--checkpoint", default="last", help="last (the default), best, or epoch-N")
+    parser.add_argument("--split", choices=("test", "val", "train"), default="test")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="write label and prediction of every image as CSV"
+    )
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="TARGET",
+        help="a _target_ of the run that is neither bnexp's nor torch's and may be imported",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def read_config(run: Path, device: str | None, trusted: list[str]) -> Config:
+    """The run's configuration, as it was saved; refuses a ``_target_`` that nobody vouched for."""
+    load_summary(run)
+    try:
+        composed = OmegaConf.load(run / ".hydra" / "config.yaml")
+        hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml")
+        composed = OmegaConf.merge(composed, {"hydra": hydra.hydra})
+        values: dict[str, Any] = cli.plain(composed)  # type: ignore[arg-type]
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{run}: its .hydra/config.yaml cannot be read ({one_line(error)})") from error
+    if device is not None:
+        values["device"]["name"] = device
+    config = parse(values)
+    for group in PARTS:
+        target = getattr(config, group).target
+        if target is not None and not target.startswith(OURS) and target not in trusted:
+            raise UserError(
+                f"{group}._target_={target}: not bnexp's nor torch's; run it with --trust {target}"
+            )
+    return config
+
+
+def evaluate(words: argparse.Namespace) -> None:
+    config = read_config(words.run, words.device, words.trust)
+
+    from bnexp import build, checkpoint, device
+    from bnexp.report.confusion import confusion, render
+
+    place = device.prepare(config.device)
+    images = build.splits(config, place)
+    batches = getattr(images, words.split)
+    if batches is None:
+        raise UserError("--split=val: this run had no validation set (dataset.val_size=0)")
+    network = build.model(config, images)
+    state = checkpoint.load(words.run / "checkpoints" / f"{words.checkpoint}.pt")
+    try:
+        network.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise UserError(
+            f"{words.run}: the checkpoint does not fit the run's network ({one_line(error)})"
+        ) from error
+    trainer = build.trainer(config, network, place, images.train.steps(config.batch_size))
+    found = trainer.evaluate(batches, config.eval_batch_size)
+    predictions = trainer.predict(batches, config.eval_batch_size).tolist()
+    labels = batches.labels.tolist()
+    print(f"{words.run}, checkpoint {words.checkpoint}, {words.split}: {len(labels)} images")
+    print(f"accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}")
+    print(render(confusion(labels, predictions, len(images.classes)), images.classes))
+    if words.predictions is not None:
+        _write(words.predictions, labels, predictions)
+
+
+def _write(path: Path, labels: list[int], predictions: list[int]) -> None:
+    try:
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "label", "prediction"])
+            writer.writerows((i, *pair) for i, pair in enumerate(zip(labels, predictions, strict=True)))
+    except OSError as error:
+        raise UserError(f"--predictions={path}: cannot be written ({error.strerror})") from error
+    print(f"predictions in {path}")
+
+
+def main() -> None:
+    words = arguments()
+    sys.exit(cli.exit_code(lambda: evaluate(words)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""--help, read from the YAML groups: their files are the choices, their comments the words on each key."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+from bnexp import conf
+
+CONF = Path(conf.__path__[0])
+GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss", "device", "experiment")
+LINE = re.compile(r"^( *)([A-Za-z_]\w*):(?: (.*?))?(?:\s+# (.*))?$")
+
+EXAMPLES = """\
+  bnexp                                                     a first run on embedded data
+  bnexp model=conv_bn dataset=mnist epochs=5                one network on MNIST
+  bnexp model=resnet model.norm=group dataset=cifar10 'dataset.augment=[flip,crop]'
+  bnexp -m model=conv,conv_bn dataset=mnist seed=0,1,2,3,4  a sweep, ending in a comparison
+  bnexp -m experiment=mnist_mlp model.norm=none,batch seed=0,1,2
+"""
+
+
+def choices(group: str) -> list[str]:
+    """The names a group can be set to."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def help_text() -> str:
+    """The whole page."""
+    parts = [
+        "bnexp: does this normalisation, optimiser or learning rate help, and how sure are we?",
+        "usage: bnexp [-m] [group=choice ...] [key=value ...]",
+        f"examples:\n{EXAMPLES.rstrip()}",
+        f"keys:\n{_keys(CONF / 'config.yaml')}",
+    ]
+    for group in GROUPS:
+        names = choices(group)
+        parts.append(_wrap(f"{group}: ", ", ".join(names)) + _group_keys(group, names))
+    parts.append(
+        "A key that is not listed takes a plus: +model.width=64. Lists: 'model.hidden=[200,200]'.\n"
+        "-m runs every combination of comma-separated values. --cfg job prints the configuration and ends.\n"
+        '--config-dir DIR adds groups of your own. Shell completion: eval "$(bnexp -sc install=bash)".\n'
+        "Other commands: bnexp-eval RUN_DIR. Hydra's own flags: bnexp --hydra-help."
+    )
+    return "\n\n".join(parts)
+
+
+def _group_keys(group: str, names: list[str]) -> str:
+    """Each key of a group once, with the word of the first file that explains it."""
+    if group == "experiment":
+        lines = []
+        for name in names:
+            first = (CONF / group / f"{name}.yaml").read_text().splitlines()[1]
+            lines.append(f"  {name:<28} {first.lstrip('# ')}")
+        return "\n" + "\n".join(lines)
+    found: dict[str, tuple[str, str]] = {}
+    owners: dict[str, list[str]] = {}
+    bases = [name for name in names if name != "none" and not _inherits(CONF / group / f"{name}.yaml")]
+    for name in bases:
+        for key, explained in _explained(CONF / group / f"{name}.yaml").items():
+            found.setdefault(key, explained)
+            owners.setdefault(key, []).append(name)
+    bases = [name for name in bases if name != "custom"]
+    lines = []
+    for key, (value, words) in found.items():
+        only = "" if set(owners[key]) >= set(bases) else f" [{', '.join(owners[key])}]"
+        lines.append(_row(f"{group}.{key}", value, words + only))
+    return ("\n" if lines else "") + "\n".join(lines)
+
+
+def _inherits(path: Path) -> bool:
+    return path.read_text().startswith("defaults: [")
+
+
+def _keys(path: Path) -> str:
+    return "\n".join(_row(key, value, words) for key, (value, words) in _explained(path).items())
+
+
+def _explained(path: Path) -> dict[str, tuple[str, str]]:
+    """Every key that a file gives with a comment: its default and the comment."""
+    found: dict[str, tuple[str, str]] = {}
+    parents: list[str] = []
+    for line in path.read_text().splitlines():
+        if match := LINE.match(line):
+            indent, name, value, words = len(match[1]) // 2, match[2], match[3], match[4]
+            parents = [*parents[:indent], name]
+            if words and value is not None and name != "_target_":
+                found[".".join(parents)] = (value, words)
+    return found
+
+
+def _row(key: str, value: str, words: str) -> str:
+    shown = value if len(value) <= 14 else "..."
+    return _wrap(f"  {key + '=' + shown:<38} ", words)
+
+
+def _wrap(start: str, text: str) -> str:
+    indent = " " * min(len(start), 41)
+    return textwrap.fill(start + text, width=100, subsequent_indent=indent, break_on_hyphens=False)

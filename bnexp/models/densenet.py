@@ -1,0 +1,122 @@
+"""Densely connected networks, after Huang et al. 2017."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from bnexp import norms
+from bnexp.checks import Count
+from bnexp.errors import bad_value
+from bnexp.models.blocks import (
+    ACTIVATIONS,
+    ActivationName,
+    GlobalAverage,
+    Make,
+    Network,
+    StartName,
+    Stem,
+    StemName,
+)
+from bnexp.norms import Norm, NormName
+
+
+class DenseBlock(nn.Module):
+    """Layers of norm-activation-conv3x3, each of which sees the outputs of all before it."""
+
+    def __init__(
+        self, in_channels: int, layers: int, growth: int, *, norm: Norm, activation: Make, bias: bool
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            _norm_activation_conv(
+                in_channels + number * growth, growth, 3, norm=norm, activation=activation, bias=bias
+            )
+            for number in range(layers)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, S, S) -> (N, in + layers · growth, S, S), the input's channels first."""
+        for layer in self.layers:
+            x = torch.cat([x, layer(x)], dim=1)
+        return x
+
+
+def transition(in_channels: int, channels: int, *, norm: Norm, activation: Make, bias: bool) -> nn.Sequential:
+    """norm-activation-conv1x1, then 2x2 average pooling: (N, in, S, S) -> (N, channels, S // 2, S // 2)."""
+    layer = _norm_activation_conv(in_channels, channels, 1, norm=norm, activation=activation, bias=bias)
+    layer.add_module("pool", nn.AvgPool2d(2))
+    return layer
+
+
+def _norm_activation_conv(
+    in_channels: int, channels: int, kernel_size: int, *, norm: Norm, activation: Make, bias: bool
+) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=bias)
+    return nn.Sequential(OrderedDict(norm=norm(in_channels), activation=activation(), conv=conv))
+
+
+class DenseNet(Network):
+    """A stem, dense blocks with a transition that halves maps and channels between them, norm-activation, the
+    global average, and a Linear.
+
+    ``bias`` gives the convolutions biases, whatever the norm; a stem that is built without a norm keeps its own
+    either way. Raises UserError where ``blocks`` is empty.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        num_classes: int,
+        *,
+        norm: NormName,
+        norm_groups: Count,
+        blocks: tuple[Count, ...],
+        growth: Count,
+        stem_width: Count,
+        stem: StemName,
+        stem_norm: bool,
+        stem_padding: bool,
+        activation: ActivationName,
+        bias: bool,
+        start: StartName,
+    ) -> None:
+        super().__init__(start)
+        if not blocks:
+            raise bad_value("model.blocks", list(blocks), "must list at least one block")
+        make_norm, act = norms.make(norm, norm_groups, spatial=True), ACTIVATIONS[activation]
+        self.stem = Stem(
+            in_channels,
+            stem_width,
+            stem,
+            padding=stem_padding,
+            norm=make_norm if stem_norm else None,
+            activation=act,
+            bias=bias,
+        )
+        channels = stem_width
+        body: OrderedDict[str, nn.Module] = OrderedDict()
+        for number, layers in enumerate(blocks, start=1):
+            if number > 1:
+                halved = channels // 2
+                body[f"transition{number - 1}"] = transition(
+                    channels, halved, norm=make_norm, activation=act, bias=bias
+                )
+                channels = halved
+            body[f"block{number}"] = DenseBlock(
+                channels, layers, growth, norm=make_norm, activation=act, bias=bias
+            )
+            channels += layers * growth
+        self.body = nn.Sequential(body)
+        self.norm = make_norm(channels)
+        self.activation = act()
+        self.pool = GlobalAverage()
+        self.head = nn.Linear(channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, S, S) -> logits (N, K)."""
+        maps = self.activation(self.norm(self.body(self.stem(images))))
+        return self.head(self.pool(maps))

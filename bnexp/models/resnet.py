@@ -1,0 +1,219 @@
+"""Residual networks: He et al. 2015 (basic, bottleneck) and 2016 (pre-activation)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from bnexp import norms
+from bnexp.checks import Count
+from bnexp.errors import bad_value
+from bnexp.models.blocks import (
+    ACTIVATIONS,
+    ActivationName,
+    GlobalAverage,
+    Make,
+    Network,
+    StartName,
+    Stem,
+    StemName,
+)
+from bnexp.norms import Norm, NormName
+
+
+class Basic(nn.Module):
+    """conv3x3-norm-activation-conv3x3-norm, the shortcut added, then activation (He et al. 2015, figure 5 left)."""
+
+    expansion: ClassVar = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        *,
+        norm: Norm,
+        activation: Make,
+        bias: bool,
+        shortcut_norm: bool,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=bias)
+        self.norm1 = norm(channels)
+        self.activation1 = activation()
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=bias)
+        self.norm2 = norm(channels)
+        self.shortcut = _shortcut(in_channels, channels, stride, norm if shortcut_norm else None, bias)
+        self.activation2 = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, S, S) -> (N, channels, T, T), T = S / stride rounded up."""
+        residual = self.activation1(self.norm1(self.conv1(x)))
+        residual = self.norm2(self.conv2(residual))
+        return self.activation2(residual + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """conv1x1, conv3x3, conv1x1 to four times the channels, a norm after each (He et al. 2015, figure 5 right).
+
+    The stride is the 3x3 convolution's: in the paper's place, the first 1x1, it would skip three pixels of four.
+    """
+
+    expansion: ClassVar = 4
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        *,
+        norm: Norm,
+        activation: Make,
+        bias: bool,
+        shortcut_norm: bool,
+    ) -> None:
+        super().__init__()
+        wide = channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=bias)
+        self.norm1 = norm(channels)
+        self.activation1 = activation()
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=bias)
+        self.norm2 = norm(channels)
+        self.activation2 = activation()
+        self.conv3 = nn.Conv2d(channels, wide, 1, bias=bias)
+        self.norm3 = norm(wide)
+        self.shortcut = _shortcut(in_channels, wide, stride, norm if shortcut_norm else None, bias)
+        self.activation3 = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, S, S) -> (N, 4 channels, T, T), T = S / stride rounded up."""
+        residual = self.activation1(self.norm1(self.conv1(x)))
+        residual = self.activation2(self.norm2(self.conv2(residual)))
+        residual = self.norm3(self.conv3(residual))
+        return self.activation3(residual + self.shortcut(x))
+
+
+class Preact(nn.Module):
+    """norm-activation-conv3x3 twice, the shortcut added, nothing after (He et al. 2016, figure 1b).
+
+    Its shortcut never has a norm: ``shortcut_norm`` changes nothing here. Where the shape changes, the 1x1
+    convolution starts from the first norm and activation, as in the authors' networks.
+    """
+
+    expansion: ClassVar = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        *,
+        norm: Norm,
+        activation: Make,
+        bias: bool,
+        shortcut_norm: bool,
+    ) -> None:
+        super().__init__()
+        self.norm1 = norm(in_channels)
+        self.activation1 = activation()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=bias)
+        self.norm2 = norm(channels)
+        self.activation2 = activation()
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=bias)
+        self.shortcut = _shortcut(in_channels, channels, stride, None, bias)
+        self.same_shape = isinstance(self.shortcut, nn.Identity)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, S, S) -> (N, channels, T, T), T = S / stride rounded up."""
+        active = self.activation1(self.norm1(x))
+        residual = self.conv2(self.activation2(self.norm2(self.conv1(active))))
+        return residual + self.shortcut(x if self.same_shape else active)
+
+
+def _shortcut(in_channels: int, channels: int, stride: int, norm: Norm | None, bias: bool) -> nn.Module:
+    """The input itself, or a 1x1 convolution where the shape changes, with a norm after it if there is one."""
+    if in_channels == channels and stride == 1:
+        return nn.Identity()
+    conv = nn.Conv2d(in_channels, channels, 1, stride, bias=bias or norm is None)
+    return nn.Sequential(OrderedDict(conv=conv, norm=norm(channels) if norm else nn.Identity()))
+
+
+BLOCKS: dict[str, type[Basic] | type[Bottleneck] | type[Preact]] = {
+    "basic": Basic,
+    "bottleneck": Bottleneck,
+    "preact": Preact,
+}
+
+
+class ResNet(Network):
+    """A stem, stages of residual blocks, the global average, and a Linear.
+
+    Each stage but the first halves the maps in its first block. ``bias`` gives the convolutions biases, whatever
+    the norm; a stem or shortcut that is built without a norm keeps its own either way. Raises UserError where
+    ``depths`` and ``widths`` don't list the same stages.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        num_classes: int,
+        *,
+        norm: NormName,
+        norm_groups: Count,
+        block: Literal["basic", "bottleneck", "preact"],
+        depths: tuple[Count, ...],
+        widths: tuple[Count, ...],
+        stem: StemName,
+        stem_norm: bool,
+        stem_padding: bool,
+        shortcut_norm: bool,
+        activation: ActivationName,
+        bias: bool,
+        start: StartName,
+    ) -> None:
+        super().__init__(start)
+        if not widths or len(depths) != len(widths):
+            raise bad_value(
+                "model.depths", list(depths), f"must list a number for each of model.widths={list(widths)}"
+            )
+        make_norm, act = norms.make(norm, norm_groups, spatial=True), ACTIVATIONS[activation]
+        self.stem = Stem(
+            in_channels,
+            widths[0],
+            stem,
+            padding=stem_padding,
+            norm=make_norm if stem_norm else None,
+            activation=act,
+            bias=bias,
+        )
+        make_block, channels = BLOCKS[block], widths[0]
+        self.stages = nn.Sequential()
+        for number, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+            stage = nn.Sequential()
+            for position in range(depth):
+                stride = 2 if number and not position else 1
+                stage.append(
+                    make_block(
+                        channels,
+                        width,
+                        stride,
+                        norm=make_norm,
+                        activation=act,
+                        bias=bias,
+                        shortcut_norm=shortcut_norm,
+                    )
+                )
+                channels = width * make_block.expansion
+            self.stages.append(stage)
+        # Pre-activation leaves the last sum bare: one more norm and activation before the average.
+        last = OrderedDict(norm=make_norm(channels), activation=act()) if block == "preact" else OrderedDict()
+        self.last = nn.Sequential(last)
+        self.pool = GlobalAverage()
+        self.head = nn.Linear(channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, S, S) -> logits (N, K)."""
+        return self.head(self.pool(self.last(self.stages(self.stem(images)))))

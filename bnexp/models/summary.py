@@ -1,0 +1,115 @@
+"""What a network is made of: layers, shapes, parameters, FLOPs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+COLUMNS = 80
+HEADER = ("layer", "type", "output", "parameters")
+Cells = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One call of one layer."""
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]  # "N" where the batch is
+    parameters: int  # 0 when the layer was called before
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The rows in the order of the forward pass; ``str`` gives a table of at most 80 columns.
+
+    ``flops`` are those of one image's forward pass in matrix products, convolutions and attention; a
+    multiplication and its addition count as two.
+    """
+
+    rows: tuple[Row, ...]
+    parameters: int
+    flops: int
+
+    def __str__(self) -> str:
+        cells = [HEADER, *self._cells()]
+        shape, number = (max(len(row[i]) for row in cells) for i in (2, 3))
+        kind = min(max(len(row[1]) for row in cells), 20)
+        shape = min(shape, 26)
+        room = COLUMNS - 6 - kind - shape - number
+        name = min(max(len(row[0]) for row in cells), room)
+        lines = [
+            f"{_fit(row[0], name):{name}}  {_fit(row[1], kind):{kind}}  {_fit(row[2], shape):{shape}}  {row[3]:>{number}}"
+            for row in cells
+        ]
+        rule = "-" * max(map(len, lines))
+        return "\n".join([lines[0], rule, *lines[1:], rule, self._totals()])
+
+    def markdown(self) -> str:
+        """The table in Markdown, for TensorBoard's text tab."""
+        rows = [HEADER, ("---", "---", "---", "---:"), *self._cells()]
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        return f"{table}\n\n{self._totals()}"
+
+    def _cells(self) -> list[Cells]:
+        return [
+            (row.name, row.type, " x ".join(map(str, row.shape)), f"{row.parameters:,}") for row in self.rows
+        ]
+
+    def _totals(self) -> str:
+        return f"{self.parameters:,} parameters, {self.flops:,} FLOPs an image, forward"
+
+
+def summarise(model: nn.Module, images: Tensor) -> Summary:
+    """Runs one forward pass of ``images`` (N, C, S, S) in training mode on a copy of ``model`` on the CPU.
+
+    A row for each layer that computes something itself: those without parts, and those with parameters of
+    their own. The model, its statistics and gradients, and torch's CPU generator are left as they were;
+    what the forward pass raises comes through.
+    """
+    twin = copy.deepcopy(model).cpu().train()
+    rows: list[Row] = []
+    seen: set[Tensor] = set()
+    for name, module in twin.named_modules():
+        leaf = next(module.children(), None) is None
+        owns = next(module.parameters(recurse=False), None) is not None
+        if (leaf or owns) and not isinstance(module, nn.Identity):
+            module.register_forward_hook(_recorder(name, len(images), rows, seen))
+    counter = FlopCounterMode(display=False)
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:
+        twin(images.cpu())
+    parameters = set(twin.parameters())
+    if rest := sum(p.numel() for p in parameters - seen):
+        rows.append(Row("(others)", "", (), rest))  # of layers used without being called
+    total = sum(p.numel() for p in parameters)
+    return Summary(tuple(rows), total, counter.get_total_flops() // len(images))
+
+
+def _recorder(name: str, batch: int, rows: list[Row], seen: set[Tensor]) -> Callable[..., None]:
+    def record(module: nn.Module, inputs: Any, output: Any) -> None:
+        own = set(module.parameters(recurse=False)) - seen
+        seen.update(own)
+        rows.append(Row(name, type(module).__name__, _shape(output, batch), sum(p.numel() for p in own)))
+
+    return record
+
+
+def _shape(output: Any, batch: int) -> tuple[int | str, ...]:
+    while isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        return ()
+    sizes = tuple(output.shape)
+    return ("N", *sizes[1:]) if sizes[:1] == (batch,) else sizes
+
+
+def _fit(text: str, width: int) -> str:
+    """The end of ``text`` says which layer it is: too long a one loses its start."""
+    return text if len(text) <= width else ".." + text[2 - width :]

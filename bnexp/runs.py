@@ -1,0 +1,210 @@
+"""A run's folder: its names, its summary, the environment it ran in. Imports no torch.
+
+``supervised`` wraps the run: whatever happens inside, the folder's summary.json says how it ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bnexp.errors import UserError, one_line
+from bnexp.files import write_json
+
+log = logging.getLogger(__name__)
+
+SUMMARY = "summary.json"
+ENVIRONMENT = "environment.json"
+PACKAGES = ("bnexp", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "tensorboard")
+# What a run is called or where its files lie changes no number in it.
+NO_IDENTITY = ("name", "tags", "tracking", "checkpoint")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM or SIGUSR1, after the step at hand was finished."""
+
+    def __init__(self, signum: int = signal.SIGINT) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.exit_code = 128 + signum
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number; the message names epoch and step."""
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Twelve hex digits that two runs share exactly when they are the same experiment."""
+    identity = {key: value for key, value in config.items() if key not in NO_IDENTITY}
+    identity["dataset"] = {k: v for k, v in dict(config.get("dataset", {})).items() if k != "root"}
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def job_folder(override_dirname: str) -> str:
+    """A sweep job's folder: its overrides, readable, and a hash that tells long ones apart."""
+    plain = re.sub(r"[^A-Za-z0-9_.,=+-]+", "_", override_dirname)[:80] or "job"
+    return f"{plain}-{hashlib.sha256(override_dirname.encode()).hexdigest()[:8]}"
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine, git state of the current folder, and the command."""
+    return {
+        "command": shlex.join(sys.argv),
+        "folder": os.getcwd(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "git": _git_state(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class RunFolder:
+    """The folder of one run and the summary in it, written anew, whole, at each change."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any], overrides: list[str]) -> None:
+        self.path = path
+        self.summary: dict[str, Any] = {
+            "status": "running",
+            "name": config["name"],
+            "tags": config["tags"],
+            "config_hash": config_hash(config),
+            "overrides": overrides,
+            "seed": config["seed"],
+            "epochs": config["epochs"],
+            "parameters": None,
+            "best": None,
+            "final": {},
+            "time": {},
+            "error": None,
+        }
+
+    def update(self, **values: Any) -> None:
+        self.summary.update(values)
+        write_json(self.path / SUMMARY, self.summary)
+
+    def record_environment(self, **more: Any) -> None:
+        write_json(self.path / ENVIRONMENT, environment() | more)
+
+    def discard(self) -> None:
+        """Removes what a run leaves that never began; a folder with anything else in it stays."""
+        for name in (SUMMARY, ENVIRONMENT, "train.log", "metrics.csv", "steps.csv"):
+            (self.path / name).unlink(missing_ok=True)
+        for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+            (self.path / ".hydra" / name).unlink(missing_ok=True)
+        for folder in (self.path / ".hydra", self.path / "checkpoints"):
+            with suppress(OSError):
+                folder.rmdir()
+        with suppress(OSError):  # the first that holds something else ends it
+            for folder in (self.path, *self.path.parents[:2]):
+                folder.rmdir()
+
+
+@contextmanager
+def supervised(folder: RunFolder, *, keep: bool) -> Iterator[None]:
+    """Records how the block ends: finished, failed, diverged or interrupted.
+
+    A user's mistake takes the folder away again, unless ``keep``: in a sweep it stays, as a failed job.
+    """
+    started = time.monotonic()
+
+    def ended(status: str, error: str | None = None) -> None:
+        elapsed = round(time.monotonic() - started, 3)
+        folder.update(status=status, error=error, time=folder.summary["time"] | {"total_s": elapsed})
+
+    try:
+        folder.update()
+        yield
+        ended("finished")
+    except UserError as error:
+        if keep:
+            ended("failed", str(error))
+        else:
+            folder.discard()
+        raise
+    except Diverged as error:
+        ended("diverged", str(error))
+        raise
+    except KeyboardInterrupt as error:
+        ended("interrupted", one_line(error) or "SIGINT")
+        raise
+    except Exception as error:
+        log.debug("the traceback", exc_info=True)
+        ended("failed", one_line(f"{type(error).__name__}: {error}"))
+        raise
+
+
+class StopSignal:
+    """Notes SIGINT, SIGTERM and SIGUSR1 so that the step at hand can end; a second signal leaves at once."""
+
+    SIGNALS = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n))
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():  # Python delivers signals there alone
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, signum: int, _frame: object) -> None:
+        if self.received is not None:
+            raise Interrupted(signum)
+        self.received = signum
+
+    def check(self) -> None:
+        """Raises Interrupted once a signal has come."""
+        if self.received is not None:
+            raise Interrupted(self.received)
+
+
+def load_summary(path: Path) -> dict[str, Any]:
+    """A run folder's summary; raises UserError where it is missing or damaged."""
+    try:
+        summary = json.loads((path / SUMMARY).read_text())
+    except OSError as error:
+        raise UserError(f"{path}: not a run folder ({SUMMARY}: {error.strerror})") from None
+    except ValueError as error:
+        raise UserError(one_line(f"{path / SUMMARY}: damaged ({error})")) from None
+    if not isinstance(summary, dict) or "status" not in summary:
+        raise UserError(f"{path / SUMMARY}: damaged (no status in it)")
+    return summary

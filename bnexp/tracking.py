@@ -1,0 +1,155 @@
+"""Loggers: the console with its bar, metrics.csv and steps.csv, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from torch import nn
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger(__name__)
+COLUMNS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "test/loss", "test/accuracy", "lr")
+COLUMNS += ("images_per_s", "epoch_s")
+
+
+class Logger:
+    """What the loop reports to; each logger overrides what it cares for."""
+
+    def text(self, tag: str, markdown: str) -> None: ...
+    def steps(self, first_step: int, losses: list[float]) -> None: ...
+    def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None: ...
+    def final(self, values: dict[str, float], epoch: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Tracker(Logger):
+    """Several loggers as one."""
+
+    def __init__(self, loggers: list[Logger]) -> None:
+        self.loggers = loggers
+
+    def text(self, tag: str, markdown: str) -> None:
+        for logger in self.loggers:
+            logger.text(tag, markdown)
+
+    def steps(self, first_step: int, losses: list[float]) -> None:
+        for logger in self.loggers:
+            logger.steps(first_step, losses)
+
+    def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None:
+        for logger in self.loggers:
+            logger.epoch(values, epoch, model)
+
+    def final(self, values: dict[str, float], epoch: int) -> None:
+        for logger in self.loggers:
+            logger.final(values, epoch)
+
+    def close(self) -> None:
+        for logger in self.loggers:
+            logger.close()
+
+
+class Console(Logger):
+    """A line an epoch through the log, under a bar that shows where the run is (on a terminal only)."""
+
+    def __init__(self, epochs: int, steps: int) -> None:
+        self.epochs = epochs
+        self.bar = tqdm(
+            total=epochs * steps,
+            unit="step",
+            leave=False,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def steps(self, first_step: int, losses: list[float]) -> None:
+        self.bar.update(len(losses))
+        self.bar.set_postfix_str(f"loss {losses[-1]:.4f}", refresh=False)
+
+    def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None:
+        parts = [f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}"]
+        for split in ("train", "val", "test"):
+            if f"{split}/loss" in values:
+                loss, accuracy = values[f"{split}/loss"], values[f"{split}/accuracy"]
+                parts.append(f"{split} loss {loss:.4f} acc {accuracy:.4f}")
+        parts.append(f"lr {values['lr']:.3g}")
+        parts.append(f"{values['images_per_s']:,.0f} images/s")
+        parts.append(f"{values['epoch_s']:.1f} s")
+        with tqdm.external_write_mode():
+            log.info(" | ".join(parts))
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+class Csv(Logger):
+    """metrics.csv, a row an epoch, and steps.csv, a row a step; both flushed at the end of every epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.metrics: TextIO = (folder / "metrics.csv").open("w", newline="")
+        self.losses: TextIO = (folder / "steps.csv").open("w", newline="")
+        csv.writer(self.metrics).writerow(["epoch", *COLUMNS])
+        self.losses.write("step,train/loss\r\n")
+
+    def steps(self, first_step: int, losses: list[float]) -> None:
+        rows = io.StringIO()
+        csv.writer(rows).writerows(enumerate(losses, first_step))
+        self.losses.write(rows.getvalue())
+
+    def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None:
+        csv.writer(self.metrics).writerow([epoch, *(values.get(name, "") for name in COLUMNS)])
+        self.metrics.flush()
+        self.losses.flush()
+
+    def close(self) -> None:
+        self.metrics.close()
+        self.losses.close()
+
+
+class TensorBoard(Logger):
+    """Scalars by epoch under the same tags in every run, so that runs overlay."""
+
+    def __init__(self, folder: Path, *, every: int, histograms: bool) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer: SummaryWriter = SummaryWriter(str(folder))
+        self.every, self.histograms = every, histograms
+
+    def text(self, tag: str, markdown: str) -> None:
+        self.writer.add_text(tag, markdown, 0)
+
+    def steps(self, first_step: int, losses: list[float]) -> None:
+        for step, loss in enumerate(losses, first_step):
+            if step % self.every == 0:
+                self.writer.add_scalar("train/step_loss", loss, step)
+
+    def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None:
+        for tag, value in values.items():
+            self.writer.add_scalar(tag, value, epoch)
+        if self.histograms:
+            self._histograms(model, epoch)
+        self.writer.flush()
+
+    def final(self, values: dict[str, float], epoch: int) -> None:
+        for tag, value in values.items():
+            self.writer.add_scalar(tag, value, epoch)
+
+    def _histograms(self, model: nn.Module, epoch: int) -> None:
+        for name, parameter in model.named_parameters():
+            self.writer.add_histogram(f"weights/{name}", parameter.detach().float().cpu(), epoch)
+            if parameter.grad is not None:
+                self.writer.add_histogram(f"gradients/{name}", parameter.grad.float().cpu(), epoch)
+        for name, buffer in model.named_buffers():
+            if buffer.is_floating_point():
+                self.writer.add_histogram(f"running/{name}", buffer.float().cpu(), epoch)
+
+    def close(self) -> None:
+        self.writer.close()

@@ -1,0 +1,88 @@
+"""The entry point: ``bnexp`` and ``python -m bnexp.train``. It wires; the rooms below do the work.
+
+torch is imported when a run begins, not before: --help, --cfg and completion stay quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from bnexp import cli
+from bnexp.config import Config, parse
+from bnexp.runs import RunFolder, StopSignal, supervised
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config, folder: RunFolder, values: dict[str, Any], stop: StopSignal) -> None:
+    """One run, from a checked configuration to a complete record in its folder."""
+    import yaml
+
+    from bnexp import build, device
+    from bnexp.checkpoint import Checkpoints, load
+    from bnexp.engine import Progress, conclude, fit
+
+    place = device.prepare(config.device)
+    folder.record_environment(device=str(place), threads=place.threads)
+    log.info(f"{config.name}: seed {config.seed} on {place}")
+    images = build.splits(config, place)
+    network = build.model(config, images)
+    summary = build.summary(network, config, images)
+    log.info(str(summary))
+    steps = images.train.steps(config.batch_size)
+    trainer = build.trainer(config, network, place, steps)
+    folder.update(parameters=summary.parameters)
+    tracker = build.tracker(config, folder.path, steps)
+    try:
+        tracker.text("config", f"```yaml\n{yaml.safe_dump(values, sort_keys=False)}```")
+        tracker.text("model", summary.markdown())
+        progress = Progress(config.early_stopping.monitor)
+        keys = config.checkpoint
+        checkpoints = Checkpoints(folder.path / "checkpoints", every=keys.every, keep=keys.keep)
+        metrics = fit(
+            trainer, images.train, images.watched, epochs=config.epochs, batch_size=config.batch_size,
+            eval_batch_size=config.eval_batch_size, seed=config.seed, patience=config.early_stopping.patience,
+            window=config.tracking.every, progress=progress, recorder=tracker, stop=stop,
+            checkpoints=checkpoints,
+        )  # fmt: skip
+        final, best = conclude(
+            trainer, images.train, images.test, metrics, batch_size=config.eval_batch_size, progress=progress,
+            best_weights=lambda: load(folder.path / "checkpoints" / "best.pt", place.device),
+        )  # fmt: skip
+        tracker.final({tag: value for tag, value in final.items() if tag not in metrics}, progress.epoch)
+    finally:
+        tracker.close()
+    folder.update(best=best, final=final, time=progress.times())
+    log.info(f"test accuracy {final['test/accuracy']:.4f}, loss {final['test/loss']:.4f} | {folder.path}")
+
+
+@hydra.main(version_base="1.3", config_path="pkg://bnexp.conf", config_name="config")
+def entry(composed: DictConfig) -> None:
+    hydra_config = HydraConfig.get()
+    alone = hydra_config.mode is RunMode.RUN
+
+    def run() -> None:
+        values = cli.plain(composed)
+        folder = RunFolder(Path(hydra_config.runtime.output_dir), values, list(hydra_config.overrides.task))
+        with supervised(folder, keep=not alone), StopSignal() as stop:
+            train(parse(values), folder, values, stop)
+
+    code = cli.exit_code(run)
+    if alone or code >= 128:
+        sys.exit(code)
+
+
+def main() -> None:
+    cli.launch(entry)
+
+
+if __name__ == "__main__":
+    main()

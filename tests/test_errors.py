@@ -1,0 +1,31 @@
+import pickle
+
+import pytest
+
+from bnexp.errors import UserError, bad_choice, bad_value, nearest, unknown_key
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("covn", "conv"), ("CONV", "conv"), ("mlpbn", "mlp_bn"), ("zzz", None), ("", None)],
+)
+def test_nearest(word, expected):
+    assert nearest(word, ["conv", "mlp_bn", "resnet"]) == expected
+
+
+def test_every_message_is_one_line_with_key_value_allowed_and_nearest():
+    error = bad_choice("model.norm", "bacth", ["none", "batch"])
+    assert str(error) == "model.norm=bacth: must be one of none, batch; did you mean batch?"
+    assert "\n" not in str(bad_value("name", "a\nb", "must be\none line"))
+
+
+def test_unknown_key_names_its_siblings():
+    text = str(unknown_key("optimizer.lrr", ["momentum", "lr"]))
+    assert text == "optimizer.lrr: unknown key; did you mean optimizer.lr? optimizer takes: lr, momentum"
+
+
+def test_survives_pickling_between_processes():
+    error = bad_value("epochs", 0, "must be at least 1")
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, UserError)
+    assert str(again) == str(error)

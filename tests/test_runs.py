@@ -1,0 +1,101 @@
+import json
+import os
+import signal
+
+import pytest
+
+from bnexp import runs
+from bnexp.errors import UserError
+from bnexp.runs import Diverged, Interrupted, RunFolder, StopSignal, config_hash, job_folder, supervised
+
+CONFIG = {"name": "a", "tags": [], "seed": 0, "epochs": 2, "dataset": {"name": "digits", "root": "/x"}}
+
+
+def folder_in(path):
+    path.mkdir(exist_ok=True)
+    return RunFolder(path, CONFIG, ["epochs=2"])
+
+
+def test_hash_is_of_the_experiment_not_of_its_name_or_place():
+    same = CONFIG | {"name": "b", "tags": ["t"], "dataset": {"name": "digits", "root": "/y"}}
+    assert config_hash(same) == config_hash(CONFIG)
+    assert config_hash(CONFIG | {"seed": 1}) != config_hash(CONFIG)
+    assert config_hash(dict(reversed(CONFIG.items()))) == config_hash(CONFIG)
+
+
+def test_job_folders_are_readable_short_and_distinct():
+    assert job_folder("model=conv,seed=0").startswith("model=conv,seed=0-")
+    assert "/" not in job_folder("dataset.root=/a/b")
+    long = [job_folder("x" * 300 + str(i)) for i in range(2)]
+    assert long[0] != long[1]
+    assert max(map(len, long)) < 100
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (None, "finished", None),
+        (Diverged("the loss became nan in epoch 1, step 3"), "diverged", "step 3"),
+        (Interrupted(signal.SIGTERM), "interrupted", "SIGTERM"),
+        (KeyboardInterrupt(), "interrupted", "SIGINT"),
+        (RuntimeError("two\nlines"), "failed", "RuntimeError: two lines"),
+    ],
+)
+def test_summary_says_how_the_run_ended(tmp_path, error, status, words):
+    folder = folder_in(tmp_path / "run")
+    try:
+        with supervised(folder, keep=False):
+            assert json.loads((folder.path / "summary.json").read_text())["status"] == "running"
+            if error:
+                raise error
+    except BaseException as raised:
+        assert raised is error  # noqa: PT017
+    summary = runs.load_summary(folder.path)
+    assert summary["status"] == status
+    assert summary["time"]["total_s"] >= 0
+    assert words is None or words in summary["error"]
+
+
+def test_a_users_mistake_leaves_no_folder_unless_in_a_sweep(tmp_path):
+    for keep in (False, True):
+        folder = folder_in(tmp_path / f"run-{keep}")
+        with pytest.raises(UserError), supervised(folder, keep=keep):
+            raise UserError("epochs=0: no")
+        assert folder.path.exists() is keep
+
+
+def test_discard_leaves_what_is_not_ours(tmp_path):
+    folder = folder_in(tmp_path / "run")
+    folder.update()
+    (folder.path / "thesis.tex").write_text("mine")
+    folder.discard()
+    assert [path.name for path in folder.path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("number", StopSignal.SIGNALS)
+def test_first_signal_waits_and_the_second_leaves_at_once(number):
+    before = signal.getsignal(number)
+    with StopSignal() as stop:
+        stop.check()
+        os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted) as caught:
+            stop.check()
+        assert caught.value.exit_code == 128 + number
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_environment_names_versions_and_command():
+    found = runs.environment()
+    assert found["versions"]["torch"]
+    assert found["command"]
+    json.dumps(found)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"seed": 1}'])
+def test_a_damaged_summary_is_a_users_line(tmp_path, text):
+    if text is not None:
+        (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(UserError, match=r"summary\.json"):
+        runs.load_summary(tmp_path)

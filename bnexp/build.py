@@ -50,10 +50,11 @@ def splits(config: Config, place: Place) -> Splits:
     keys = config.dataset
     source = data.load(keys.name, keys.root, keys.resize)
     train_index, val_index = data.split(source.train.labels, keys, config.seed)
-    test_index = data.test_subset(source.test.labels, keys)
+    test_index = data.pick_test(source.test.labels, keys.test_size)
+    train, test = source.train.to(place.device), source.test.to(place.device)  # once, for train and val
     mean, std = keys.mean, keys.std
     if mean == "auto" or std == "auto":
-        found = data.channel_statistics(source.train.pixels, train_index)
+        found = data.channel_statistics(train.pixels, train_index)
         mean, std = (found[0] if mean == "auto" else mean), (found[1] if std == "auto" else std)
 
     def batches(images: data.Images, index: Tensor | None, augment: tuple[str, ...] = ()) -> Batches:
@@ -63,9 +64,9 @@ def splits(config: Config, place: Place) -> Splits:
         )  # fmt: skip
 
     return Splits(
-        train=batches(source.train, train_index, keys.augment),
-        val=None if val_index is None else batches(source.train, val_index),
-        test=batches(source.test, test_index),
+        train=batches(train, train_index, keys.augment),
+        val=None if val_index is None else batches(train, val_index),
+        test=batches(test, test_index),
         classes=source.classes,
     )
 
@@ -109,9 +110,9 @@ def summary(network: nn.Module, config: Config, images: Splits) -> Summary:
             f"model={config.model.target}: does not fit {size} x {size} x {images.train.in_channels} images"
             f" in batches of {count} ({reason}); another dataset.resize may help"
         ) from error
-    if found.output_shape != (count, len(images.classes)):
+    if found.output != (count, len(images.classes)):
         raise UserError(
-            f"model={config.model.target}: gives {found.output_shape} for {count} images and"
+            f"model={config.model.target}: gives {found.output} for {count} images and"
             f" {len(images.classes)} classes; it must give ({count}, {len(images.classes)})"
         )
     return found

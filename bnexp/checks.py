@@ -150,6 +150,8 @@ def _convert(value: Any, annotation: Any, key: str) -> Any:
             )
         return tuple(check(v, item, f"{key}[{i}]") for i, v in enumerate(value))
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        if isinstance(value, annotation):
+            return value
         if not isinstance(value, Mapping):
             raise _Mismatch("a group of keys")
         return check_mapping(value, annotation, key)

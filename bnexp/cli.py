@@ -100,7 +100,11 @@ def _check_flags(arguments: list[str]) -> None:
         raise UserError(one_line(f"{word}: {message.partition(':')[0]}{hint} (bnexp --help lists all)"))
 
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(arguments)
+    overrides = list(parser.parse_intermixed_args(arguments).overrides)
+    flags = list(arguments)
+    for word in overrides:
+        flags.remove(word)
+    sys.argv[1:] = [*flags, *overrides]  # Hydra takes flags only before or only after its overrides
 
 
 def _translate(error: Exception, arguments: list[str]) -> UserError:

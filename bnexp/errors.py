@@ -29,7 +29,9 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
 
 def bad_value(key: str, value: object, allowed: str) -> UserError:
     """``key=value: allowed``, for a value of the wrong type or out of range."""
-    shown = "null" if value is None else repr(value) if value == "" else value
+    shown = (
+        {None: "null", "": "''"}.get(value, value) if not isinstance(value, (tuple, list)) else list(value)
+    )
     return UserError(one_line(f"{key}={shown}: {allowed}"))
 
 

@@ -52,7 +52,7 @@ def _group_keys(group: str, names: list[str]) -> str:
         lines = []
         for name in names:
             first = (CONF / group / f"{name}.yaml").read_text().splitlines()[1]
-            lines.append(f"  {name:<28} {first.lstrip('# ')}")
+            lines.append(_wrap(f"  {name:<38} ", first.lstrip("# ")))
         return "\n" + "\n".join(lines)
     found: dict[str, tuple[str, str]] = {}
     owners: dict[str, list[str]] = {}

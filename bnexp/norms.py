@@ -119,8 +119,8 @@ class BatchNorm(nn.Module):
     def _track(self, mean: Tensor, var: Tensor, values: int) -> None:
         """Moves the running statistics towards the batch's; without gradients."""
         unbiased = var * (values / (values - 1))
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        self.running_mean.mul_(1 - self.momentum).add_(mean, alpha=self.momentum)
+        self.running_var.mul_(1 - self.momentum).add_(unbiased, alpha=self.momentum)
         self.num_batches_tracked.add_(1)
 
     def _values_per_channel(self, input: Tensor) -> int:

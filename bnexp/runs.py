@@ -129,8 +129,9 @@ class RunFolder:
         for folder in (self.path / ".hydra", self.path / "checkpoints"):
             with suppress(OSError):
                 folder.rmdir()
+        above = self.path.parents[:2]  # the day and outputs/, unless the user chose another place
         with suppress(OSError):  # the first that holds something else ends it
-            for folder in (self.path, *self.path.parents[:2]):
+            for folder in (self.path, *(above if self.path.parents[1].name == "outputs" else ())):
                 folder.rmdir()
 
 

@@ -82,7 +82,7 @@ class Console(Logger):
                 parts.append(f"{split} loss {loss:.4f} acc {accuracy:.4f}")
         parts.append(f"lr {values['lr']:.3g}")
         parts.append(f"{values['images_per_s']:,.0f} images/s")
-        parts.append(f"{values['epoch_s']:.1f} s")
+        parts.append(f"{values['epoch_s']:.2f} s")
         with tqdm.external_write_mode():
             log.info(" | ".join(parts))
 

@@ -6,6 +6,7 @@ torch is imported when a run begins, not before: --help, --cfg and completion st
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,9 @@ def train(config: Config, folder: RunFolder, values: dict[str, Any], stop: StopS
     finally:
         tracker.close()
     folder.update(best=best, final=final, time=progress.times())
-    log.info(f"test accuracy {final['test/accuracy']:.4f}, loss {final['test/loss']:.4f} | {folder.path}")
+    log.info(
+        f"test accuracy {final['test/accuracy']:.4f}, loss {final['test/loss']:.4f} | {os.path.relpath(folder.path)}"
+    )
 
 
 @hydra.main(version_base="1.3", config_path="pkg://bnexp.conf", config_name="config")

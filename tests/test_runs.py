@@ -12,7 +12,7 @@ CONFIG = {"name": "a", "tags": [], "seed": 0, "epochs": 2, "dataset": {"name": "
 
 
 def folder_in(path):
-    path.mkdir(exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
     return RunFolder(path, CONFIG, ["epochs=2"])
 
 

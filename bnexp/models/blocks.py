@@ -1,8 +1,8 @@
 """What the families share: activations and pools by name, plain layers, the stem.
 
-A block is handed callables, ``norm(channels)``, ``activation()`` and ``pool()``, and never their names. Its
-norm slot stays in place, as nn.Identity, where there is no norm: the names of the layers around it, from which
-their start is drawn, are then the same with and without.
+A block is handed callables, ``norm(channels)``, ``activation()`` and ``pool()``, and never their names.
+Its norm slot stays in place, as nn.Identity, where there is no norm: the names of the layers around it,
+from which their start is drawn, are then the same with and without.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ POOLS: dict[PoolName, Make] = {"max": lambda: nn.MaxPool2d(2), "avg": lambda: nn
 
 
 class Network(nn.Module):
-    """A network whose linear and convolutional layers start from their names, as ``start`` says (see init.py)."""
+    """A network of ours: its Linears and convolutions start from their names, as ``start`` says (init.py)."""
 
     def __init__(self, start: StartName) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def conv_layer(
     activation: Make,
     pool: Make,
 ) -> nn.Sequential:
-    """Convolution, norm, activation, pool: (N, in, S, S) -> (N, channels, T // 2, T // 2), T = S + 2 pad - k + 1."""
+    """Conv, norm, activation, pool: (N, in, S, S) -> (N, channels, T, T), T = (S + 2 pad - k + 1) // 2."""
     return nn.Sequential(
         OrderedDict(
             conv=nn.Conv2d(in_channels, channels, kernel_size, padding=padding),
@@ -83,8 +83,8 @@ class Stem(nn.Module):
     """From an image to a residual or dense network's first maps.
 
     ``small`` is a 3x3 convolution, for images of some 32 pixels; ``large`` is 7x7 with stride 2, then 3x3
-    max-pooling with stride 2 (He et al. 2015, table 1). Without ``norm`` there is no activation either, and the
-    convolution keeps its bias: nothing after it would stand in for that.
+    max-pooling with stride 2 (He et al. 2015, table 1). Without ``norm`` there is no activation either, and
+    the convolution keeps its bias: no shift follows that could stand in for it.
     """
 
     def __init__(

@@ -22,8 +22,8 @@ from bnexp.norms import NormName
 class ConvNet(Network):
     """Convolution-norm-activation-pool for each width, dropout, and a Linear over all that is left.
 
-    Raises UserError where ``kernel_size`` or ``padding`` lists another number of convolutions than ``widths``,
-    and where the image is too small for them.
+    Raises UserError where ``kernel_size`` or ``padding`` lists another number of convolutions than
+    ``widths``, and where the image is too small for them.
     """
 
     def __init__(

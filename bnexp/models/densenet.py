@@ -59,11 +59,10 @@ def _norm_activation_conv(
 
 
 class DenseNet(Network):
-    """A stem, dense blocks with a transition that halves maps and channels between them, norm-activation, the
-    global average, and a Linear.
+    """A stem, dense blocks with transitions between them, norm-activation, the global average, a Linear.
 
-    ``bias`` gives the convolutions biases, whatever the norm; a stem that is built without a norm keeps its own
-    either way. Raises UserError where ``blocks`` is empty.
+    A transition halves maps and channels. ``bias`` gives the convolutions biases, whatever the norm; a stem
+    that is built without a norm keeps its own either way. Raises UserError where ``blocks`` is empty.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ SMALLEST = 16  # pixels: 16 -> 12 -> 6 -> 2 -> 1
 
 
 class LeNet(Network):
-    """Two 5x5 convolutions with norm, activation and pool, then Linear-norm-activation-dropout, a last Linear.
+    """Two 5x5 convolutions with norm, activation, pool; Linear-norm-activation-dropout twice; a last Linear.
 
     The order of its modern form; in the paper the pool comes before the activation. At 28 pixels the maps
     are 28 -> 24 -> 12 -> 8 -> 4. Raises UserError for images below 16 pixels and for norm=instance, which
@@ -54,10 +54,11 @@ class LeNet(Network):
         map_norm = norms.make(norm, norm_groups, spatial=True)
         vector_norm = norms.make(norm, norm_groups, spatial=False)
         act = ACTIVATIONS[activation]
-        shared = {"kernel_size": 5, "padding": 0}
         self.layers = nn.Sequential(
             *(
-                conv_layer(before, width, norm=map_norm, activation=act, pool=POOLS[pool], **shared)
+                conv_layer(
+                    before, width, kernel_size=5, padding=0, norm=map_norm, activation=act, pool=POOLS[pool]
+                )
                 for before, width in zip((in_channels, widths[0]), widths, strict=True)
             )
         )

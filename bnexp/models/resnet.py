@@ -24,7 +24,7 @@ from bnexp.norms import Norm, NormName
 
 
 class Basic(nn.Module):
-    """conv3x3-norm-activation-conv3x3-norm, the shortcut added, then activation (He et al. 2015, figure 5 left)."""
+    """conv3x3-norm-activation-conv3x3-norm, plus the shortcut, activation (He et al. 2015, figure 5 left)."""
 
     expansion: ClassVar = 1
 
@@ -56,9 +56,9 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """conv1x1, conv3x3, conv1x1 to four times the channels, a norm after each (He et al. 2015, figure 5 right).
+    """conv1x1, conv3x3, conv1x1 to four times the channels, a norm after each (same figure, right).
 
-    The stride is the 3x3 convolution's: in the paper's place, the first 1x1, it would skip three pixels of four.
+    The stride is the 3x3 convolution's: in the paper's place, the first 1x1, it skips three pixels of four.
     """
 
     expansion: ClassVar = 4
@@ -133,7 +133,7 @@ class Preact(nn.Module):
 
 
 def _shortcut(in_channels: int, channels: int, stride: int, norm: Norm | None, bias: bool) -> nn.Module:
-    """The input itself, or a 1x1 convolution where the shape changes, with a norm after it if there is one."""
+    """The input itself, or where the shape changes a 1x1 convolution, then the norm if one is given."""
     if in_channels == channels and stride == 1:
         return nn.Identity()
     conv = nn.Conv2d(in_channels, channels, 1, stride, bias=bias or norm is None)
@@ -150,9 +150,9 @@ BLOCKS: dict[str, type[Basic] | type[Bottleneck] | type[Preact]] = {
 class ResNet(Network):
     """A stem, stages of residual blocks, the global average, and a Linear.
 
-    Each stage but the first halves the maps in its first block. ``bias`` gives the convolutions biases, whatever
-    the norm; a stem or shortcut that is built without a norm keeps its own either way. Raises UserError where
-    ``depths`` and ``widths`` don't list the same stages.
+    Each stage but the first halves the maps in its first block. ``bias`` gives the convolutions biases,
+    whatever the norm; a stem or shortcut that is built without a norm keeps its own either way. Raises
+    UserError where ``depths`` and ``widths`` don't list the same stages.
     """
 
     def __init__(
@@ -209,8 +209,8 @@ class ResNet(Network):
                 channels = width * make_block.expansion
             self.stages.append(stage)
         # Pre-activation leaves the last sum bare: one more norm and activation before the average.
-        last = OrderedDict(norm=make_norm(channels), activation=act()) if block == "preact" else OrderedDict()
-        self.last = nn.Sequential(last)
+        last = nn.Sequential(OrderedDict(norm=make_norm(channels), activation=act()))
+        self.last = last if block == "preact" else nn.Identity()
         self.pool = GlobalAverage()
         self.head = nn.Linear(channels, num_classes)
 

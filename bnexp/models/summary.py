@@ -37,18 +37,17 @@ class Summary:
     rows: tuple[Row, ...]
     parameters: int
     flops: int
+    output: tuple[int, ...]  # of the whole network, (N, K) for a classifier
 
     def __str__(self) -> str:
         cells = [HEADER, *self._cells()]
-        shape, number = (max(len(row[i]) for row in cells) for i in (2, 3))
-        kind = min(max(len(row[1]) for row in cells), 20)
-        shape = min(shape, 26)
-        room = COLUMNS - 6 - kind - shape - number
-        name = min(max(len(row[0]) for row in cells), room)
-        lines = [
-            f"{_fit(row[0], name):{name}}  {_fit(row[1], kind):{kind}}  {_fit(row[2], shape):{shape}}  {row[3]:>{number}}"
-            for row in cells
-        ]
+        name, kind, shape, number = (max(len(row[i]) for row in cells) for i in range(4))
+        kind, shape = min(kind, 20), min(shape, 26)
+        name = min(name, COLUMNS - kind - shape - number - 6)  # three gaps of two
+        lines = []
+        for row in cells:
+            left = [_fit(text, width) for text, width in zip(row[:3], (name, kind, shape), strict=True)]
+            lines.append("  ".join([*left, row[3].rjust(number)]))
         rule = "-" * max(map(len, lines))
         return "\n".join([lines[0], rule, *lines[1:], rule, self._totals()])
 
@@ -84,19 +83,23 @@ def summarise(model: nn.Module, images: Tensor) -> Summary:
             module.register_forward_hook(_recorder(name, len(images), rows, seen))
     counter = FlopCounterMode(display=False)
     with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:
-        twin(images.cpu())
+        logits = twin(images.cpu())
     parameters = set(twin.parameters())
     if rest := sum(p.numel() for p in parameters - seen):
         rows.append(Row("(others)", "", (), rest))  # of layers used without being called
     total = sum(p.numel() for p in parameters)
-    return Summary(tuple(rows), total, counter.get_total_flops() // len(images))
+    return Summary(
+        tuple(rows), total, counter.get_total_flops() // len(images), tuple(getattr(logits, "shape", ()))
+    )
 
 
 def _recorder(name: str, batch: int, rows: list[Row], seen: set[Tensor]) -> Callable[..., None]:
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
         own = set(module.parameters(recurse=False)) - seen
         seen.update(own)
-        rows.append(Row(name, type(module).__name__, _shape(output, batch), sum(p.numel() for p in own)))
+        rows.append(
+            Row(name or "(itself)", type(module).__name__, _shape(output, batch), sum(p.numel() for p in own))
+        )
 
     return record
 
@@ -112,4 +115,4 @@ def _shape(output: Any, batch: int) -> tuple[int | str, ...]:
 
 def _fit(text: str, width: int) -> str:
     """The end of ``text`` says which layer it is: too long a one loses its start."""
-    return text if len(text) <= width else ".." + text[2 - width :]
+    return text.ljust(width) if len(text) <= width else ".." + text[2 - width :]

@@ -17,7 +17,7 @@ from bnexp.norms import Norm, NormName
 def from_torchvision(
     in_channels: int, image_size: int, num_classes: int, *, arch: str, norm: NormName, norm_groups: Count
 ) -> nn.Module:
-    """``torchvision.models.<arch>``, untrained, for (N, in_channels, image_size, image_size) -> logits (N, K).
+    """``torchvision.models.<arch>``, untrained: (N, in_channels, image_size, image_size) -> logits (N, K).
 
     Each BatchNorm2d gives way to ``norm``; a network without any norm gets one after each convolution but
     the one that gives the logits. Layer norms of transformers stay: they sit in the tokens' layout, so an

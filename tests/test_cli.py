@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bnexp.helptext import CONF, GROUPS, choices, help_text
+
+
+def keys_of(path):
+    """Every leaf key that a YAML file sets, by its own text: at least each must be explained in --help."""
+    parents: list[str] = []
+    for line in path.read_text().splitlines():
+        if match := re.match(r"^( *)([a-z_A-Z0-9]\w*):(.*)$", line):
+            parents = [*parents[: len(match[1]) // 2], match[2]]
+            if match[3].strip() and parents[0] not in ("hydra", "defaults"):
+                yield ".".join(parents)
+
+
+def test_help_explains_every_key_and_names_every_choice():
+    text = help_text()
+    for key in keys_of(CONF / "config.yaml"):
+        assert f"  {key}=" in text, key
+    for group in GROUPS:
+        for name in choices(group):
+            assert re.search(rf"\b{name}\b", text), name
+            if group != "experiment":
+                for key in keys_of(CONF / group / f"{name}.yaml"):
+                    assert f"  {group}.{key}=" in text or key in ("name", "_target_"), key
+
+
+def test_help_has_five_examples_and_no_line_over_100():
+    text = help_text()
+    assert len(re.findall(r"^  bnexp", text, re.MULTILINE)) == 5
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_ends_well(commands, flag):
+    done = commands.bnexp(flag)
+    assert done.code == 0
+    assert done.out.strip() == help_text().strip()
+
+
+def test_cfg_job_prints_the_configuration_and_leaves_nothing(commands):
+    done = commands.bnexp("--cfg", "job", "epochs=7")
+    assert done.code == 0
+    assert "epochs: 7" in done.out
+    assert not list(commands.folder.iterdir())
+
+
+def test_completion_offers_groups_and_choices(shell):
+    done = shell("-sc", "query=bash", COMP_LINE="bnexp model=conv", COMP_POINT="16")
+    assert done.code == 0
+    assert "model=conv_bn" in done.out
+
+
+def test_examples_of_the_help_compose(commands):
+    import shlex
+
+    for line in re.findall(r"^  bnexp(.*)$", help_text(), re.MULTILINE):
+        words = shlex.split(re.split(r"\s{2,}", line.strip())[0]) if line.strip() else []
+        single = [re.split(",", word)[0] if "=[" not in word else word for word in words if word != "-m"]
+        if words and "=" not in line:
+            continue
+        assert commands.bnexp("--cfg", "job", *single).code == 0, line

@@ -1,0 +1,151 @@
+"""What a user's mistake gets: one line that names key, value, allowed; exit 2; no traceback, no folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+NETS = """
+from torch import nn
+
+SIZE = 3
+
+class Flat(nn.Module):
+    def __init__(self, image_size, num_classes, width: int = 4):
+        super().__init__()
+        layers = [nn.Flatten(), nn.Linear(image_size ** 2, width), nn.Linear(width, num_classes)]
+        self.layers = nn.Sequential(*layers)
+    def forward(self, x):
+        return self.layers(x)
+
+class FiveClasses(Flat):
+    def __init__(self, image_size):
+        super().__init__(image_size, 5)
+
+class NoParameters(nn.Flatten):
+    pass
+
+class Refuses(Flat):
+    def __init__(self, image_size, num_classes, depth: int):
+        raise ValueError("depth must be even")
+
+def number():
+    return 3
+"""
+
+MISTAKES = [
+    # unknown choices and keys, at any depth, with a plus and without
+    ("model=covn", "model=covn: must be one of .*did you mean conv"),
+    ("dataset=minst", "dataset=minst: .*did you mean mnist"),
+    ("optimizer=sgdd", "did you mean sgd"),
+    ("scheduler=stp", "did you mean step"),
+    ("loss=hing", "did you mean hinge"),
+    ("device=gpu", "device=gpu: must be one of auto, cpu, cuda, mps"),
+    ("experiment=mnist_mpl", "did you mean mnist_mlp"),
+    ("epoch=3", "epoch: unknown key; did you mean epochs"),
+    ("optimizer.lrr=1", r"optimizer.lrr: unknown key; did you mean optimizer\.lr\?"),
+    ("+optimizer.lrr=1", r"optimizer.lrr: unknown key; did you mean optimizer\.lr\?"),
+    ("+model.widht=1", "model.widht: unknown key"),
+    ("+dataset.valsize=1", r"dataset.valsize: unknown key; did you mean dataset\.val_size"),
+    ("+early_stopping.patiance=1", r"did you mean early_stopping\.patience"),
+    ("+epochs=3", "write it without the plus"),
+    ("~nothing", "nothing: unknown key"),
+    ("~model", "model: this key is missing"),
+    ("--epochs 5", "--epochs: .*epochs="),
+    ("epochs", "epochs: cannot be read as key=value"),
+    ("epochs=[", r"epochs=\[: cannot be read"),
+    ("seed=1,2", "several values are a sweep .add -m."),
+    # wrong types
+    ("epochs=abc", "epochs=abc: must be a whole number"),
+    ("epochs=1.5", "epochs=1.5: must be a whole number"),
+    ("epochs=null", "epochs=null: must be a whole number"),
+    ("optimizer.lr=fast", "optimizer.lr=fast: must be a number"),
+    ("model.hidden=100", r"model.hidden=100: must be a list"),
+    ("model.hidden=[a]", r"model.hidden\[0\]=a: must be a whole number"),
+    ("tracking.histograms=2", "tracking.histograms=2: must be true or false"),
+    ("model.norm=null", "model.norm=null: .*write none, the word"),
+    ("model.norm=bacth", "model.norm=bacth: .*did you mean batch"),
+    ("dataset.augment=[rotate]", "dataset.augment.*one of flip, crop"),
+    # out of range
+    ("epochs=0", "epochs=0: must be a whole number, at least 1"),
+    ("epochs=-1", "epochs=-1: must be a whole number, at least 1"),
+    ("batch_size=0", "batch_size=0: .*at least 1"),
+    ("optimizer.lr=-0.1", "optimizer.lr=-0.1: must be a number, at least 0"),
+    ("optimizer=adam optimizer.betas=[0.9,1.5]", r"optimizer.betas\[1\]=1.5: .*below 1"),
+    ("seed=-1", "seed=-1: .*at least 0"),
+    ("model.dropout=1.5", "model.dropout=1.5: .*below 1"),
+    ("grad_clip=0", "grad_clip=0: .*above 0"),
+    ("loss.label_smoothing=2", "loss.label_smoothing=2: .*at most 1"),
+    # what the data does not allow
+    ("dataset.val_size=70000", "dataset.val_size=70000: must be below 1438"),
+    ("dataset.train_size=70000", "dataset.train_size=70000: "),
+    ("dataset.test_size=361", "dataset.test_size=361: "),
+    ("dataset.folds=5 dataset.fold=5", "dataset.fold=5: must be below dataset.folds=5"),
+    ("dataset.folds=5", "dataset.fold: needed beside dataset.folds"),
+    ("dataset.folds=1000 dataset.fold=0", "dataset.folds=1000: "),
+    ("dataset.mean=[0.5,0.5]", "dataset.mean=.*"),
+    ("dataset=mnist dataset.root=nowhere", "dataset.root=.*nowhere.*MNIST"),
+    ("dataset=image_folder", "dataset.root"),
+    ("dataset=image_folder dataset.root=nowhere", "dataset.root=.*nowhere"),
+    # what the network does not allow
+    ("model=mlp_bn batch_size=1", "batch_size=1: .*more than one value a channel"),
+    ("model=mlp_bn batch_size=4 dataset.train_size=13", "batch_size=4: the last of 13"),
+    ("model=conv model.norm=group model.norm_groups=4", "model.norm_groups=4: must divide"),
+    ("model.norm=instance", "model.norm=instance: "),
+    ("model=conv dataset.resize=4", "model.kernel_size=.*leaves nothing of the 2 x 2 map"),
+    ("model=conv model.kernel_size=[3,3,3]", "model.kernel_size"),
+    ("model=torchvision model.arch=vgg99", "model.arch=vgg99: "),
+    ("model=torchvision model.arch=alexnet", "does not fit 28 x 28.*dataset.resize"),
+    # validation that is not there
+    ("scheduler=plateau dataset.val_size=0", "scheduler.monitor=val/loss: needs a validation set"),
+    ("early_stopping.patience=2 dataset.val_size=0", "early_stopping.patience=2: needs a validation set"),
+    ("early_stopping.monitor=test/loss", "early_stopping.monitor=test/loss: must be one of val/loss"),
+    ("scheduler=plateau scheduler.monitor=test/loss", "scheduler.monitor=test/loss: must be one of"),
+    # the device
+    ("device.precision=fp8", "device.precision=fp8: must be one of fp32, bf16, fp16"),
+    ("device=cpu device.precision=fp16", "device.precision=fp16: a CPU does fp32 and bf16"),
+    ("device=cpu device.graphs=true", "device.graphs=true: "),
+    ("device.threads=0", "device.threads=0: "),
+    # one's own parts
+    ("model=custom", "model._target_: give the class"),
+    ("model=custom model._target_=Net", "model._target_=Net: write the module too"),
+    ("model=custom model._target_=nonets.Net", "model._target_=nonets.Net: cannot be imported.*nonets"),
+    ("model=custom model._target_=nets.Flatt", "module nets has no Flatt; did you mean nets.Flat"),
+    ("model=custom model._target_=nets.SIZE", "model._target_=nets.SIZE: must be a class or function"),
+    ("model=custom model._target_=nets.number", "gives a int, not an nn.Module"),
+    ("model=custom model._target_=nets.Flat +model.wdith=3", "model.wdith: .*did you mean model.width"),
+    ("model=custom model._target_=nets.Flat +model.width=x", "model.width=x: must be a whole number"),
+    ("model=custom model._target_=nets.Refuses", "model.depth: Refuses needs this key"),
+    ("model=custom model._target_=nets.Refuses +model.depth=3", "model.depth=3: .*depth must be even"),
+    ("model=custom model._target_=nets.FiveClasses", r"it must give \(2, 10\)"),
+    ("model=custom model._target_=nets.NoParameters", "model"),
+    ("model=custom model._target_=broken.Net", "cannot be imported.*SyntaxError"),
+    ("optimizer=custom optimizer._target_=nets.number", "optimizer"),
+    # the folder
+    ("hydra.run.dir=taken/run", "taken"),
+    ("--config-dir nowhere", "nowhere"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "line"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_one_line_and_exit_2(commands, monkeypatch, words: str, line: str):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # no network, even where there is one
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    Path("nets.py").write_text(NETS)
+    Path("broken.py").write_text("class Net(\n")
+    Path("taken").write_text("a file where a folder should be")
+    before = sorted(Path.cwd().rglob("*"))
+    monkeypatch.syspath_prepend(str(commands.folder))
+    for name in ("nets", "broken"):
+        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+
+    done = commands.bnexp(*words.split())
+
+    errors = done.err.strip().splitlines()
+    assert done.code == 2, done
+    assert len(errors) == 1, done.err
+    assert re.search(line, errors[0]), errors[0]
+    after = [path for path in sorted(Path.cwd().rglob("*")) if "__pycache__" not in path.parts]
+    assert after == before, "it left something behind"

@@ -1,0 +1,264 @@
+"""Whole runs on the embedded data: the record is complete, twins are twins, bits are bits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+from bnexp import checkpoint
+
+QUICK = ("epochs=2", "dataset.train_size=200", "dataset.test_size=100", "tracking.tensorboard=false")
+
+
+def weights(commands, *words):
+    """The final weights of a run with these words."""
+    assert commands.bnexp(*QUICK, *words).code == 0
+    return checkpoint.load(commands.runs()[-1] / "checkpoints" / "last.pt")["model"]
+
+
+def metrics(commands):
+    rows = csv.DictReader((commands.runs()[-1] / "metrics.csv").read_text().splitlines())
+    return [{key: row[key] for key in row if key not in ("images_per_s", "epoch_s")} for row in rows]
+
+
+def test_the_record_is_complete(commands):
+    done = commands.bnexp(
+        "epochs=2", "model=conv_bn", "dataset.train_size=200", "tracking.histograms=true", "tags=[a]"
+    )
+    assert done.code == 0
+    assert done.err == ""
+    (run,) = commands.runs()
+    assert run.parent.parent.name == "outputs"
+    found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    events = {name for name in found if name.startswith("events.out.tfevents.")}
+    assert len(events) == 1
+    assert found - events == {
+        ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "train.log", "metrics.csv", "steps.csv",
+        "checkpoints/last.pt", "checkpoints/best.pt", "environment.json", "summary.json",
+    }  # fmt: skip
+
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["parameters"] == 6530
+    assert summary["tags"] == ["a"]
+    assert summary["error"] is None
+    splits = ("train", "train_eval", "val", "test")
+    assert set(summary["final"]) == {f"{split}/{name}" for split in splits for name in ("loss", "accuracy")}
+    assert {"epoch", "val/accuracy", "test/accuracy"} <= set(summary["best"])
+    assert summary["time"]["total_s"] > summary["time"]["train_s"] > 0
+    assert len((run / "steps.csv").read_text().splitlines()) == 1 + 2 * 4
+    assert len((run / "metrics.csv").read_text().splitlines()) == 3
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    log = (run / "train.log").read_text()
+    assert "epoch 2/2 | train loss" in log
+    assert "6,530 parameters" in log
+    assert "epoch 2/2" in done.out
+
+
+def test_default_run_learns_the_digits(commands):
+    assert commands.bnexp().code == 0
+    assert commands.summary()["final"]["test/accuracy"] >= 0.95
+
+
+def test_same_words_same_bits_whatever_ran_before(commands):
+    first = weights(commands, "model=conv_bn")
+    before = metrics(commands)
+    weights(
+        commands, "model=mlp", "seed=3", "model.dropout=0.5", "device.threads=2", "device.deterministic=true"
+    )
+    torch.rand(17)
+    again = weights(commands, "model=conv_bn")
+    assert before == metrics(commands)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_twins_see_the_same_batches_from_the_same_start(commands, monkeypatch):
+    from bnexp.engine import Trainer
+
+    seen, step = {}, Trainer.step
+
+    def watch(trainer, images, labels):
+        seen.setdefault("start", {k: v.clone() for k, v in trainer.model.state_dict().items()})
+        seen.setdefault("images", []).append(images.clone())
+        return step(trainer, images, labels)
+
+    monkeypatch.setattr(Trainer, "step", watch)
+    found = {}
+    for norm in ("none", "batch", "batch_manual", "layer", "group", "instance"):
+        weights(
+            commands, "model=conv", f"model.norm={norm}", "dataset.augment=[flip,crop]", "model.dropout=0.3"
+        )
+        found[norm] = dict(seen)
+        seen.clear()
+    plain = found.pop("none")
+    for twin in found.values():
+        for name, value in plain["start"].items():
+            assert torch.equal(value, twin["start"][name]), name
+        assert all(torch.equal(a, b) for a, b in zip(plain["images"], twin["images"], strict=True))
+
+
+def test_a_norm_by_hand_trains_like_torchs(commands):
+    weights(commands, "model=mlp_bn")
+    torchs = metrics(commands)
+    weights(commands, "model=mlp", "model.norm=batch_manual")
+    for ours, theirs in zip(metrics(commands), torchs, strict=True):
+        assert float(ours["val/loss"]) == pytest.approx(float(theirs["val/loss"]), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "scheduler=step scheduler.step_size=1", "scheduler=plateau", "scheduler=cosine", "scheduler=exponential",
+        "scheduler=polynomial", "scheduler=onecycle", "scheduler=cosine scheduler.interval=step",
+        "optimizer=momentum", "optimizer=nesterov", "optimizer=adam", "optimizer=adamw +optimizer.amsgrad=true",
+        "loss=mse", "loss=hinge", "loss.label_smoothing=0.1", "l1=0.001", "optimizer.weight_decay=0.01",
+        "grad_clip=1", "device.precision=bf16", "dataset.augment=[flip,crop]", "dataset.resize=14",
+        "dataset.folds=5 dataset.fold=4", "dataset.val_size=0", "dataset.mean=auto dataset.std=auto",
+        "model=lenet", "model=mlp model.hidden=[] ", "model=mlp model.start=kaiming model.activation=gelu",
+        "early_stopping.patience=1", "checkpoint.every=2 checkpoint.keep=1", "model=conv model.pool=avg",
+        "model=torchvision model.arch=resnet18 dataset.resize=32 dataset.train_size=20 dataset.test_size=10 epochs=1",
+    ],
+)  # fmt: skip
+def test_every_switch_trains(commands, words):
+    assert commands.bnexp(*QUICK, *words.split()).code == 0
+    summary = commands.summary()
+    assert summary["status"] == "finished"
+    assert 0 <= summary["final"]["test/accuracy"] <= 1
+
+
+def test_switches_change_the_weights(commands):
+    plain = weights(commands)
+    for word in ("l1=0.01", "optimizer.weight_decay=0.01", "grad_clip=0.1", "loss.label_smoothing=0.2", "seed=1",
+                 "scheduler=cosine", "dataset.augment=[crop]"):  # fmt: skip
+        changed = weights(commands, word)
+        assert not torch.equal(plain["head.weight"], changed["head.weight"]), word
+
+
+def test_without_val_the_test_set_is_shown_and_chooses_nothing(commands):
+    weights(commands, "dataset.val_size=0")
+    assert all(row["test/loss"] and not row["val/loss"] for row in metrics(commands))
+    assert commands.summary()["best"] is None
+    assert not (commands.runs()[-1] / "checkpoints" / "best.pt").exists()
+
+
+def test_a_network_an_optimizer_and_a_scheduler_of_ones_own(tmp_path):
+    (tmp_path / "mynets.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, image_size, num_classes, width: int):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(image_size ** 2, width), nn.ReLU(),\n"
+        "                         nn.Linear(width, num_classes))\n"
+        "class Slow(torch.optim.SGD):\n"
+        "    def __init__(self, params, speed: float):\n"
+        "        super().__init__(params, lr=speed)\n"
+        "def halve(optimizer):\n"
+        "    return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)\n"
+    )
+    (tmp_path / "myconf" / "model").mkdir(parents=True)
+    (tmp_path / "myconf" / "model" / "mine.yaml").write_text("_target_: mynets.Net\nwidth: 32\n")
+    script = os.path.join(os.path.dirname(sys.executable), "bnexp")  # leaves the folder off sys.path
+    own = ["optimizer=custom", "optimizer._target_=mynets.Slow", "+optimizer.speed=0.2"]
+    own += ["scheduler=custom", "scheduler._target_=mynets.halve"]
+    for words in (["model=custom", "model._target_=mynets.Net", "+model.width=64", *own],
+                  ["--config-dir", "myconf", "model=mine"]):  # fmt: skip
+        done = subprocess.run(
+            [script, *QUICK, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+    summaries = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/*/*/summary.json")]
+    assert sorted(s["parameters"] for s in summaries) == [32 * 785 + 330, 64 * 785 + 650]
+
+
+def start(folder, *words):
+    command = [sys.executable, "-m", "bnexp.train", "epochs=100000", *words]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch "):
+            return process
+    raise AssertionError(process.stderr.read())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_well(tmp_path, number, code):
+    process = start(tmp_path)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert errors.strip() == f"bnexp: interrupted ({signal.Signals(number).name})"
+    (path,) = tmp_path.glob("outputs/*/*/summary.json")
+    assert json.loads(path.read_text())["status"] == "interrupted"
+    state = checkpoint.load(path.parent / "checkpoints" / "last.pt")
+    rows = (path.parent / "metrics.csv").read_text().splitlines()
+    assert state["progress"]["epoch"] == int(rows[-1].split(",")[0])
+
+
+def test_a_run_that_diverges_says_where(commands):
+    done = commands.bnexp(*QUICK, "optimizer.lr=1e30")
+    assert done.code == 1
+    assert "diverged: the loss became" in done.err
+    assert commands.summary()["status"] == "diverged"
+    assert "epoch 1, step" in commands.summary()["error"]
+
+
+def test_a_crash_leaves_its_traceback_in_the_log(commands, monkeypatch):
+    (commands.folder / "crashing.py").write_text(
+        "from torch import nn\n"
+        "class Loss(nn.Module):\n"
+        "    def forward(self, logits, labels):\n"
+        "        raise RuntimeError('the middle of nowhere')\n"
+    )
+    monkeypatch.syspath_prepend(str(commands.folder))
+    done = commands.bnexp(*QUICK, "loss._target_=crashing.Loss", "~loss.label_smoothing")
+    assert done.code == 1
+    assert done.err.splitlines()[0] == "bnexp: crashed: RuntimeError: the middle of nowhere"
+    assert "Traceback" not in done.err
+    (run,) = commands.runs()
+    assert commands.summary()["status"] == "failed"
+    assert "the middle of nowhere" in commands.summary()["error"]
+    assert "in forward" in (run / "train.log").read_text()
+
+
+def test_two_runs_in_one_second_have_two_folders(commands):
+    for _ in range(2):
+        weights(commands)
+    assert len(commands.runs()) == 2
+
+
+def test_a_sweep_ends_in_a_table(commands):
+    done = commands.bnexp("-m", "model=mlp,mlp_bn", "seed=0,1", *QUICK)
+    assert done.code == 0
+    table = done.out[done.out.index("test accuracy, final epoch") :].splitlines()
+    assert table[1].split()[:2] == ["model", "n"]
+    assert [row.split()[0] for row in table[2:4]] == ["mlp", "mlp_bn"]
+    assert len(commands.runs()) == 4
+
+
+def test_a_failing_job_does_not_stop_the_others(commands):
+    done = commands.bnexp("-m", "model=mlp,mlp_bn", "batch_size=1", *QUICK)
+    assert done.code == 1
+    statuses = [json.loads((run / "summary.json").read_text())["status"] for run in commands.runs()]
+    assert sorted(statuses) == ["failed", "finished"]
+    assert "more than one value a channel" in done.err
+
+
+def test_a_piped_run_has_no_bar_and_ends_its_lines(shell):
+    done = shell(*QUICK)
+    assert done.code == 0
+    assert "\r" not in done.out + done.err
+    assert done.err == ""
+
+
+def test_the_saved_configuration_is_the_one_that_ran(commands):
+    weights(commands, "optimizer.lr=0.05")
+    saved = yaml.safe_load((commands.runs()[-1] / ".hydra" / "config.yaml").read_text())
+    assert saved["optimizer"]["lr"] == 0.05

@@ -112,7 +112,7 @@ class _Mismatch(Exception):
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    subject = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
+    subject = function.__init__ if inspect.isclass(function) else function
     try:
         return get_type_hints(subject, include_extras=True)
     except (NameError, TypeError):  # a foreign signature whose annotations don't resolve

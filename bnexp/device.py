@@ -69,11 +69,11 @@ def prepare(wanted: config.Device) -> Place:
 
 
 def _choose(name: str) -> str:
-    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = [*(kind for kind, found in gpus.items() if found), "cpu"]
     if name == "auto":
-        return next(kind for kind in available if available[kind]())
-    if not available[name]():
-        there = [kind for kind in available if available[kind]()]
+        return there[0]
+    if name not in there:
         raise bad_value(
             "device", name, f"no such device here; there is {', '.join(there)} (device=auto picks)"
         )

@@ -123,7 +123,7 @@ class Trainer:
         return loss.detach(), logits.detach()
 
     def _scaled_update(self, scaler: torch.amp.GradScaler, objective: Tensor) -> None:
-        scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
+        scaler.scale(objective).backward()
         if self.grad_clip is not None:
             scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)

@@ -29,9 +29,11 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
 
 def bad_value(key: str, value: object, allowed: str) -> UserError:
     """``key=value: allowed``, for a value of the wrong type or out of range."""
-    shown = (
-        {None: "null", "": "''"}.get(value, value) if not isinstance(value, (tuple, list)) else list(value)
-    )
+    shown: object = "null" if value is None else value
+    if isinstance(value, tuple):
+        shown = list(value)  # as it was written on the command line
+    elif value == "":
+        shown = "''"
     return UserError(one_line(f"{key}={shown}: {allowed}"))
 
 

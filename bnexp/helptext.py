@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import re
 import textwrap
 from pathlib import Path
 
-from bnexp import conf
-
-CONF = Path(conf.__path__[0])
+CONF = Path(str(importlib.resources.files("bnexp.conf")))
 GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss", "device", "experiment")
 LINE = re.compile(r"^( *)([A-Za-z_]\w*):(?: (.*?))?(?:\s+# (.*))?$")
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
-COLUMNS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "test/loss", "test/accuracy", "lr")
-COLUMNS += ("images_per_s", "epoch_s")
+METRICS = tuple(f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy"))
+COLUMNS = (*METRICS, "lr", "images_per_s", "epoch_s")
 
 
 class Logger:

@@ -9,12 +9,11 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from bnexp import cli
 from bnexp.config import Config, parse
@@ -23,10 +22,8 @@ from bnexp.runs import RunFolder, StopSignal, supervised
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, folder: RunFolder, values: dict[str, Any], stop: StopSignal) -> None:
+def train(config: Config, folder: RunFolder, text: str, stop: StopSignal) -> None:
     """One run, from a checked configuration to a complete record in its folder."""
-    import yaml
-
     from bnexp import build, device
     from bnexp.checkpoint import Checkpoints, load
     from bnexp.engine import Progress, conclude, fit
@@ -43,7 +40,7 @@ def train(config: Config, folder: RunFolder, values: dict[str, Any], stop: StopS
     folder.update(parameters=summary.parameters)
     tracker = build.tracker(config, folder.path, steps)
     try:
-        tracker.text("config", f"```yaml\n{yaml.safe_dump(values, sort_keys=False)}```")
+        tracker.text("config", f"```yaml\n{text}```")
         tracker.text("model", summary.markdown())
         progress = Progress(config.early_stopping.monitor)
         keys = config.checkpoint
@@ -62,9 +59,8 @@ def train(config: Config, folder: RunFolder, values: dict[str, Any], stop: StopS
     finally:
         tracker.close()
     folder.update(best=best, final=final, time=progress.times())
-    log.info(
-        f"test accuracy {final['test/accuracy']:.4f}, loss {final['test/loss']:.4f} | {os.path.relpath(folder.path)}"
-    )
+    accuracy, loss = final["test/accuracy"], final["test/loss"]
+    log.info(f"test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
 
 
 @hydra.main(version_base="1.3", config_path="pkg://bnexp.conf", config_name="config")
@@ -76,7 +72,7 @@ def entry(composed: DictConfig) -> None:
         values = cli.plain(composed)
         folder = RunFolder(Path(hydra_config.runtime.output_dir), values, list(hydra_config.overrides.task))
         with supervised(folder, keep=not alone), StopSignal() as stop:
-            train(parse(values), folder, values, stop)
+            train(parse(values), folder, OmegaConf.to_yaml(composed, resolve=True), stop)
 
     code = cli.exit_code(run)
     if alone or code >= 128:

@@ -52,7 +52,7 @@ def prepare(keys: config.Config) -> tuple[Trainer, build.Splits]:
 
 
 def ours(keys: config.Config, folder: Path) -> float:
-    """Images/s over one epoch of training as ``bnexp`` runs it: steps.csv, events and checkpoints included."""
+    """Images/s over one epoch as ``bnexp`` trains it: steps.csv, events and checkpoints included."""
     trainer, images = prepare(keys)
     steps = images.train.steps(keys.batch_size)
     tracker = build.tracker(keys, folder, steps)
@@ -163,8 +163,8 @@ def main() -> None:
         print(f"{name:<10} {a:>9,.0f} {b:>9,.0f} {c:>9,.0f}  {a / b:>13.2f}  {a / c:>14.2f}", flush=True)
     used = memory()
     print(
-        f"peak memory, mnist_mlp: {used['run_mib']:.0f} MiB; import torch alone {used['import_torch_mib']:.0f};"
-        f" with three times the {used['data_mib']:.0f} MiB of data {used['allowed_mib']:.0f}"
+        f"peak memory, mnist_mlp: {used['run_mib']:.0f} MiB; import torch {used['import_torch_mib']:.0f};"
+        f" that with three times the {used['data_mib']:.0f} MiB of data {used['allowed_mib']:.0f}"
     )
     if words.json:
         words.json.write_text(json.dumps({"speed": results, "memory": used}, indent=2) + "\n")

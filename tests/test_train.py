@@ -41,8 +41,8 @@ def test_the_record_is_complete(commands):
     events = {name for name in found if name.startswith("events.out.tfevents.")}
     assert len(events) == 1
     assert found - events == {
-        ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "train.log", "metrics.csv", "steps.csv",
-        "checkpoints/last.pt", "checkpoints/best.pt", "environment.json", "summary.json",
+        ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "train.log", "metrics.csv",
+        "steps.csv", "checkpoints/last.pt", "checkpoints/best.pt", "environment.json", "summary.json",
     }  # fmt: skip
 
     summary = json.loads((run / "summary.json").read_text())
@@ -117,15 +117,17 @@ def test_a_norm_by_hand_trains_like_torchs(commands):
 @pytest.mark.parametrize(
     "words",
     [
-        "scheduler=step scheduler.step_size=1", "scheduler=plateau", "scheduler=cosine", "scheduler=exponential",
+        "scheduler=step scheduler.step_size=1", "scheduler=plateau", "scheduler=cosine",
+        "scheduler=exponential",
         "scheduler=polynomial", "scheduler=onecycle", "scheduler=cosine scheduler.interval=step",
-        "optimizer=momentum", "optimizer=nesterov", "optimizer=adam", "optimizer=adamw +optimizer.amsgrad=true",
+        "optimizer=momentum", "optimizer=nesterov", "optimizer=adam",
+        "optimizer=adamw +optimizer.amsgrad=true",
         "loss=mse", "loss=hinge", "loss.label_smoothing=0.1", "l1=0.001", "optimizer.weight_decay=0.01",
         "grad_clip=1", "device.precision=bf16", "dataset.augment=[flip,crop]", "dataset.resize=14",
         "dataset.folds=5 dataset.fold=4", "dataset.val_size=0", "dataset.mean=auto dataset.std=auto",
         "model=lenet", "model=mlp model.hidden=[] ", "model=mlp model.start=kaiming model.activation=gelu",
         "early_stopping.patience=1", "checkpoint.every=2 checkpoint.keep=1", "model=conv model.pool=avg",
-        "model=torchvision model.arch=resnet18 dataset.resize=32 dataset.train_size=20 dataset.test_size=10 epochs=1",
+        "model=torchvision model.arch=resnet18 dataset.resize=32 dataset.train_size=20 epochs=1",
     ],
 )  # fmt: skip
 def test_every_switch_trains(commands, words):
@@ -137,8 +139,8 @@ def test_every_switch_trains(commands, words):
 
 def test_switches_change_the_weights(commands):
     plain = weights(commands)
-    for word in ("l1=0.01", "optimizer.weight_decay=0.01", "grad_clip=0.1", "loss.label_smoothing=0.2", "seed=1",
-                 "scheduler=cosine", "dataset.augment=[crop]"):  # fmt: skip
+    for word in ("l1=0.01", "optimizer.weight_decay=0.01", "grad_clip=0.1", "seed=1",
+                 "loss.label_smoothing=0.2", "scheduler=cosine", "dataset.augment=[crop]"):  # fmt: skip
         changed = weights(commands, word)
         assert not torch.equal(plain["head.weight"], changed["head.weight"]), word
 

@@ -22,7 +22,6 @@ class Place:
 
     device: torch.device
     dtype: torch.dtype
-    threads: int
 
     def autocast(self) -> AbstractContextManager[object]:
         if self.dtype is torch.float32:
@@ -43,7 +42,7 @@ class Place:
         if self.device.type == "cuda":
             name = torch.cuda.get_device_name(self.device)
         else:
-            name = f"{platform.machine()}, {self.threads} thread{'s' * (self.threads > 1)}"
+            name = platform.machine()
         precision = next(word for word, dtype in DTYPES.items() if dtype is self.dtype)
         return f"{self.device} ({name}), {precision}"
 
@@ -57,7 +56,6 @@ def prepare(wanted: config.Device) -> Place:
     if wanted.graphs:
         raise bad_value("device.graphs", "true", _why_no_graphs(device))
     _check_precision(device, wanted.precision)
-    torch.set_num_threads(wanted.threads or _default_threads())
     if wanted.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be deterministic
     torch.use_deterministic_algorithms(wanted.deterministic)
@@ -65,7 +63,7 @@ def prepare(wanted: config.Device) -> Place:
     # fp32 means fp32: TF32 keeps 10 bits of the mantissa, so only a named lower precision may lose bits.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    return Place(device, DTYPES[wanted.precision], torch.get_num_threads())
+    return Place(device, DTYPES[wanted.precision])
 
 
 def _choose(name: str) -> str:
@@ -93,11 +91,18 @@ def _why_no_graphs(device: torch.device) -> str:
     return "not available yet; false is"
 
 
+# What torch took by itself (OMP_NUM_THREADS, else the cores), before any run in this process changed it.
 _THREADS_AT_START = torch.get_num_threads()
+# A step of less forward work than this is faster on one thread: waking the others costs more than they do.
+# On 2 cores MNIST's MLP (10 MFLOP a batch of 64) ran 0.9 to 1.1 x as fast on two threads as on one, and
+# a tenth as fast whenever something else wanted a core; its convolutional net (37 MFLOP) 1.6 x as fast.
+_ONE_THREAD_FLOPS = 20e6
 
 
-def _default_threads() -> int:
-    return _THREADS_AT_START
+def set_threads(wanted: int | None, flops: float) -> int:
+    """Sets and returns torch's CPU threads: ``wanted``, or what suits a step of ``flops`` forward."""
+    torch.set_num_threads(wanted or (1 if flops < _ONE_THREAD_FLOPS else _THREADS_AT_START))
+    return torch.get_num_threads()
 
 
 def guard_memory(error: RuntimeError, batch_size: int) -> UserError | None:

@@ -73,6 +73,7 @@ def evaluate(words: argparse.Namespace) -> None:
     if batches is None:
         raise UserError("--split=val: this run had no validation set (dataset.val_size=0)")
     network = build.model(config, images)
+    device.set_threads(config.device.threads, float("inf"))
     state = checkpoint.load(words.run / "checkpoints" / f"{words.checkpoint}.pt")
     try:
         network.load_state_dict(state["model"])

@@ -22,19 +22,20 @@ from bnexp.runs import RunFolder, StopSignal, supervised
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, folder: RunFolder, text: str, stop: StopSignal) -> None:
+def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, *, alone: bool) -> None:
     """One run, from a checked configuration to a complete record in its folder."""
     from bnexp import build, device
     from bnexp.checkpoint import Checkpoints, load
     from bnexp.engine import Progress, conclude, fit
 
     place = device.prepare(config.device)
-    folder.record_environment(device=str(place), threads=place.threads)
-    log.info(f"{config.name}: seed {config.seed} on {place}")
     images = build.splits(config, place)
     network = build.model(config, images)
     summary = build.summary(network, config, images)
-    log.info(str(summary))
+    threads = device.set_threads(config.device.threads, summary.flops * config.batch_size)
+    folder.record_environment(device=str(place), threads=threads)
+    log.info(f"{config.name}: seed {config.seed} on {place}, {threads} CPU thread{'s' * (threads > 1)}")
+    log.log(logging.INFO if alone else logging.DEBUG, str(summary))
     steps = images.train.steps(config.batch_size)
     trainer = build.trainer(config, network, place, steps)
     folder.update(parameters=summary.parameters)
@@ -72,7 +73,8 @@ def entry(composed: DictConfig) -> None:
         values = cli.plain(composed)
         folder = RunFolder(Path(hydra_config.runtime.output_dir), values, list(hydra_config.overrides.task))
         with supervised(folder, keep=not alone), StopSignal() as stop:
-            train(parse(values), folder, OmegaConf.to_yaml(composed, resolve=True), stop)
+            text = OmegaConf.to_yaml(composed, resolve=True)
+            train(parse(values), folder, text, stop, alone=alone)
 
     code = cli.exit_code(run)
     if alone or code >= 128:

@@ -16,7 +16,7 @@ from bnexp.engine import Progress, Schedule, Trainer, conclude, fit
 from bnexp.runs import Diverged, Interrupted, StopSignal
 from bnexp.tracking import Logger
 
-CPU = Place(torch.device("cpu"), torch.float32, 1)
+CPU = Place(torch.device("cpu"), torch.float32)
 
 
 def batches(n=50, seed=0) -> Batches:
@@ -213,7 +213,7 @@ def test_conclusion_tests_the_best_epochs_weights_too(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.bfloat16])
 def test_lower_precision_trains_near_full_precision(tmp_path, dtype):
     lower = trainer()
-    lower.place = Place(torch.device("cpu"), dtype, 1)
+    lower.place = Place(torch.device("cpu"), dtype)
     full, low = Listener(), Listener()
     run(trainer(), tmp_path, listener=full)
     run(lower, tmp_path, listener=low)

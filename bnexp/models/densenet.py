@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -96,18 +97,16 @@ class DenseNet(Network):
             activation=act,
             bias=bias,
         )
+        make_block = partial(DenseBlock, norm=make_norm, activation=act, bias=bias)
+        make_transition = partial(transition, norm=make_norm, activation=act, bias=bias)
         channels = stem_width
         body: OrderedDict[str, nn.Module] = OrderedDict()
         for number, layers in enumerate(blocks, start=1):
             if number > 1:
                 halved = channels // 2
-                body[f"transition{number - 1}"] = transition(
-                    channels, halved, norm=make_norm, activation=act, bias=bias
-                )
+                body[f"transition{number - 1}"] = make_transition(channels, halved)
                 channels = halved
-            body[f"block{number}"] = DenseBlock(
-                channels, layers, growth, norm=make_norm, activation=act, bias=bias
-            )
+            body[f"block{number}"] = make_block(channels, layers, growth)
             channels += layers * growth
         self.body = nn.Sequential(body)
         self.norm = make_norm(channels)

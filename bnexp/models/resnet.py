@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -189,24 +190,15 @@ class ResNet(Network):
             activation=act,
             bias=bias,
         )
-        make_block, channels = BLOCKS[block], widths[0]
+        kind, channels = BLOCKS[block], widths[0]
+        make_block = partial(kind, norm=make_norm, activation=act, bias=bias, shortcut_norm=shortcut_norm)
         self.stages = nn.Sequential()
         for number, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             stage = nn.Sequential()
             for position in range(depth):
                 stride = 2 if number and not position else 1
-                stage.append(
-                    make_block(
-                        channels,
-                        width,
-                        stride,
-                        norm=make_norm,
-                        activation=act,
-                        bias=bias,
-                        shortcut_norm=shortcut_norm,
-                    )
-                )
-                channels = width * make_block.expansion
+                stage.append(make_block(channels, width, stride))
+                channels = width * kind.expansion
             self.stages.append(stage)
         # Pre-activation leaves the last sum bare: one more norm and activation before the average.
         last = nn.Sequential(OrderedDict(norm=make_norm(channels), activation=act()))

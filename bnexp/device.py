@@ -39,10 +39,8 @@ class Place:
         return torch.channels_last if pays else torch.contiguous_format
 
     def __str__(self) -> str:
-        if self.device.type == "cuda":
-            name = torch.cuda.get_device_name(self.device)
-        else:
-            name = platform.machine()
+        on_gpu = self.device.type == "cuda"
+        name = torch.cuda.get_device_name(self.device) if on_gpu else platform.machine()
         precision = next(word for word, dtype in DTYPES.items() if dtype is self.dtype)
         return f"{self.device} ({name}), {precision}"
 

@@ -13,8 +13,11 @@ from typing import Any, BinaryIO
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls ``write`` with an open file that takes ``path``'s place once it is safely on the disk.
 
-    Killed at any instant, this leaves the old file or the new one, never a part. Raises OSError.
+    Killed at any instant, this leaves the old file or the new one under that name, never a part; what such
+    a kill leaves beside it goes with the next write. One writer at a time. Raises OSError.
     """
+    for stale in path.parent.glob(f".{path.name}.*.part"):
+        stale.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with temporary.open("wb") as file:

@@ -151,7 +151,7 @@ def test_a_full_disk_costs_the_cache_alone(kept, monkeypatch, caplog):
 
 def test_what_a_killed_process_left_is_cleared(kept):
     kept.path.parent.mkdir()
-    left = kept.path.with_name("small.cache.0123.tmp")
+    left = kept.path.with_name(".small.cache.0123.part")
     left.write_text("half")
     kept.fetch()
     assert not left.exists()

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import sys
-import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from bnexp.data.images import Images, Source
+from bnexp.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -176,25 +176,18 @@ def _write(path: Path, key: str, source: Source) -> None:
         for t in tensors
     ]
     text = json.dumps({"fingerprint": key, "classes": source.classes, "arrays": arrays}).encode() + b"\n"
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+
+    def write(file: BinaryIO) -> None:
+        file.write(f"{MAGIC} {len(text)} {zlib.crc32(text)}\n".encode())
+        file.write(text)
+        for tensor in tensors:
+            file.write(_bytes_of(tensor))
+
     try:
-        for stale in path.parent.glob(f"{path.name}.*.tmp"):  # of a process that was killed: the lock is ours
-            stale.unlink(missing_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(f"{MAGIC} {len(text)} {zlib.crc32(text)}\n".encode())
-            file.write(text)
-            for tensor in tensors:
-                file.write(_bytes_of(tensor))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_atomically(path, write)
     except OSError as error:  # a full disk costs the cache, not the run
-        log.warning(
-            "%s could not be written (%s): the next start decodes again", path, error.strerror or error
-        )
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        reason = error.strerror or error
+        log.warning("%s could not be written (%s): the next start decodes again", path, reason)
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

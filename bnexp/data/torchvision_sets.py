@@ -147,7 +147,7 @@ def _quiet() -> Iterator[None]:
         stack.callback(socket.setdefaulttimeout, timeout)
         socket.setdefaulttimeout(
             30
-        )  # torchvision sets none, and a silent firewall would hold the run for minutes
+        )  # torchvision sets none: a silent firewall would hold the run for minutes
         yield
 
 

@@ -5,7 +5,7 @@ import pytest
 from bnexp.report.confusion import confusion
 from bnexp.report.confusion import render as render_confusion
 from bnexp.report.statistics import mean_sd, paired
-from bnexp.report.table import group, render
+from bnexp.report.table import group, render, varying_keys
 
 
 def summary(model, seed, accuracy, status="finished", **more):
@@ -17,9 +17,8 @@ def test_groups_are_what_differs_other_than_the_seed():
     runs = [summary(m, s, 0.9) for m in ("mlp", "mlp_bn") for s in (0, 1)] + [
         summary("mlp", 2, 0.1, "failed")
     ]
-    keys, groups = group(runs)
-    assert keys == ["model"]
-    assert groups == {(m,): {(0, None): 90.0, (1, None): 90.0} for m in ("mlp", "mlp_bn")}
+    assert varying_keys(runs) == ["model"]
+    assert group(runs, ["model"]) == {m: {(0, None): 90.0, (1, None): 90.0} for m in ("mlp", "mlp_bn")}
 
 
 def test_paired_interval_by_hand():

@@ -12,42 +12,49 @@ METRIC = "test/accuracy"
 PAIRING = ("seed", "dataset.fold")
 
 
-def group(
-    summaries: Sequence[Mapping[str, Any]],
-) -> tuple[list[str], dict[tuple[str, ...], dict[object, float]]]:
-    """Finished runs grouped by the overrides that differ between them other than seed and fold.
+def settings(summary: Mapping[str, Any]) -> dict[str, str]:
+    return dict(word.partition("=")[::2] for word in summary["overrides"])
 
-    Returns those keys, and for each group the final test accuracy in per cent by (seed, fold).
-    """
-    settings = [dict(word.partition("=")[::2] for word in summary["overrides"]) for summary in summaries]
-    keys = list(dict.fromkeys(key for setting in settings for key in setting if key not in PAIRING))
-    varying = [key for key in keys if len({setting.get(key) for setting in settings}) > 1]
-    groups: dict[tuple[str, ...], dict[object, float]] = {}
-    for summary, setting in zip(summaries, settings, strict=True):
+
+def varying_keys(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The overrides that differ between runs, other than seed and fold."""
+    found = [settings(summary) for summary in summaries]
+    keys = list(dict.fromkeys(key for setting in found for key in setting if key not in PAIRING))
+    return [key for key in keys if len({setting.get(key) for setting in found}) > 1]
+
+
+def group_name(summary: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """A run's values of the varying keys, in one line."""
+    return " ".join(settings(summary).get(key, "(default)") for key in keys) or "all runs"
+
+
+def group(summaries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, dict[object, float]]:
+    """Final test accuracy of the finished runs, in per cent, by group and (seed, fold)."""
+    groups: dict[str, dict[object, float]] = {}
+    for summary in summaries:
         if summary["status"] == "finished":
-            name = tuple(setting.get(key, "(default)") for key in varying)
-            twin = (summary["seed"], setting.get("dataset.fold"))
-            groups.setdefault(name, {})[twin] = 100 * summary["final"][METRIC]
-    return varying, groups
+            twin = (summary["seed"], settings(summary).get("dataset.fold"))
+            groups.setdefault(group_name(summary, keys), {})[twin] = 100 * summary["final"][METRIC]
+    return groups
 
 
 def render(summaries: Sequence[Mapping[str, Any]]) -> str:
     """The table as plain text, at most 80 columns for short names; empty where nothing finished."""
-    varying, groups = group(summaries)
+    keys = varying_keys(summaries)
+    groups = group(summaries, keys)
     if not groups:
         return ""
-    names = {name: " ".join(name) or "all runs" for name in groups}
-    width = max(len(" ".join(varying)), *(len(text) + 2 for text in names.values()))
+    width = max(len(" ".join(keys)), *(len(name) + 2 for name in groups))
     baseline = next(iter(groups))
     rows = [
         "test accuracy, final epoch: mean ± sd over seeds; * baseline, differences paired by seed",
-        f"{' '.join(varying):<{width}}   n  acc % mean±sd   diff, points [95 % interval]      p",
+        f"{' '.join(keys):<{width}}   n  acc % mean±sd   diff, points [95 % interval]      p",
     ]
     for name, values in groups.items():
         mean, sd = mean_sd(list(values.values()))
         spread = f"{mean:6.2f} ± {sd:.2f}" if math.isfinite(sd) else f"{mean:6.2f}"
         mark = " *" if name == baseline else ""
-        row = f"{names[name] + mark:<{width}} {len(values):>3}  {spread:<14}"
+        row = f"{name + mark:<{width}} {len(values):>3}  {spread:<14}"
         if name != baseline:
             row += f"  {_difference(paired(values, groups[baseline]))}"
         rows.append(row.rstrip())

@@ -1,7 +1,7 @@
-"""Curves of a sweep, a thin line a seed and the mean of each group: python scripts/figures.py SWEEP_DIR OUT.png
+"""Curves of a sweep, a thin line a seed, a thick one the mean: python scripts/figures.py SWEEP_DIR OUT.png
 
-Groups are what differs between the runs other than the seed. The split shown is val, or test where nothing was
-held out.
+Groups are what differs between the runs other than the seed. The split shown is val, or test where nothing
+was held out.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bnexp.errors import UserError, bad_choice, nearest, one_line, unknown_key
 from bnexp.helptext import choices, help_text
-from bnexp.runs import Diverged, Interrupted, job_folder
+from bnexp.runs import Diverged, Interrupted, OutOfMemory, job_folder
 
 log = logging.getLogger("bnexp")
 
@@ -47,6 +47,9 @@ def exit_code(work: Callable[[], Any]) -> int:
         return 2
     except Diverged as error:
         print(f"bnexp: diverged: {error}", file=sys.stderr)
+        return 1
+    except OutOfMemory as error:
+        print(f"bnexp: out of memory: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"bnexp: interrupted ({one_line(error) or 'SIGINT'})", file=sys.stderr)

@@ -47,6 +47,10 @@ class Diverged(RuntimeError):
     """The loss is no longer a finite number; the message names epoch and step."""
 
 
+class OutOfMemory(RuntimeError):
+    """The device has too little memory; the message says which keys take less."""
+
+
 def config_hash(config: Mapping[str, Any]) -> str:
     """Twelve hex digits that two runs share exactly when they are the same experiment."""
     identity = {key: value for key, value in config.items() if key not in NO_IDENTITY}
@@ -57,7 +61,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 def job_folder(override_dirname: str) -> str:
     """A sweep job's folder: its overrides, readable, and a hash that tells long ones apart."""
-    plain = re.sub(r"[^A-Za-z0-9_.,=+-]+", "_", override_dirname)[:80] or "job"
+    plain = re.sub(r"[^A-Za-z0-9_.,=+-]+", "_", override_dirname)[:180] or "job"
     return f"{plain}-{hashlib.sha256(override_dirname.encode()).hexdigest()[:8]}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import hydra
@@ -40,7 +41,7 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, *, alo
     trainer = build.trainer(config, network, place, steps)
     folder.update(parameters=summary.parameters)
     tracker = build.tracker(config, folder.path, steps)
-    try:
+    with closing(tracker), device.memory_guard(config.batch_size, config.eval_batch_size):
         tracker.text("config", f"```yaml\n{text}```")
         tracker.text("model", summary.markdown())
         progress = Progress(config.early_stopping.monitor)
@@ -57,8 +58,6 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, *, alo
             best_weights=lambda: load(folder.path / "checkpoints" / "best.pt", place.device),
         )  # fmt: skip
         tracker.final({tag: value for tag, value in final.items() if tag not in metrics}, progress.epoch)
-    finally:
-        tracker.close()
     folder.update(best=best, final=final, time=progress.times())
     accuracy, loss = final["test/accuracy"], final["test/loss"]
     log.info(f"test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")

@@ -1,5 +1,6 @@
-"""Curves of a sweep, a thin line a seed, a thick one the mean: python scripts/figures.py SWEEP_DIR OUT.png
+"""Curves of a sweep, a thin line a seed, a thick one the mean: python scripts/figures.py SWEEP --out PNG
 
+With --table TAG, as in --table test/accuracy, the same means, sd over seeds, epoch by epoch in Markdown.
 Groups are what differs between the runs other than the seed. The split shown is val, or test where nothing
 was held out.
 """
@@ -59,13 +60,29 @@ def draw(groups: dict[str, list[pd.DataFrame]], out: Path, title: str) -> None:
     figure.savefig(out, dpi=130)
 
 
+def table(groups: dict[str, list[pd.DataFrame]], tag: str) -> str:
+    """A row a group: mean ± sd of ``tag`` over the seeds at each epoch."""
+    epochs = next(iter(groups.values()))[0]["epoch"].tolist()
+    rows = [f"| {tag} | n | " + " | ".join(map(str, epochs)) + " |", "|---|---|" + "---|" * len(epochs)]
+    for name, runs in groups.items():
+        by_epoch = pd.concat(runs).groupby("epoch")[tag]
+        cells = [f"{mean:.4f} ± {sd:.4f}" for mean, sd in zip(by_epoch.mean(), by_epoch.std(), strict=True)]
+        rows.append(f"| {name} | {len(runs)} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sweep", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", action="append", default=[], metavar="TAG")
     parser.add_argument("--title", default="")
     words = parser.parse_args()
-    draw(curves(words.sweep), words.out, words.title)
+    groups = curves(words.sweep)
+    for tag in words.table:
+        print(table(groups, tag), end="\n\n")
+    if words.out:
+        draw(groups, words.out, words.title)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def test_job_folders_are_readable_short_and_distinct():
     assert "/" not in job_folder("dataset.root=/a/b")
     long = [job_folder("x" * 300 + str(i)) for i in range(2)]
     assert long[0] != long[1]
-    assert max(map(len, long)) < 100
+    assert max(map(len, long)) < 200  # file systems allow 255
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,8 @@ def trainer(config: Config, network: nn.Module, place: Place, steps_per_epoch: i
     )
 
 
-def tracker(config: Config, folder: Path, steps_per_epoch: int) -> Tracker:
-    loggers: list[Logger] = [Console(config.epochs, steps_per_epoch), Csv(folder)]
+def tracker(config: Config, folder: Path, steps_per_epoch: int, *, quiet: bool = False) -> Tracker:
+    loggers: list[Logger] = [Console(config.epochs, steps_per_epoch, quiet=quiet), Csv(folder)]
     if config.tracking.tensorboard:
         keys = config.tracking
         loggers.append(TensorBoard(folder, every=keys.every, histograms=keys.histograms))

@@ -99,9 +99,13 @@ _THREADS_AT_START = torch.get_num_threads()
 _ONE_THREAD_FLOPS = 20e6
 
 
-def set_threads(wanted: int | None, flops: float) -> int:
-    """Sets and returns torch's CPU threads: ``wanted``, or what suits a step of ``flops`` forward."""
-    torch.set_num_threads(wanted or (1 if flops < _ONE_THREAD_FLOPS else _THREADS_AT_START))
+def set_threads(wanted: int | None, flops: float, jobs: int = 1) -> int:
+    """Sets and returns torch's CPU threads: ``wanted``, or what suits a step of ``flops`` forward.
+
+    ``jobs`` runs side by side share the cores.
+    """
+    share = max(1, _THREADS_AT_START // jobs)
+    torch.set_num_threads(wanted or (1 if flops < _ONE_THREAD_FLOPS else share))
     return torch.get_num_threads()
 
 

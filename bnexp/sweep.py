@@ -1,37 +1,128 @@
-"""What happens around a sweep's jobs; so far, the table and the failures at its end."""
+"""What happens around a sweep's jobs: progress, skipping what is finished, the table at the end."""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import sys
+import time
+from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from bnexp import cli
 from bnexp.errors import UserError
 from bnexp.report.table import render
-from bnexp.runs import SUMMARY, load_summary
+from bnexp.runs import SUMMARY, discard, finished_before, load_summary
 
 log = logging.getLogger(__name__)
 
+VARIABLE = "BNEXP_SWEEP"  # the environment reaches the jobs of every launcher on this machine
 
-class SweepEnd(Callback):
-    """Prints the comparison over the sweep's folder and every failure, and ends non-zero if there was one."""
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        folder = Path(str(config.hydra.sweep.dir))
-        summaries = []
-        for path in sorted(folder.glob(f"*/{SUMMARY}"), key=lambda path: path.stat().st_ctime):
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep under way, as its jobs know it."""
+
+    folder: str
+    jobs: int
+    started: float  # seconds since the epoch
+
+    @classmethod
+    def current(cls) -> Sweep | None:
+        """The sweep that this process runs or belongs to; None in a single run."""
+        text = os.environ.get(VARIABLE)
+        return cls(**json.loads(text)) if text else None
+
+    def progress(self, number: int, words: str) -> str:
+        """The line over job ``number`` (from 0): which it is, and how long the rest may take."""
+        elapsed = time.time() - self.started
+        line = f"[{number + 1}/{self.jobs}] {words} | {_clock(elapsed)} so far"
+        if number:
+            line += f", about {_clock(elapsed / number * (self.jobs - number))} left"
+        return line
+
+    def wants(self, hydra: HydraConf, path: Path, config: DictConfig) -> bool:
+        """Says which job is next and whether it has to run; one that has not leaves no new folder."""
+        words = " ".join(hydra.overrides.task)
+        done = finished_before(Path(self.folder), cli.identity(config))
+        if done is not None:
+            log.info("%s", self.progress(hydra.job.num, f"{words} | finished before: skipped"))
+        elif config.on_failure == "stop" and self.failed_since_start():
+            log.info("%s", self.progress(hydra.job.num, f"{words} | not run: a job failed (on_failure=stop)"))
+        else:
+            log.info("%s", self.progress(hydra.job.num, words))
+            return True
+        if done != path and not (path / SUMMARY).exists():
+            discard(path)
+        return False
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Those of all its jobs that began, oldest first; a damaged one is said on standard error."""
+        found = []
+        paths = sorted(Path(self.folder).glob(f"*/{SUMMARY}"), key=lambda path: path.stat().st_ctime)
+        for path in paths:
             try:
-                summaries.append(load_summary(path.parent) | {"folder": path.parent.name})
+                found.append(load_summary(path.parent) | {"folder": path.parent.name})
             except UserError as error:
                 print(f"bnexp: {error}", file=sys.stderr)
-        if table := render(summaries):
-            print(f"\n{table}\n{folder}")
-        failed = [summary for summary in summaries if summary["status"] != "finished"]
-        for summary in failed:
-            print(f"{summary['status']}: {summary['folder']}: {summary['error']}", file=sys.stderr)
-        if failed:
-            sys.exit(1)  # Hydra swallows exceptions of callbacks, but not this
+        return found
+
+    def failed_since_start(self) -> bool:
+        paths = Path(self.folder).glob(f"*/{SUMMARY}")
+        recent = (path.parent for path in paths if path.stat().st_mtime >= self.started)
+        return any(load_summary(folder)["status"] in ("failed", "diverged") for folder in recent)
+
+
+def jobs_at_once(hydra: HydraConf) -> int:
+    """How many jobs of a sweep run side by side on this machine: joblib's n_jobs, else one."""
+    wanted = int(hydra.launcher.get("n_jobs") or 1)
+    cores = os.cpu_count() or 1
+    return max(1, cores + 1 + wanted) if wanted < 0 else wanted
+
+
+class SweepStart(Callback):
+    """Hydra's call before the first job: notes the sweep where its jobs find it."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        folder = os.path.abspath(str(config.hydra.sweep.dir))
+        os.environ[VARIABLE] = json.dumps(asdict(Sweep(folder, count_jobs(config), time.time())))
+
+
+def count_jobs(config: DictConfig) -> int:
+    """How many jobs the overrides and the sweeper's own parameters make together."""
+    words = list(config.hydra.overrides.task)
+    words += [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    overrides = OverridesParser.create().parse_overrides(words)
+    return prod(len(list(o.sweep_iterator())) for o in overrides if o.is_sweep_override())
+
+
+def conclude(code: int) -> int:
+    """Prints the table over the sweep that just ended, however it ended, and every job that is not finished.
+
+    Returns the exit code: ``code``, or 1 where it was 0 and a job failed.
+    """
+    sweep = Sweep.current()
+    os.environ.pop(VARIABLE, None)
+    if sweep is None:
+        return code
+    summaries = sweep.summaries()
+    if table := render(summaries):
+        print(f"\n{table}\n{os.path.relpath(sweep.folder)}")
+    unfinished = [summary for summary in summaries if summary["status"] != "finished"]
+    for summary in unfinished:
+        print(f"{summary['status']}: {summary['folder']}: {summary['error']}", file=sys.stderr)
+    return code or (1 if unfinished else 0)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -58,17 +58,15 @@ class Tracker(Logger):
 
 
 class Console(Logger):
-    """A line an epoch through the log, under a bar that shows where the run is (on a terminal only)."""
+    """A line an epoch through the log, under a bar that shows where the run is (on a terminal only).
 
-    def __init__(self, epochs: int, steps: int) -> None:
-        self.epochs = epochs
-        self.bar = tqdm(
-            total=epochs * steps,
-            unit="step",
-            leave=False,
-            dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
-        )
+    ``quiet``, for runs side by side, leaves the lines to train.log.
+    """
+
+    def __init__(self, epochs: int, steps: int, *, quiet: bool = False) -> None:
+        self.epochs, self.level = epochs, logging.DEBUG if quiet else logging.INFO
+        hidden = quiet or not sys.stderr.isatty()
+        self.bar = tqdm(total=epochs * steps, unit="step", leave=False, dynamic_ncols=True, disable=hidden)
 
     def steps(self, first_step: int, losses: list[float]) -> None:
         self.bar.update(len(losses))
@@ -84,7 +82,7 @@ class Console(Logger):
         parts.append(f"{values['images_per_s']:,.0f} images/s")
         parts.append(f"{values['epoch_s']:.2f} s")
         with tqdm.external_write_mode():
-            log.info(" | ".join(parts))
+            log.log(self.level, " | ".join(parts))
 
     def close(self) -> None:
         self.bar.close()

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bnexp.errors import UserError, bad_choice, nearest, one_line, unknown_key
-from bnexp.helptext import choices, help_text
+from bnexp.helptext import GROUPS, choices, help_text
 from bnexp.runs import (
     NO_IDENTITY,
     SUMMARY,
@@ -33,6 +33,10 @@ from bnexp.runs import (
 
 log = logging.getLogger("bnexp")
 
+# The linear rule of Goyal et al. 2017: the rate that suits one batch size, in proportion for another.
+OmegaConf.register_new_resolver(
+    "bnexp.scaled", lambda lr, batch, base: float(lr) * int(batch) / int(base), replace=True
+)
 OmegaConf.register_new_resolver("bnexp.unique", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
 OmegaConf.register_new_resolver(
     "bnexp.job_folder", lambda words, *, _root_: job_folder(words, identity(_root_)), replace=True
@@ -48,7 +52,12 @@ def launch(entry: Callable[[], Any]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise: its errors then fit in one line
     # Idle OpenMP threads spin. On a busy machine the default (300,000 turns) slows two threads to a tenth.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    return exit_code(lambda: _checked(entry, arguments))
+
+    def run() -> None:
+        _check_flags(arguments)
+        checked(entry, arguments)
+
+    return exit_code(run)
 
 
 def exit_code(work: Callable[[], Any]) -> int:
@@ -78,10 +87,8 @@ def exit_code(work: Callable[[], Any]) -> int:
 
 def identity(config: DictConfig) -> str:
     """The hash of a composed configuration, whether its run has begun or not."""
-    kept = OmegaConf.masked_copy(
-        config, [k for k in config if k not in ("hydra", "experiment", *NO_IDENTITY)]
-    )
-    return config_hash(plain(kept))
+    keys = [str(key) for key in config if key not in ("hydra", "experiment", *NO_IDENTITY)]
+    return config_hash(plain(OmegaConf.masked_copy(config, keys)))
 
 
 class RunGuard(Callback):
@@ -129,10 +136,12 @@ def _log_traceback(error: Exception) -> None:
         sys.excepthook(type(error), error, error.__traceback__)
 
 
-def _checked(entry: Callable[[], Any], arguments: list[str]) -> None:
-    _check_flags(arguments)
+def checked(entry: Callable[[], Any], arguments: list[str]) -> None:
+    """Runs what composes a configuration from ``arguments``; Hydra's complaints become a UserError."""
     try:
         entry()
+    except UserError:
+        raise
     except Exception as error:  # a run's own exceptions end inside entry: this is about the command line
         raise _translate(error, arguments) from error
 
@@ -192,7 +201,8 @@ def _unknown(key: str, arguments: list[str]) -> UserError:
     parent = key.rpartition(".")[0]
     inside = f"{parent}." if parent else ""
     siblings = {name.removeprefix(inside) for name in _all_keys(groups) if name.startswith(inside)}
-    return unknown_key(key, {name for name in siblings if "." not in name})
+    groups_too = () if parent else GROUPS
+    return unknown_key(key, {name for name in (*siblings, *groups_too) if "." not in name})
 
 
 def _all_keys(groups: Mapping[str, str]) -> list[str]:

@@ -8,10 +8,10 @@ import os
 import sys
 import time
 from dataclasses import asdict, dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
@@ -19,12 +19,20 @@ from omegaconf import DictConfig
 
 from bnexp import cli
 from bnexp.errors import UserError
-from bnexp.report.table import render
+from bnexp.report.table import render, settings
 from bnexp.runs import SUMMARY, discard, finished_before, load_summary
 
 log = logging.getLogger(__name__)
 
 VARIABLE = "BNEXP_SWEEP"  # the environment reaches the jobs of every launcher on this machine
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run knows of the sweep it belongs to."""
+
+    at_once: int  # jobs that share this machine
+    hparams: dict[str, float | str]  # its overrides: the same keys in every job, and of one type
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class Sweep:
     folder: str
     jobs: int
     started: float  # seconds since the epoch
+    numeric: dict[str, bool]  # the keys of its overrides: whether all their values are numbers
 
     @classmethod
     def current(cls) -> Sweep | None:
@@ -44,9 +53,9 @@ class Sweep:
     def progress(self, number: int, words: str) -> str:
         """The line over job ``number`` (from 0): which it is, and how long the rest may take."""
         elapsed = time.time() - self.started
-        line = f"[{number + 1}/{self.jobs}] {words} | {_clock(elapsed)} so far"
+        line = f"[{number + 1}/{self.jobs}] {words} | {clock(elapsed)} so far"
         if number:
-            line += f", about {_clock(elapsed / number * (self.jobs - number))} left"
+            line += f", about {clock(elapsed / number * (self.jobs - number))} left"
         return line
 
     def wants(self, hydra: HydraConf, path: Path, config: DictConfig) -> bool:
@@ -63,6 +72,15 @@ class Sweep:
         if done != path and not (path / SUMMARY).exists():
             discard(path)
         return False
+
+    def job(self, hydra: HydraConf) -> Job:
+        values = settings(hydra.overrides.task)
+        hparams = {
+            key: _number(values[key]) if numeric else values[key]
+            for key, numeric in self.numeric.items()
+            if key in values
+        }
+        return Job(_jobs_at_once(hydra), hparams)  # type: ignore[arg-type]
 
     def summaries(self) -> list[dict[str, Any]]:
         """Those of all its jobs that began, oldest first; a damaged one is said on standard error."""
@@ -81,27 +99,24 @@ class Sweep:
         return any(load_summary(folder)["status"] in ("failed", "diverged") for folder in recent)
 
 
-def jobs_at_once(hydra: HydraConf) -> int:
-    """How many jobs of a sweep run side by side on this machine: joblib's n_jobs, else one."""
-    wanted = int(hydra.launcher.get("n_jobs") or 1)
-    cores = os.cpu_count() or 1
-    return max(1, cores + 1 + wanted) if wanted < 0 else wanted
-
-
 class SweepStart(Callback):
     """Hydra's call before the first job: notes the sweep where its jobs find it."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         folder = os.path.abspath(str(config.hydra.sweep.dir))
-        os.environ[VARIABLE] = json.dumps(asdict(Sweep(folder, count_jobs(config), time.time())))
+        jobs = jobs_of(config, list(config.hydra.overrides.task))
+        numeric: dict[str, bool] = {}
+        for job in jobs:
+            for key, value in settings(job).items():
+                numeric[key] = numeric.get(key, True) and _number(value) is not None
+        os.environ[VARIABLE] = json.dumps(asdict(Sweep(folder, len(jobs), time.time(), numeric)))
 
 
-def count_jobs(config: DictConfig) -> int:
-    """How many jobs the overrides and the sweeper's own parameters make together."""
-    words = list(config.hydra.overrides.task)
-    words += [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    overrides = OverridesParser.create().parse_overrides(words)
-    return prod(len(list(o.sweep_iterator())) for o in overrides if o.is_sweep_override())
+def jobs_of(config: DictConfig, words: list[str]) -> list[list[str]]:
+    """The overrides of each job that ``words`` make with the axes that a preset gives its sweeper."""
+    axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*axes, *words])  # of one key twice, the last counts
+    return [list(job) for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]]
 
 
 def conclude(code: int) -> int:
@@ -122,7 +137,22 @@ def conclude(code: int) -> int:
     return code or (1 if unfinished else 0)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """h:mm:ss, or m:ss below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _jobs_at_once(hydra: HydraConf) -> int:
+    """How many jobs of a sweep run side by side on this machine: joblib's n_jobs, else one."""
+    wanted = int(hydra.launcher.get("n_jobs") or 1)
+    cores = os.cpu_count() or 1
+    return max(1, cores + 1 + wanted) if wanted < 0 else wanted
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -22,15 +22,13 @@ from bnexp.runs import RunFolder, StopSignal, supervised
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, *, alone: bool, jobs: int) -> None:
-    """One run, from a checked configuration to a complete record in its folder.
-
-    ``jobs`` is how many runs share the machine.
-    """
+def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: sweep.Job | None) -> None:
+    """One run, from a checked configuration to a complete record in its folder, alone or as a ``job`` of a sweep."""
     from bnexp import build, device
     from bnexp.checkpoint import Checkpoints, load
     from bnexp.engine import Progress, conclude, fit
 
+    jobs, hparams = (job.at_once, job.hparams) if job else (1, {})
     place = device.prepare(config.device)
     images = build.splits(config, place)
     network = build.model(config, images)
@@ -39,11 +37,11 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, *, alo
     folder.record_environment(device=str(place), threads=threads)
     where = f"{place}, {threads} CPU thread{'s' * (threads > 1)}"
     log.info(f"{config.name}: seed {config.seed} on {where}")
-    log.log(logging.INFO if alone else logging.DEBUG, str(summary))
+    log.log(logging.DEBUG if job else logging.INFO, str(summary))
     steps = images.train.steps(config.batch_size)
     trainer = build.trainer(config, network, place, steps)
     folder.update(parameters=summary.parameters)
-    tracker = build.tracker(config, folder.path, steps, quiet=jobs > 1)
+    tracker = build.tracker(config, folder.path, steps, quiet=jobs > 1, hparams=hparams)
     with closing(tracker), device.memory_guard(config.batch_size, config.eval_batch_size):
         tracker.text("config", f"```yaml\n{text}```")
         tracker.text("model", summary.markdown())
@@ -60,7 +58,7 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, *, alo
             trainer, images.train, images.test, metrics, batch_size=config.eval_batch_size, progress=progress,
             best_weights=lambda: load(folder.path / "checkpoints" / "best.pt", place.device),
         )  # fmt: skip
-        tracker.final({tag: value for tag, value in final.items() if tag not in metrics}, progress.epoch)
+        tracker.final(final, progress.epoch)
     folder.update(best=best, final=final, time=progress.times())
     accuracy, loss = final["test/accuracy"], final["test/loss"]
     log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
@@ -79,8 +77,7 @@ def entry(composed: DictConfig) -> None:
         folder = RunFolder(path, values, list(hydra_config.overrides.task))
         with supervised(folder, keep=current is not None), StopSignal() as stop:
             text = OmegaConf.to_yaml(composed, resolve=True)
-            jobs = 1 if current is None else sweep.jobs_at_once(hydra_config)
-            train(parse(values), folder, text, stop, alone=current is None, jobs=jobs)
+            train(parse(values), folder, text, stop, current.job(hydra_config) if current else None)
 
     code = cli.exit_code(run)
     if current is None or code >= 128:

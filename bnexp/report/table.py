@@ -12,20 +12,21 @@ METRIC = "test/accuracy"
 PAIRING = ("seed", "dataset.fold")
 
 
-def settings(summary: Mapping[str, Any]) -> dict[str, str]:
-    return dict(word.partition("=")[::2] for word in summary["overrides"])
+def settings(overrides: Sequence[str]) -> dict[str, str]:
+    """``key=value`` words as a dictionary."""
+    return dict(word.partition("=")[::2] for word in overrides)
 
 
 def varying_keys(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     """The overrides that differ between runs, other than seed and fold."""
-    found = [settings(summary) for summary in summaries]
+    found = [settings(summary["overrides"]) for summary in summaries]
     keys = list(dict.fromkeys(key for setting in found for key in setting if key not in PAIRING))
     return [key for key in keys if len({setting.get(key) for setting in found}) > 1]
 
 
 def group_name(summary: Mapping[str, Any], keys: Sequence[str]) -> str:
     """A run's values of the varying keys, in one line."""
-    return " ".join(settings(summary).get(key, "(default)") for key in keys) or "all runs"
+    return " ".join(settings(summary["overrides"]).get(key, "(default)") for key in keys) or "all runs"
 
 
 def group(summaries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, dict[object, float]]:
@@ -33,7 +34,7 @@ def group(summaries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[s
     groups: dict[str, dict[object, float]] = {}
     for summary in summaries:
         if summary["status"] == "finished":
-            twin = (summary["seed"], settings(summary).get("dataset.fold"))
+            twin = (summary["seed"], settings(summary["overrides"]).get("dataset.fold"))
             groups.setdefault(group_name(summary, keys), {})[twin] = 100 * summary["final"][METRIC]
     return groups
 

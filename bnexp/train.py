@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: sweep.Job | None) -> None:
-    """One run, from a checked configuration to a complete record in its folder, alone or as a ``job`` of a sweep."""
+    """One run, from a checked configuration to a complete record; ``job`` where it belongs to a sweep."""
     from bnexp import build, device
     from bnexp.checkpoint import Checkpoints, load
     from bnexp.engine import Progress, conclude, fit

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnexp import evaluate, train
+from bnexp import evaluate, plan, resume, train
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,12 @@ class Commands:
 
     def eval(self, *words: str) -> Done:
         return self._run(evaluate.main, "bnexp-eval", words)
+
+    def plan(self, *words: str) -> Done:
+        return self._run(plan.main, "bnexp-plan", words)
+
+    def resume(self, *words: str) -> Done:
+        return self._run(resume.main, "bnexp-resume", words)
 
     def _run(self, main, name: str, words: tuple[str, ...]) -> Done:
         self._capfd.readouterr()

@@ -15,10 +15,11 @@ FLOORS = [
     ["device", "data", "models", "sweep"],
     ["engine"],
     ["build"],
-    ["train", "evaluate"],
+    ["train", "evaluate", "plan"],
+    ["resume"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-HYDRA = {"cli", "train", "evaluate", "sweep"}
+HYDRA = {"cli", "train", "evaluate", "sweep", "plan", "resume"}
 
 
 def modules():
@@ -59,7 +60,13 @@ def test_hydra_stays_at_the_door(path):
 
 
 @pytest.mark.parametrize(
-    "names", ["bnexp.train", "bnexp.evaluate", "bnexp.sweep,bnexp.report.table,bnexp.config,bnexp.runs"]
+    "names",
+    [
+        "bnexp.train",
+        "bnexp.evaluate",
+        "bnexp.plan,bnexp.resume",
+        "bnexp.sweep,bnexp.report.table,bnexp.config,bnexp.runs",
+    ],
 )
 def test_the_door_opens_without_torch(names):
     code = f"import sys, {names}; print({{'torch', 'torchvision', 'pandas', 'scipy'}} & set(sys.modules))"

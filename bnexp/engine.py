@@ -171,16 +171,20 @@ class Trainer:
     def evaluate(self, batches: Batches, batch_size: int) -> dict[str, float]:
         """Mean loss and accuracy over all images of a split, in eval mode, each image weighing the same."""
         self.model.eval()
-        losses, hits, sizes = [], [], []
-        for images, labels in batches.in_order(batch_size):
+        steps = batches.steps(batch_size)
+        # Made beforehand: results kept one by one between large batches would leave the heap full of holes.
+        losses = torch.empty(steps, device=self.place.device)
+        hits = torch.empty(steps, dtype=torch.int64, device=self.place.device)
+        sizes = []
+        for step, (images, labels) in enumerate(batches.in_order(batch_size)):
             with self.place.autocast():
                 logits = self.forward(images)  # type: ignore[misc]
-                losses.append(self.loss(logits, labels))
-            hits.append((logits.argmax(1) == labels).sum())
+                losses[step] = self.loss(logits, labels)
+            hits[step] = (logits.argmax(1) == labels).sum()
             sizes.append(len(labels))
-        weighted = zip(torch.stack(losses).tolist(), sizes, strict=True)
+        weighted = zip(losses.tolist(), sizes, strict=True)
         loss = math.fsum(value * size for value, size in weighted) / len(batches)
-        return {"loss": loss, "accuracy": int(torch.stack(hits).sum()) / len(batches)}
+        return {"loss": loss, "accuracy": int(hits.sum()) / len(batches)}
 
     @torch.inference_mode()
     def predict(self, batches: Batches, batch_size: int) -> Tensor:

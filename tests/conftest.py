@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from bnexp import evaluate, plan, resume, train
 
@@ -51,6 +53,8 @@ class Commands:
 
     def _run(self, main, name: str, words: tuple[str, ...]) -> Done:
         self._capfd.readouterr()
+        HydraConfig.instance().cfg = None  # as in a fresh process: a sweep leaves its own behind
+        OmegaConf.clear_resolver("hydra")
         self._monkeypatch.setattr(sys, "argv", [name, *words])
         with pytest.raises(SystemExit) as caught:
             main()

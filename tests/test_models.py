@@ -1,10 +1,7 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
-from yaml_defaults import CONF, SHAPES, build, defaults, target
+from yaml_defaults import CONF, SHAPES, build, defaults, images_for, target, train_step
 
 from bnexp import norms
 from bnexp.errors import UserError
@@ -17,27 +14,12 @@ NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "custom
 FAMILIES = sorted(SHAPES)
 NORMS = ["none", "batch", "batch_manual", "layer", "group", "instance"]
 VECTORS = ("mlp", "lenet")  # networks with norms on vectors, where instance norm has no meaning
-SMALL_ARCH = {"arch": "squeezenet1_1"}  # 0.7 million parameters and no norm; resnet18 below has norms
+SMALL_ARCH = {"arch": "squeezenet1_1"}  # 0.7 million parameters
 
 
 @pytest.fixture(autouse=True)
 def same_numbers_every_time():
     torch.manual_seed(0)
-
-
-def images_for(name, count=3):
-    channels, size = SHAPES[name.removesuffix("_bn")]
-    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(1))
-
-
-def train_step(model, images):
-    logits = model.train()(images)
-    assert logits.shape == (len(images), 10)
-    assert logits.isfinite().all()
-    nn.functional.cross_entropy(logits, torch.arange(len(images))).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -154,14 +136,6 @@ def test_one_kernel_size_for_all():
         ("mlp", {"hidden": [0]}, None, "model.hidden[0]=0"),
         ("mlp", {"dropout": 1.0}, None, "model.dropout=1.0"),
         ("mlp", {"norm": "bach"}, None, "did you mean batch"),
-        ("torchvision", {"arch": "resnet19"}, None, "did you mean resnet1"),
-        (
-            "torchvision",
-            {"arch": "vit_b_16"},
-            None,
-            "model.norm=batch: must be layer for model.arch=vit_b_16",
-        ),
-        ("torchvision", {"arch": "vit_b_16"}, (3, 30), "can't take images of 30 x 30"),
     ],
 )
 def test_a_mistake_names_its_key(name, keys, shape, line):
@@ -302,48 +276,3 @@ def test_densenet_of_seeds_s7():
         (248, 3, 3),
     ]
     assert model.head.in_features == 248
-
-
-# torchvision
-
-
-def test_torchvision_norms_are_swapped_and_none_is_left():
-    model = build("torchvision", arch="resnet18", norm="group", norm_groups=8, shape=(1, 32))
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    assert sum(isinstance(module, nn.GroupNorm) for module in model.modules()) == 20
-    assert model.conv1.in_channels == 1
-    train_step(model, torch.randn(2, 1, 32, 32))
-
-
-def test_torchvision_batch_manual_equals_the_networks_own_norms():
-    own, manual = (
-        build("torchvision", arch="mnasnet0_5", norm=n, shape=(3, 32)) for n in ("batch", "batch_manual")
-    )
-    assert sum(isinstance(module, norms.BatchNorm) for module in manual.modules()) == 52
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in manual.modules())
-    assert own.state_dict().keys() == manual.state_dict().keys()
-    images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
-    own, manual = own.double().layers, manual.double().layers  # all but the dropout and the last Linear
-    torch.testing.assert_close(own(images), manual(images), rtol=1e-6, atol=1e-9)
-    for name, value in own.state_dict().items():  # mnasnet's momentum is 0.0003, not the default
-        torch.testing.assert_close(value, manual.state_dict()[name])
-    torch.testing.assert_close(own.eval()(images), manual.eval()(images))
-
-
-def test_norms_are_inserted_after_each_convolution_but_the_logits():
-    model = build("torchvision", **SMALL_ARCH, norm="batch")
-    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    batch_norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert len(batch_norms) == len(convs) - 1
-    assert [norm.num_features for norm in batch_norms] == [conv.out_channels for conv in convs[:-1]]
-
-
-def test_torchvision_is_not_imported_before_it_is_asked_for():
-    code = "import sys, bnexp.models; sys.exit('torchvision' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-@pytest.mark.parametrize("arch", ["googlenet", "swin_t"])
-def test_special_cases_train(arch):
-    norm = "layer" if arch == "swin_t" else "batch"
-    train_step(build("torchvision", arch=arch, norm=norm, shape=(1, 32)), torch.randn(2, 1, 32, 32))

@@ -238,6 +238,24 @@ def test_digits_are_scikit_learns():
     assert source.train.pixels.max() == 255
 
 
+def test_digits_are_read_without_importing_scikit_learn():
+    script = (
+        "import sys; from bnexp.data import load; load('digits', None, None); print('sklearn' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_digits_of_a_scikit_learn_that_keeps_them_elsewhere(monkeypatch):
+    usual = sources.load("digits", None, None)
+    monkeypatch.setattr(sources.Path, "exists", lambda path: False)
+    other = sources.load("digits", None, None)
+    for ours, theirs in ((usual.train, other.train), (usual.test, other.test)):
+        assert torch.equal(ours.pixels, theirs.pixels)
+        assert torch.equal(ours.labels, theirs.labels)
+    assert usual.classes == other.classes
+
+
 def test_the_digits_test_set_is_stratified_and_never_moves():
     torch.manual_seed(1)
     first = sources.load("digits", None, None)

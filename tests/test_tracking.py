@@ -90,7 +90,7 @@ def test_a_real_tensorboard_serves_every_tag(tmp_path, server):
     network = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     network[0].weight.grad = network[0].weight.detach().clone()
     for run in ("a", "b"):
-        logger = TensorBoard(tmp_path / run, every=2, histograms=True)
+        logger = TensorBoard(tmp_path / run, every=2, histograms=True, hparams={})
         logger.text("config", "```yaml\nepochs: 2\n```")
         logger.text("model", "| layer |\n")
         logger.steps(1, [0.9, 0.8, 0.7, 0.6])

@@ -1,11 +1,13 @@
-"""The keys of conf/model/*.yaml without Hydra, and networks built from them as the command line would."""
+"""The keys of conf/model/*.yaml without Hydra, networks built from them, and a step to try those."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch import nn
 
 import bnexp.models
 from bnexp.checks import check_arguments
@@ -47,3 +49,20 @@ def build(name: str, *, seed: int = 0, shape: tuple[int, int] | None = None, cla
     checked = check_arguments(make, keys, "model", given=GIVEN)
     channels, size = shape or SHAPES[name.removesuffix("_bn")]
     return seeded(lambda: make(channels, size, classes, **checked), seed)
+
+
+def images_for(name, count=3):
+    """Random ones of the shape that the family is meant for."""
+    channels, size = SHAPES[name.removesuffix("_bn")]
+    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def train_step(model, images):
+    """Forward and backward: finite logits (N, 10), and a finite gradient on every parameter."""
+    logits = model.train()(images)
+    assert logits.shape == (len(images), 10)
+    assert logits.isfinite().all()
+    nn.functional.cross_entropy(logits, torch.arange(len(images))).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name

@@ -11,6 +11,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 ALPHA = 0.05
 NAN = math.nan
@@ -44,7 +45,7 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else NAN
 
 
-def paired(ours: Mapping[object, float], theirs: Mapping[object, float]) -> Difference:
+def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> Difference:
     """``ours - theirs`` over the twins that both have: mean ± t(n - 1) s / sqrt(n) (Student 1908).
 
     Twins with a value that is not finite are left out.

@@ -1,0 +1,320 @@
+"""The pictures of a comparison, each as SVG for the page and as PNG; every one says its n and what its bands are.
+
+Colours after Okabe and Ito (2008), the baseline in the text's own colour, with a marker and a dash for each group.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from bnexp.report.curves import band
+from bnexp.report.table import blocks
+from bnexp.report.verdict import Comparison, Compared, Row
+from bnexp.report.words import points, unit
+
+INK = "#101112"  # stands for the text's colour: the page swaps it for its own, light or dark
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS, DASHES = "osD^vP*", ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+LONGEST = 28  # letters of a name in a legend
+MOST = 8  # groups that one picture can hold apart
+STYLE = {
+    "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
+    "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "grid.alpha": 0.25, "axes.titlesize": 9, "axes.titlelocation": "left", "legend.frameon": False,
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "grid.color": INK, "axes.unicode_minus": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure: file name, what it shows in words, what to know when reading it."""
+
+    name: str
+    title: str
+    alt: str
+    caption: str
+    figure: Any
+
+    @property
+    def svg(self) -> str:
+        """Text as text, no ids but those that are referred to, the ink replaced by currentColor."""
+        import matplotlib as mpl
+
+        out = io.StringIO()
+        with mpl.rc_context(STYLE | {"svg.hashsalt": self.name}):
+            self.figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        text = out.getvalue()
+        text = text[text.index("<svg") :].replace(INK, "currentColor")
+        used = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', text))
+        text = re.sub(r' id="([\w.-]+)"', lambda m: m[0] if m[1] in used else "", text)
+        return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+
+    def write_png(self, file: BinaryIO) -> None:
+        import matplotlib as mpl
+
+        with mpl.rc_context(STYLE):
+            self.figure.savefig(file, format="png", dpi=150, facecolor="white")
+
+
+def pictures(comparison: Comparison) -> list[Picture]:
+    """All that the runs have data for; of several blocks, each has its own slopes and curves."""
+    import matplotlib as mpl
+
+    drawn: list[Picture | None] = []
+    with mpl.rc_context(STYLE):
+        drawn.append(forest(comparison))
+        for i, (block, rows) in enumerate(blocks(comparison)):
+            shown, suffix = rows[:MOST], f"-{i + 1}" if i else ""
+            for draw in (slopes, curves, strip, times):
+                drawn.append(draw(comparison, shown, block, suffix))
+        drawn.append(stability(comparison))
+    return [picture for picture in drawn if picture is not None]
+
+
+def forest(comparison: Comparison) -> Picture | None:
+    """Differences with their 95 % intervals, a line at 0 and the band of what does not matter."""
+    found = [one for one in comparison.compared if one.found.n]
+    if not found:
+        return None
+    figure, axes = _figure(height=1.2 + 0.32 * len(found))
+    for y, one in enumerate(reversed(found)):
+        _interval(axes, one, y, _colour(one.ours, comparison))
+        if one.delta is not None:
+            axes.fill_between([-one.delta, one.delta], y - 0.5, y + 0.5, color=INK, alpha=0.1, linewidth=0)
+    axes.axvline(0, color=INK, linewidth=1)
+    labels = [f"{_cut(one.ours.group.name)} (n={one.found.n})" for one in reversed(found)]
+    axes.set_yticks(range(len(found)), labels)
+    axes.set_ylim(-0.5, len(found) - 0.5)
+    axes.set_xlabel(f"difference from {comparison.grouping.baseline}, {_units(comparison)}")
+    deltas = {one.delta for one in found if one.delta is not None}
+    grey = f" Grey: ±{'/'.join(f'{d:g}' for d in sorted(deltas))}, what does not matter." if deltas else ""
+    alt = "; ".join(f"{one.ours.group.name}: {points(one.found.mean, comparison.metric)}" for one in found)
+    return Picture(
+        "forest", "Differences", f"Difference of each group from the baseline: {alt}",
+        f"Mean difference over twins and its pointwise 95 % interval (paired t).{grey} No bar: too few seeds.", figure,
+    )  # fmt: skip
+
+
+def slopes(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str) -> Picture | None:
+    """A line a seed from group to group; a seed that diverged ends in an x at the bottom."""
+    runs = [twin for row in rows for twin in row.values]
+    if len(rows) < 2 or not runs:
+        return None
+    figure, axes = _figure()
+    values = [value for row in rows for value in row.values.values()]
+    bottom = min(values) - 0.12 * ((max(values) - min(values)) or 1)
+    for twin in dict.fromkeys(runs):
+        line = [(x, row.values[twin]) for x, row in enumerate(rows) if twin in row.values]
+        axes.plot(*zip(*line, strict=True), color=INK, alpha=0.35, linewidth=0.8)
+    for x, row in enumerate(rows):
+        style = {"color": _colour(row, comparison), "marker": _marker(row, comparison), "linestyle": "none"}
+        axes.plot([x] * len(row.values), list(row.values.values()), markersize=4, **style)
+        axes.plot([x] * len(row.diverged), [bottom] * len(row.diverged), "x", color=_colour(row, comparison))
+        if row.values:
+            axes.plot([x - 0.18, x + 0.18], [row.mean] * 2, color=_colour(row, comparison), linewidth=2.5)
+    _name_axis(axes, rows)
+    axes.set_ylabel(_axis(comparison))
+    return Picture(
+        f"twins{suffix}", _titled("Twins", block), f"{comparison.metric.label} of every seed in every group",
+        "A thin line a seed: twins share weights, batches and noise. Bars: means. x: diverged.", figure,
+    )  # fmt: skip
+
+
+def curves(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str) -> Picture | None:
+    """A thin line a seed, the mean of each group and its band, on the epochs that were logged."""
+    key = f"{rows[0].split}/accuracy"
+    if not any(run.curves.get(key) for row in rows for run in row.group.runs):
+        return None
+    figure, panels = _figure(panels=2)
+    kinds: dict[str, None] = {}
+    for axes, tag, scale in ((panels[0], key, 100.0), (panels[1], "train/loss", 1.0)):
+        for row in rows:
+            colour = _colour(row, comparison)
+            for run in row.group.runs:
+                values = [scale * value for value in run.curves.get(tag, ())]
+                axes.plot(run.curves.get("epoch", ())[: len(values)], values, color=colour, alpha=0.3, linewidth=0.6)
+            mean = band(row.group.runs, tag, scale)
+            if mean.kind:
+                kinds[f"{mean.kind} (n={len(row.group.runs)})"] = None
+                axes.fill_between(mean.epochs, mean.low, mean.high, color=colour, alpha=0.15, linewidth=0)
+            label = f"{_cut(row.group.value)} (n={len(row.group.runs)})"
+            axes.plot(mean.epochs, mean.mean, color=colour, linestyle=_dash(row, comparison), linewidth=1.8, label=label)
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    panels[0].set_ylabel(f"{rows[0].split} accuracy (%)")
+    _crop(panels[0], rows, key)
+    panels[1].set_ylabel("train loss")
+    if all(v > 0 for row in rows for run in row.group.runs for v in run.curves.get("train/loss", ()) if v == v):
+        panels[1].set_yscale("log")
+    panels[0].legend(loc="lower right", fontsize=8)
+    return Picture(
+        f"curves{suffix}", _titled("Curves", block), f"{rows[0].split} accuracy and train loss by epoch",
+        f"Thin: one seed each; thick: the mean, which stops where a run ends. Band: {'; '.join(kinds) or 'none'}. "
+        "Nothing is smoothed.", figure,
+    )  # fmt: skip
+
+
+def strip(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str) -> Picture | None:
+    """Every final value as a mark, a row a group."""
+    if not any(row.values for row in rows):
+        return None
+    figure, axes = _figure(height=1.1 + 0.32 * len(rows))
+    for y, row in enumerate(reversed(rows)):
+        ordered = list(row.values.values())
+        offsets = [y + 0.12 * ((i % 3) - 1) for i in range(len(ordered))]
+        style = {"color": _colour(row, comparison), "marker": _marker(row, comparison), "linestyle": "none"}
+        axes.plot(ordered, offsets, alpha=0.75, markersize=5, **style)
+    labels = [f"{_cut(row.group.value or 'all runs')} (n={len(row.values)})" for row in reversed(rows)]
+    axes.set_yticks(range(len(rows)), labels)
+    axes.set_ylim(-0.5, len(rows) - 0.5)
+    axes.set_xlabel(_axis(comparison))
+    return Picture(
+        f"finals{suffix}", _titled("Final values", block), f"Final {comparison.metric.label} of every run",
+        "Every finished run, at its last epoch.", figure,
+    )  # fmt: skip
+
+
+def times(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str) -> Picture | None:
+    """Seconds to the target: the share of a group's runs that had reached it by then."""
+    if not any(row.target and row.target.count for row in rows):
+        return None
+    figure, axes = _figure(height=2.3)
+    last = 0.0
+    for row in rows:
+        assert row.target is not None
+        n, steps = len(row.group.runs), sorted(t for t in row.target.each if math.isfinite(t))
+        last = max([last, *steps])
+        xs, ys = [0.0, *steps], [100 * i / n for i in range(len(steps) + 1)]
+        label = f"{_cut(row.group.value or 'all runs')} ({len(steps)} of {n})"
+        style = {"color": _colour(row, comparison), "linestyle": _dash(row, comparison), "marker": _marker(row, comparison)}
+        axes.step(xs, ys, where="post", label=label, markersize=3, linewidth=1.5, **style)
+    axes.set_xlim(0, 1.05 * last or 1)
+    axes.set_ylim(-4, 104)
+    axes.set_xlabel("seconds of training and evaluation")
+    goal = rows[0].target
+    axes.set_ylabel("runs there (%)")
+    axes.legend(loc="lower right", fontsize=8)
+    words = f"{goal.split} accuracy {100 * goal.accuracy:.1f} %" if goal else ""
+    return Picture(
+        f"target{suffix}", _titled(f"Time to {words}", block), f"Share of runs that reached {words}, by seconds",
+        "By each run's logged epochs; a run that never got there keeps its line below 100 %.", figure,
+    )  # fmt: skip
+
+
+def stability(comparison: Comparison) -> Picture | None:
+    """The metric against the learning rate, where several were tried, or any rows diverged."""
+    key = "optimizer.lr"
+    rows = [row for row in comparison.rows if _number(row.group.settings.get(key)) is not None]
+    if len({row.group.settings[key] for row in rows}) < 2:
+        return None
+    figure, axes = _figure()
+    names = dict.fromkeys(_without(row, key, comparison) for row in rows)
+    values = [value for row in rows for value in row.values.values()]
+    bottom = min(values, default=0) - 0.08 * ((max(values, default=1) - min(values, default=0)) or 1)
+    for i, name in enumerate(names):
+        colour = INK if i == 0 else COLOURS[(i - 1) % len(COLOURS)]
+        members = sorted((float(row.group.settings[key]), row) for row in rows if _without(row, key, comparison) == name)
+        line = [(lr, row.mean) for lr, row in members if row.values]
+        if line:
+            axes.plot(*zip(*line, strict=True), color=colour, linestyle=DASHES[i % len(DASHES)], label=_cut(name))
+        for lr, row in members:
+            axes.plot([lr] * len(row.values), list(row.values.values()), MARKERS[i % 7], color=colour, markersize=3)
+            axes.plot([lr] * len(row.diverged), [bottom] * len(row.diverged), "x", color=colour)
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel(_axis(comparison))
+    if len(names) > 1:
+        axes.legend(fontsize=8)
+    return Picture(
+        "stability", "Stability", f"{comparison.metric.label} against the learning rate",
+        "Marks: runs; lines: means of those that finished; x: diverged.", figure,
+    )  # fmt: skip
+
+
+def _figure(height: float = 3.0, panels: int = 1) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, height if panels == 1 else 4.6), layout="constrained")
+    return figure, figure.subplots(panels, 1)
+
+
+def _interval(axes: Any, one: Compared, y: float, colour: str) -> None:
+    if one.found.n >= 3 and not math.isnan(one.found.low):
+        axes.plot([one.found.low, one.found.high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+    axes.plot(one.found.mean, y, "o", color=colour, markersize=6)
+    axes.plot(one.differences, [y - 0.22] * len(one.differences), "|", color=colour, markersize=5, alpha=0.6)
+
+
+def _crop(axes: Any, rows: Sequence[Row], key: str) -> None:
+    """Leaves out the first epochs' steep rise where it would press the rest into a line."""
+    values = sorted(100 * v for row in rows for run in row.group.runs for v in run.curves.get(key, ()) if v == v)
+    if len(values) >= 10:
+        low, top = values[len(values) // 10], values[-1]
+        if top - values[0] > 4 * (top - low):
+            axes.set_ylim(low - 0.6 * (top - low), top + 0.1 * (top - low))
+
+
+def _order(row: Row, comparison: Comparison) -> int:
+    """0 for the baseline; the others keep their number through all blocks."""
+    names = dict.fromkeys(other.group.value for other in comparison.rows)
+    names.pop(comparison.grouping.baseline, None)
+    return 1 + list(names).index(row.group.value) if row.group.value in names else 0
+
+
+def _colour(row: Row, comparison: Comparison) -> str:
+    i = _order(row, comparison)
+    return COLOURS[(i - 1) % len(COLOURS)] if i else INK
+
+
+def _marker(row: Row, comparison: Comparison) -> str:
+    return MARKERS[_order(row, comparison) % len(MARKERS)]
+
+
+def _dash(row: Row, comparison: Comparison) -> Any:
+    return DASHES[_order(row, comparison) % len(DASHES)]
+
+
+def _name_axis(axes: Any, rows: Sequence[Row]) -> None:
+    axes.set_xticks(range(len(rows)), [_cut(row.group.value) for row in rows])
+    if sum(len(row.group.value) for row in rows) > 40:
+        axes.tick_params(axis="x", rotation=30)
+    axes.set_xlim(-0.5, len(rows) - 0.5)
+
+
+def _without(row: Row, key: str, comparison: Comparison) -> str:
+    """A group's name but for one key."""
+    if comparison.grouping.by == key:
+        return row.group.block or "all"
+    rest = " ".join(word for word in row.group.block.split() if not word.startswith("lr="))
+    return f"{row.group.value} {rest}".strip()
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        found = float(text or "")
+    except ValueError:
+        return None
+    return found if found > 0 and math.isfinite(found) else None
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+
+
+def _axis(comparison: Comparison) -> str:
+    return comparison.metric.label + (" (%)" if comparison.metric.is_accuracy else "")
+
+
+def _units(comparison: Comparison) -> str:
+    return unit(comparison.metric).strip() or comparison.metric.label
+
+
+def _titled(title: str, block: str) -> str:
+    return f"{title}: {block}" if block else title
+

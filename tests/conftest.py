@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnexp import evaluate, train
+from bnexp import compare, evaluate, train
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Done:
 
 
 class Commands:
-    """Runs bnexp and bnexp-eval in this process, in a folder that starts empty."""
+    """Runs bnexp, bnexp-eval and bnexp-compare in this process, in a folder that starts empty."""
 
     def __init__(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -42,6 +42,9 @@ class Commands:
 
     def eval(self, *words: str) -> Done:
         return self._run(evaluate.main, "bnexp-eval", words)
+
+    def compare(self, *words: str) -> Done:
+        return self._run(compare.main, "bnexp-compare", words)
 
     def _run(self, main, name: str, words: tuple[str, ...]) -> Done:
         self._capfd.readouterr()

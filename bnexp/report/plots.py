@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from bnexp.report.curves import band
 from bnexp.report.table import blocks
-from bnexp.report.verdict import Comparison, Compared, Row
+from bnexp.report.verdict import Compared, Comparison, Row
 from bnexp.report.words import points, unit
 
 INK = "#101112"  # stands for the text's colour: the page swaps it for its own, light or dark
@@ -22,7 +22,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS, DASHES = "osD^vP*", ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 LONGEST = 28  # letters of a name in a legend
 MOST = 8  # groups that one picture can hold apart
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
     "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.alpha": 0.25, "axes.titlesize": 9, "axes.titlelocation": "left", "legend.frameon": False,
@@ -138,21 +138,32 @@ def curves(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str)
             colour = _colour(row, comparison)
             for run in row.group.runs:
                 values = [scale * value for value in run.curves.get(tag, ())]
-                axes.plot(run.curves.get("epoch", ())[: len(values)], values, color=colour, alpha=0.3, linewidth=0.6)
+                axes.plot(
+                    run.curves.get("epoch", ())[: len(values)], values, color=colour, alpha=0.3, linewidth=0.6
+                )
             mean = band(row.group.runs, tag, scale)
             if mean.kind:
                 kinds[f"{mean.kind} (n={len(row.group.runs)})"] = None
                 axes.fill_between(mean.epochs, mean.low, mean.high, color=colour, alpha=0.15, linewidth=0)
             label = f"{_cut(row.group.value)} (n={len(row.group.runs)})"
-            axes.plot(mean.epochs, mean.mean, color=colour, linestyle=_dash(row, comparison), linewidth=1.8, label=label)
+            axes.plot(
+                mean.epochs,
+                mean.mean,
+                color=colour,
+                linestyle=_dash(row, comparison),
+                linewidth=1.8,
+                label=label,
+            )
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0].set_ylabel(f"{rows[0].split} accuracy (%)")
     _crop(panels[0], rows, key)
     panels[1].set_ylabel("train loss")
-    if all(v > 0 for row in rows for run in row.group.runs for v in run.curves.get("train/loss", ()) if v == v):
-        panels[1].set_yscale("log")
-    panels[0].legend(loc="lower right", fontsize=8)
+    if all(
+        v > 0 for row in rows for run in row.group.runs for v in run.curves.get("train/loss", ()) if v == v
+    ):
+        _log(panels[1], "y")
+    panels[0].legend(loc="best", fontsize=8)
     return Picture(
         f"curves{suffix}", _titled("Curves", block), f"{rows[0].split} accuracy and train loss by epoch",
         f"Thin: one seed each; thick: the mean, which stops where a run ends. Band: {'; '.join(kinds) or 'none'}. "
@@ -192,14 +203,21 @@ def times(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str) 
         last = max([last, *steps])
         xs, ys = [0.0, *steps], [100 * i / n for i in range(len(steps) + 1)]
         label = f"{_cut(row.group.value or 'all runs')} ({len(steps)} of {n})"
-        style = {"color": _colour(row, comparison), "linestyle": _dash(row, comparison), "marker": _marker(row, comparison)}
+        style = {
+            "color": _colour(row, comparison),
+            "linestyle": _dash(row, comparison),
+            "marker": _marker(row, comparison),
+        }
         axes.step(xs, ys, where="post", label=label, markersize=3, linewidth=1.5, **style)
+    for line in axes.get_lines():  # each goes on at its level to the end
+        line.set_data([*line.get_xdata(), 1.05 * last], [*line.get_ydata(), line.get_ydata()[-1]])
+        line.set_markevery(list(range(1, len(line.get_xdata()) - 1)))
     axes.set_xlim(0, 1.05 * last or 1)
     axes.set_ylim(-4, 104)
     axes.set_xlabel("seconds of training and evaluation")
     goal = rows[0].target
     axes.set_ylabel("runs there (%)")
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="best", fontsize=8)
     words = f"{goal.split} accuracy {100 * goal.accuracy:.1f} %" if goal else ""
     return Picture(
         f"target{suffix}", _titled(f"Time to {words}", block), f"Share of runs that reached {words}, by seconds",
@@ -219,14 +237,20 @@ def stability(comparison: Comparison) -> Picture | None:
     bottom = min(values, default=0) - 0.08 * ((max(values, default=1) - min(values, default=0)) or 1)
     for i, name in enumerate(names):
         colour = INK if i == 0 else COLOURS[(i - 1) % len(COLOURS)]
-        members = sorted((float(row.group.settings[key]), row) for row in rows if _without(row, key, comparison) == name)
+        members = sorted(
+            (float(row.group.settings[key]), row) for row in rows if _without(row, key, comparison) == name
+        )
         line = [(lr, row.mean) for lr, row in members if row.values]
         if line:
-            axes.plot(*zip(*line, strict=True), color=colour, linestyle=DASHES[i % len(DASHES)], label=_cut(name))
+            axes.plot(
+                *zip(*line, strict=True), color=colour, linestyle=DASHES[i % len(DASHES)], label=_cut(name)
+            )
         for lr, row in members:
-            axes.plot([lr] * len(row.values), list(row.values.values()), MARKERS[i % 7], color=colour, markersize=3)
+            axes.plot(
+                [lr] * len(row.values), list(row.values.values()), MARKERS[i % 7], color=colour, markersize=3
+            )
             axes.plot([lr] * len(row.diverged), [bottom] * len(row.diverged), "x", color=colour)
-    axes.set_xscale("log")
+    _log(axes, "x")
     axes.set_xlabel("learning rate")
     axes.set_ylabel(_axis(comparison))
     if len(names) > 1:
@@ -251,9 +275,25 @@ def _interval(axes: Any, one: Compared, y: float, colour: str) -> None:
     axes.plot(one.differences, [y - 0.22] * len(one.differences), "|", color=colour, markersize=5, alpha=0.6)
 
 
+def _log(axes: Any, axis: str) -> None:
+    """A logarithmic axis with plain numbers; math text is off, since names may hold dollar signs."""
+    from matplotlib.ticker import FuncFormatter, LogFormatter
+
+    class Plain(LogFormatter):
+        def _num_to_string(self, x: float, *_: Any) -> str:
+            return f"{x:g}"
+
+    getattr(axes, f"set_{axis}scale")("log")
+    ticks = getattr(axes, f"{axis}axis")
+    ticks.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    ticks.set_minor_formatter(Plain(minor_thresholds=(1.5, 0.5)))
+
+
 def _crop(axes: Any, rows: Sequence[Row], key: str) -> None:
     """Leaves out the first epochs' steep rise where it would press the rest into a line."""
-    values = sorted(100 * v for row in rows for run in row.group.runs for v in run.curves.get(key, ()) if v == v)
+    values = sorted(
+        100 * v for row in rows for run in row.group.runs for v in run.curves.get(key, ()) if v == v
+    )
     if len(values) >= 10:
         low, top = values[len(values) // 10], values[-1]
         if top - values[0] > 4 * (top - low):
@@ -317,4 +357,3 @@ def _units(comparison: Comparison) -> str:
 
 def _titled(title: str, block: str) -> str:
     return f"{title}: {block}" if block else title
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -59,7 +60,11 @@ def compare() -> None:
     )  # fmt: skip
     for problem in found.problems[len(problems) :]:
         print(f"bnexp: {problem}", file=sys.stderr)
-    show(found)
+    try:
+        show(found)
+        sys.stdout.flush()
+    except BrokenPipeError:  # piped into head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if words.output:
         from bnexp.report.record import write
 

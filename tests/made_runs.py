@@ -22,7 +22,9 @@ CONFIG = {
     "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1},
     "device": {"threads": None, "precision": "fp32"},
 }
-HEADER = "epoch,train/loss,train/accuracy,val/loss,val/accuracy,test/loss,test/accuracy,lr,images_per_s,epoch_s"
+HEADER = (
+    "epoch,train/loss,train/accuracy,val/loss,val/accuracy,test/loss,test/accuracy,lr,images_per_s,epoch_s"
+)
 
 
 def made_run(
@@ -39,7 +41,9 @@ def made_run(
     run = root / (folder or ",".join(words).replace("/", "_") or "run")
     (run / ".hydra").mkdir(parents=True)
     (run / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
-    final = {} if accuracy is None else {"train/loss": 0.1, "test/accuracy": accuracy, "test/loss": 1 - accuracy}
+    final = (
+        {} if accuracy is None else {"train/loss": 0.1, "test/accuracy": accuracy, "test/loss": 1 - accuracy}
+    )
     summary = {
         "status": status, "overrides": words, "seed": config["seed"], "epochs": config["epochs"],
         "parameters": 79510, "best": None, "final": final, "time": {"images_per_s": 1000.0, "total_s": 30.0},

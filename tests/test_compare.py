@@ -64,7 +64,10 @@ BAD = {
     "configuration with aliases": (bomb, "YAML aliases"),
     "no configuration": (remove_config, ".hydra/config.yaml: No such file"),
     "running": (lambda run: write_summary(run, status="running"), "still being written, or killed"),
-    "failed": (lambda run: write_summary(run, status="failed", error="out of memory"), "failed: out of memory"),
+    "failed": (
+        lambda run: write_summary(run, status="failed", error="out of memory"),
+        "failed: out of memory",
+    ),
     "interrupted": (lambda run: write_summary(run, status="interrupted"), "interrupted"),
     "edited status": (lambda run: write_summary(run, status="done"), "status 'done'"),
     "edited words": (lambda run: write_summary(run, final={"test/accuracy": "high"}), "'high' is no number"),
@@ -153,7 +156,10 @@ def test_one_run_and_two_data_sets(commands):
     [
         (["gone"], "bnexp: no finished run to compare"),
         (["sweep", "--by", "norn"], "bnexp: --by=norn: must be one of model.norm"),
-        (["sweep", "--metric", "accuracy"], "bnexp: --metric=accuracy: must be one of test/accuracy, test/loss"),
+        (
+            ["sweep", "--metric", "accuracy"],
+            "bnexp: --metric=accuracy: must be one of test/accuracy, test/loss",
+        ),
         (["sweep", "--baseline", "nome"], "did you mean none?"),
         (["sweep", "--target", "97"], "bnexp: --target=97: must be above 0 and at most 1"),
         (["sweep", "--delta", "0"], "bnexp: --delta=0: must be above 0"),

@@ -50,7 +50,9 @@ def test_a_key_that_varies_along_is_a_confounder(tmp_path):
 
 def test_another_models_own_keys_are_no_confounders_but_its_norm_is(tmp_path):
     made_run(tmp_path, 0.9, seed=0)
-    conv = made_run(tmp_path, 0.9, seed=0, folder="conv", model__target_="bnexp.models.ConvNet", model_norm="batch")
+    conv = made_run(
+        tmp_path, 0.9, seed=0, folder="conv", model__target_="bnexp.models.ConvNet", model_norm="batch"
+    )
     text = (conv / ".hydra" / "config.yaml").read_text()
     (conv / ".hydra" / "config.yaml").write_text(text.replace("hidden:", "widths:"))
     found = grouped(tmp_path)

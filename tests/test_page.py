@@ -46,7 +46,14 @@ def folder(tmp_path):
 
 def test_files(folder):
     names = {path.name for path in folder.iterdir()}
-    assert {"report.html", "comparison.json", "comparison.csv", "comparison.md", "forest.svg", "forest.png"} <= names
+    assert {
+        "report.html",
+        "comparison.json",
+        "comparison.csv",
+        "comparison.md",
+        "forest.svg",
+        "forest.png",
+    } <= names
     assert not [name for name in names if name.startswith(".")]
 
 
@@ -59,7 +66,15 @@ def test_the_page_is_whole_and_needs_nothing_from_outside(folder):
     assert "prefers-color-scheme: dark" in text
     assert not re.search(r'(?:src|href)="https?:|@import|url\(http', text)
     assert text.count("aria-label=") == text.count("<figure")
-    order = ["Groups", "Pictures", "What the verdict rests on", "All metrics", "Methods", "Configuration", "Runs"]
+    order = [
+        "Groups",
+        "Pictures",
+        "What the verdict rests on",
+        "All metrics",
+        "Methods",
+        "Configuration",
+        "Runs",
+    ]
     assert sorted(order, key=lambda name: text.index(f"<h2>{name}")) == order
 
 

@@ -19,18 +19,23 @@ Holm, m=3
 same in all: dataset=mnist model=MLP optimizer=SGD optimizer.lr=0.1
 batch_size=64 epochs=3
 
-norm    n  div  acc % mean±sd  diff, points [95% CI]      p  p.adj  wins
-none *  5    0  98.91 ± 0.08
-batch   5    0  99.21 ± 0.06   +0.30 [+0.26, +0.33]   <.0001  <.0001   5/5  +
-layer   5    0  98.97 ± 0.06   +0.06 [-0.09, +0.21]      .33    .33   3/5  ~
-group   4    1  99.02 ± 0.05   +0.13 [+0.10, +0.16]    .001   .002   4/4  +?
+norm      n  div  acc % mean±sd  diff, points [95% CI]       p  p.adj  wins
+none *    5    0  98.91 ± 0.08
+batch     5    0  99.21 ± 0.06   +0.30 [+0.25, +0.34]   <.0001  .0002   5/5  +
+group     4    1  99.02 ± 0.05   +0.13 [+0.11, +0.16]    .0006   .001   4/4  +?
+layer     5    0  98.97 ± 0.06   +0.06 [-0.08, +0.20]      .29    .29   3/5  ~
+
+batch beats none by 0.30 points (0.25 to 0.34), 27 % fewer errors, ahead in 5 of
+5 seeds, adjusted p = .0002.
 """
 
 
 def test_eighty_columns(tmp_path):
     page = render(compared(tmp_path, GROUPS))
     assert page.splitlines()[: len(PAGE.splitlines())] == PAGE.splitlines()
-    prose = [line for line in page.splitlines() if not line.startswith("  bnexp")]  # commands stay in one piece
+    prose = [
+        line for line in page.splitlines() if not line.startswith("  bnexp")
+    ]  # commands stay in one piece
     assert max(map(len, prose)) <= 80
 
 
@@ -64,7 +69,9 @@ def test_plain_is_ascii(tmp_path):
 
 
 def test_long_names_are_cut(tmp_path):
-    found = compared(tmp_path, {"none": [97, 98, 97], "my.package.with.a.very.long.path.VeryLongNorm" * 2: [98, 99, 98.5]})
+    found = compared(
+        tmp_path, {"none": [97, 98, 97], "my.package.with.a.very.long.path.VeryLongNorm" * 2: [98, 99, 98.5]}
+    )
     table = [line for line in render(found).splitlines()[:8] if "±" in line]
     assert max(map(len, table)) <= 80
     assert "…" in table[-1]

@@ -98,7 +98,7 @@ def test_divergence_is_the_headline(tmp_path):
     found = compared(tmp_path, {"none": [97.0, None, None, 97.1, 97.0], "batch": shifted(1, 1.1, 1, 0.9, 1)})
     first, second = all_sentences(found)
     assert first == (
-        "batch diverged in 0 of 5 runs (0-43 %), none in 2 of 5. "
+        "none diverged in 2 of 5 runs (12-77 %), batch in 0 of 5. "
         "Stability is the main finding; accuracy covers the 3 seeds where both finished."
     )
     assert second.startswith("batch was ahead of none in 3 of 3 seeds by 0.97 points")
@@ -147,7 +147,9 @@ def test_unequal_groups_use_their_common_seeds(tmp_path):
 
 
 def test_holm_covers_all_groups(tmp_path):
-    found = compared(tmp_path, {"none": NONE, "batch": shifted(1, 1.1, 1, 0.9, 1), "layer": shifted(0, 0.1, -0.1, 0.2, 0)})
+    found = compared(
+        tmp_path, {"none": NONE, "batch": shifted(1, 1.1, 1, 0.9, 1), "layer": shifted(0, 0.1, -0.1, 0.2, 0)}
+    )
     assert found.family == 2
     batch, layer = found.compared
     assert batch.p_adjusted == pytest.approx(2 * batch.found.p)
@@ -155,10 +157,14 @@ def test_holm_covers_all_groups(tmp_path):
 
 
 def test_a_loss_is_better_when_it_is_lower(tmp_path):
-    found = compared(tmp_path, {"none": NONE, "batch": shifted(1.0, 1.1, 1.05, 0.9, 0.95)}, metric="test/loss")
+    found = compared(
+        tmp_path, {"none": NONE, "batch": shifted(1.0, 1.1, 1.05, 0.9, 0.95)}, metric="test/loss"
+    )
     (one,) = found.compared
     assert (one.outcome, one.delta, one.ahead) == ("better", None, 5)
-    assert all_sentences(found)[0].startswith("batch beats none by 0.0100 (0.0090 to 0.0110), ahead in 5 of 5")
+    assert all_sentences(found)[0].startswith(
+        "batch beats none by 0.0100 (0.0090 to 0.0110), ahead in 5 of 5"
+    )
     assert "noise of the test set is not known" in found.notes[0]
 
 
@@ -204,11 +210,15 @@ def test_time_to_target_counts_those_that_never_got_there(tmp_path):
 
 
 def test_unknown_metric(tmp_path):
-    with pytest.raises(UserError, match=r"--metric=test/acuracy: must be one of .*did you mean test/accuracy"):
+    with pytest.raises(
+        UserError, match=r"--metric=test/acuracy: must be one of .*did you mean test/accuracy"
+    ):
         compared(tmp_path, {"none": [97]}, metric="test/acuracy")
 
 
-@pytest.mark.parametrize(("p", "text"), [(0.5, ".50"), (0.0131, ".013"), (0.00044, ".0004"), (1e-9, "<.0001"), (1, "1.0")])
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.5, ".50"), (0.0131, ".013"), (0.00044, ".0004"), (1e-9, "<.0001"), (1, "1.0")]
+)
 def test_p_values(p, text):
     assert p_value(p) == text
 

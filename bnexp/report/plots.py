@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, BinaryIO
 
 from bnexp.report.curves import band
@@ -41,7 +42,7 @@ class Picture:
     caption: str
     figure: Any
 
-    @property
+    @cached_property
     def svg(self) -> str:
         """Text as text, no ids but those that are referred to, the ink replaced by currentColor."""
         import matplotlib as mpl
@@ -74,7 +75,11 @@ def pictures(comparison: Comparison) -> list[Picture]:
             for draw in (slopes, curves, strip, times):
                 drawn.append(draw(comparison, shown, block, suffix))
         drawn.append(stability(comparison))
-    return [picture for picture in drawn if picture is not None]
+        found = [picture for picture in drawn if picture is not None]
+        for picture in found:  # laid out once, not again for each file
+            picture.figure.draw_without_rendering()
+            picture.figure.set_layout_engine("none")
+    return found
 
 
 def forest(comparison: Comparison) -> Picture | None:

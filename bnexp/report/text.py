@@ -178,15 +178,17 @@ def _length(word: str, plain: bool) -> int:
 
 
 def following(comparison: Comparison) -> list[tuple[int, float, tuple[str, ...]]]:
-    """For each block, how many more seeds, their minutes as trained so far, and the commands."""
+    """For what is open in each block: how many more seeds, their minutes as trained so far, the commands."""
     found = []
     for _, rows in blocks(comparison):
-        open_ = [one for row in rows if (one := comparison.of(row)) and one.plan]
-        more = max((one.plan.more for one in open_ if one.plan), default=0)
-        if 0 < more <= MOST_SEEDS:
-            groups = [open_[0].theirs.group, *(one.ours.group for one in open_)]
-            seconds = sum(mean_sd([run.total_s for run in group.runs])[0] for group in groups)
-            found.append((more, more * seconds / 60, commands(groups, more)))
+        every = [(one, one.plan) for row in rows if (one := comparison.of(row)) and one.plan]
+        for first_verdict in (True, False):  # a verdict at 5 seeds needs few, a narrower interval often many
+            wanting = [(one, more) for one, more in every if math.isnan(more.half_width) is first_verdict]
+            most = max((plan.more for _, plan in wanting), default=0)
+            if 0 < most <= MOST_SEEDS:
+                groups = [wanting[0][0].theirs.group, *(one.ours.group for one, _ in wanting)]
+                seconds = sum(mean_sd([run.total_s for run in group.runs])[0] for group in groups)
+                found.append((most, most * seconds / 60, commands(groups, most)))
     return found
 
 

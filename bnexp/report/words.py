@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from bnexp.report.statistics import ALPHA, sign_flip_needs, wilson
-from bnexp.report.verdict import Compared, Comparison, Metric
+from bnexp.report.verdict import Compared, Comparison, Metric, Row
 
 COVERS = (
     "The interval covers the mean over training seeds, on this train and test set, configuration and hardware; "
@@ -15,7 +15,7 @@ COVERS = (
 
 def sentences(one: Compared, comparison: Comparison) -> list[str]:
     """What can be said of one group against its baseline, the main finding first."""
-    said = [divergence(one)] if _rates_differ(one) else []
+    said = [divergence(one)] if _rate(one.ours) != _rate(one.theirs) else []
     said.append(_OUTCOMES[one.outcome](one, comparison.metric))
     if (
         one.plan
@@ -48,16 +48,14 @@ def alone(comparison: Comparison) -> list[str]:
 
 
 def divergence(one: Compared) -> str:
-    ours, theirs = one.ours, one.theirs
-    low, high = (round(100 * x) for x in wilson(len(ours.diverged), ours.started))
-    both = (
-        f"accuracy covers the {len(one.twins)} seeds where both finished"
-        if one.twins
-        else "no seed finished in both"
-    )
+    rows = sorted((one.ours, one.theirs), key=lambda row: -_rate(row))
+    more, fewer = rows
+    low, high = (round(100 * x) for x in wilson(len(more.diverged), more.started))
+    n = len(one.twins)
+    both = f"accuracy covers the {n} seeds where both finished" if n else "no seed finished in both"
     return (
-        f"{ours.group.value} diverged in {len(ours.diverged)} of {ours.started} runs ({low}-{high} %), "
-        f"{theirs.group.value} in {len(theirs.diverged)} of {theirs.started}. "
+        f"{more.group.value} diverged in {len(more.diverged)} of {more.started} runs ({low}-{high} %), "
+        f"{fewer.group.value} in {len(fewer.diverged)} of {fewer.started}. "
         f"Stability is the main finding; {both}."
     )
 
@@ -70,7 +68,7 @@ def exact(one: Compared, comparison: Comparison) -> str:
         return ""
     if n < needs:
         return f"cannot reach .05 with {n} seeds (needs {needs})"
-    return f"p = {p_value(min(1.0, one.exact * comparison.family))}"
+    return p_is(min(1.0, one.exact * comparison.family))
 
 
 def looked(comparison: Comparison) -> str:
@@ -112,9 +110,14 @@ def p_value(p: float) -> str:
     return f"{p:.{digits}f}".lstrip("0") if p < 0.995 else "1.0"
 
 
-def _rates_differ(one: Compared) -> bool:
-    rates = [len(row.diverged) / max(row.started, 1) for row in (one.ours, one.theirs)]
-    return rates[0] != rates[1]
+def p_is(p: float) -> str:
+    """``p = .031`` or ``p < .0001``."""
+    text = p_value(p)
+    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
+
+
+def _rate(row: Row) -> float:
+    return len(row.diverged) / max(row.started, 1)
 
 
 def _names(one: Compared) -> tuple[str, str]:
@@ -212,7 +215,7 @@ def _called(one: Compared, metric: Metric) -> str:
             f"{ahead} was ahead of {behind} {where}by {d} ({interval}). "
             f"With {one.found.n} seeds this rests on the normality assumption."
         )
-    adjusted = f", adjusted p = {p_value(one.p_adjusted)}".replace("= <", "< ")
+    adjusted = f", adjusted {p_is(one.p_adjusted)}"
     return f"{ahead} beats {behind} by {d} ({interval}){_fewer(one, metric)}{_ahead(one)}{adjusted}."
 
 
@@ -257,7 +260,7 @@ def _family(one: Compared) -> str:
     """Why an interval without 0 decides nothing: it is pointwise, and several comparisons were made."""
     if one.found.low * one.found.high <= 0:
         return ""
-    return f" (p = {p_value(one.p_adjusted)} once adjusted for all comparisons)"
+    return f" ({p_is(one.p_adjusted)} once adjusted for all comparisons)"
 
 
 def _rests(one: Compared) -> str:

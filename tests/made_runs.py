@@ -30,7 +30,7 @@ HEADER = (
 def made_run(
     root: Path, accuracy: float | None, *, status: str = "finished", folder: str | None = None, **keys: object
 ) -> Path:
-    """One run's folder; keys such as ``model_norm="batch"`` go into the configuration, dots as underscores."""
+    """One run's folder; keys such as ``model_norm="batch"`` go into the configuration."""
     config = json.loads(json.dumps(CONFIG))
     words = []
     for key, value in keys.items():
@@ -46,7 +46,8 @@ def made_run(
     )
     summary = {
         "status": status, "overrides": words, "seed": config["seed"], "epochs": config["epochs"],
-        "parameters": 79510, "best": None, "final": final, "time": {"images_per_s": 1000.0, "total_s": 30.0},
+        "parameters": 79510, "best": None, "final": final,
+        "time": {"images_per_s": 1000.0, "total_s": 30.0},
         "error": None if status == "finished" else "what went wrong",
     }  # fmt: skip
     (run / "summary.json").write_text(json.dumps(summary))

@@ -139,7 +139,7 @@ def bootstrap_p_below(data, rng):
 
 @pytest.mark.parametrize(("n", "bootstrap"), [(3, 0.25), (5, 0.17), (10, 0.095)])
 def test_false_alarms_of_one_comparison(n, bootstrap):
-    """No true difference: the paired t test calls one in 5 of 100; the bootstrap in up to 25, so it is not used."""
+    """No true difference: the paired t test calls 5 of 100, the bootstrap, not used here, up to 25."""
     rng = np.random.default_rng(n)
     data = rng.normal(0, 1, (4000, n))
     found = [st.paired(twins(row), dict.fromkeys(range(n), 0.0)) for row in data]

@@ -59,8 +59,8 @@ CASES = {
     ),
     "undecided": (
         {"none": NONE, "batch": shifted(0.5, -0.4, 0.3, 0.6, -0.2)},
-        "batch vs none: not decided: anything from -0.39 to +0.71 points fits. This is not evidence of equality. "
-        "About 279 more seeds for ±0.08 points.",
+        "batch vs none: not decided: anything from -0.39 to +0.71 points fits. "
+        "This is not evidence of equality. About 279 more seeds for ±0.08 points.",
     ),
     "identical": (
         {"none": NONE, "batch": NONE},
@@ -84,7 +84,8 @@ def test_small(tmp_path):
     found = compared(tmp_path, {"none": NONE, "batch": shifted(0.5, 0.52, 0.48, 0.51, 0.49)}, delta=0.9)
     assert found.compared[0].outcome == "small"
     assert all_sentences(found) == [
-        "batch is detectably ahead of none, by 0.50 points (0.48 to 0.52), but by less than the 0.90 points that matter."
+        "batch is detectably ahead of none, by 0.50 points (0.48 to 0.52), "
+        "but by less than the 0.90 points that matter."
     ]
 
 
@@ -119,7 +120,7 @@ def test_confounders_take_the_effect_away(tmp_path):
 
 
 def test_a_lucky_spread_is_held_against_the_noise_of_the_test_set(tmp_path):
-    """97 % on 10,000 images: two runs differ by 1.96 sqrt(.06 / 20,000) = .34 by chance, a mean of three by .19."""
+    """97 % on 10,000 images: two runs differ by 1.96 sqrt(.06 / 20,000) = .34 by chance, three by .19."""
     found = compared(tmp_path, {"none": NONE[:3], "batch": shifted(0.1, 0.101, 0.099)})
     (one,) = found.compared
     assert one.p_adjusted < 0.001
@@ -224,7 +225,7 @@ def test_p_values(p, text):
 
 
 def test_false_alarms_at_three_seeds_with_the_noise_floor():
-    """Two groups alike, each run with the chance of its test set: the t test calls .049, with the floor .013."""
+    """Two groups alike, each run with the noise of its test set: the t test calls .049, the floor .013."""
     rng = np.random.default_rng(1)
     called = {0.0: 0, 1.96 / math.sqrt(3): 0}
     draws = 4000

@@ -1,4 +1,4 @@
-"""Run folders read back: what each run was told, how it ended, its curves. Data only: nothing found is executed.
+"""Run folders read back: what each run was told, how it ended, its curves. Nothing found is executed.
 
 A folder that cannot be used becomes a ``Problem`` with its reason, and the others are still compared.
 """
@@ -157,7 +157,7 @@ def read(folder: Path) -> tuple[Run, list[str]]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The saved configuration as dotted keys; lists are values. Plain YAML, loaded safely, no interpolation."""
+    """The saved configuration as dotted keys; lists are values. Plain YAML, safely, no interpolation."""
     import yaml
 
     path = folder / CONFIG
@@ -195,7 +195,7 @@ class Cut(ValueError):
 
 
 def read_curves(path: Path) -> dict[str, list[float]]:
-    """The columns of metrics.csv, nan where empty; raises Cut at a damaged row and OSError without the file."""
+    """The columns of metrics.csv, nan where empty; raises Cut at a damaged row, OSError without a file."""
     with path.open(newline="", errors="replace") as file:
         rows = csv.reader(file)
         names = next(rows, [])
@@ -242,7 +242,7 @@ def _numbers(values: object, where: str) -> dict[str, float]:
 
 
 def _counts(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[dict[str, int], int | None]:
-    """Images by split and classes: the summary's own counts, or those of a known data set with its sizes applied."""
+    """Images by split, and classes: the summary's own counts, or those of a known data set and its sizes."""
     train, test, classes = KNOWN.get(str(settings.get("dataset.name")), (None, None, None))
     counts = {}
     for split, whole in (("train", train), ("test", test)):

@@ -15,7 +15,7 @@ BAND_FROM = 5  # seeds from which the band is a 95 % t interval of the mean; bel
 
 @dataclass(frozen=True)
 class Reached:
-    """How many of a group's runs reached an accuracy, and the median epoch and second; inf if most did not."""
+    """How many of a group's runs reached an accuracy; the median epoch and second, inf if most did not."""
 
     split: str
     accuracy: float

@@ -1,7 +1,8 @@
 """Which runs belong together: what differs between their saved configurations, other than seed and fold.
 
-One differing key is compared (``by``). A key that varies within one of its values too, as in a grid, makes blocks:
-only groups that agree in it are compared. A key that changes along with ``by`` is a confounder and is pointed out.
+One differing key is compared (``by``). A key that varies within one of its values too, as in a grid, makes
+blocks: only groups that agree in it are compared. A key that changes along with ``by`` is a confounder and is
+pointed out.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Grouping:
         return [[one for one in self.groups if one.block == name] for name in names]
 
     def confounders(self, group: Group, other: Group) -> list[str]:
-        """What differs between two groups besides the compared key and what that key's choice brings with it."""
+        """What differs between two groups besides the compared key and what its choice brings with it."""
         assert self.by is not None
         found = []
         for key in self.along:
@@ -211,7 +212,7 @@ def _part(key: str | None) -> str:
 
 
 def _short(key: str, among: Sequence[str]) -> str:
-    """The last word of a key, ``model`` for ``model._target_``, ``dataset`` for ``dataset.name``; the whole key where that is ambiguous."""
+    """The last word of a key (model for ``model._target_``); the whole key where that is ambiguous."""
     short = key.removesuffix("._target_").removesuffix(".name").rpartition(".")[2]
     return key if any(other != key and _short(other, []) == short for other in among) else short
 

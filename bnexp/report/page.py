@@ -1,4 +1,4 @@
-"""report.html: one file, no script, readable light and dark, narrow and wide. jinja2 escapes every name in it."""
+"""report.html: one file, no script, light and dark, narrow and wide. jinja2 escapes every name in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bnexp.report.plots import Picture
-from bnexp.report.table import blocks, cells, difference, header, mark
+from bnexp.report.table import blocks, cells, difference, header, interval, mark
 from bnexp.report.text import constants, following, footnotes, title
 from bnexp.report.verdict import Comparison, Row
 from bnexp.report.words import COVERS, all_sentences, exact, p_value, points
@@ -87,7 +87,6 @@ def _tests(comparison: Comparison) -> list[dict[str, Any]]:
     """What each verdict rests on."""
     metric, found = comparison.metric, []
     for one in comparison.compared:
-        second = one.secondary
         found.append(
             {
                 "group": one.ours.group.name,
@@ -101,11 +100,10 @@ def _tests(comparison: Comparison) -> list[dict[str, Any]]:
                 "floor": "" if math.isnan(one.floor) else f"±{points(one.floor, metric, signed=False)}",
                 "delta": "" if one.delta is None else f"±{one.delta:g}",
                 "r": "" if math.isnan(one.correlation) else f"{one.correlation:.2f}",
-                "best": "" if second.n < 3 or math.isnan(second.low)
-                else f"{points(second.mean, metric)} [{points(second.low, metric)}, {points(second.high, metric)}]",
+                "best": interval(one.secondary, metric) if one.secondary.n else "",
                 "missing": ", ".join(_twin(twin) for twin in one.missing),
             }
-        )  # fmt: skip
+        )
     return found
 
 

@@ -1,66 +1,32 @@
-"""The pictures of a comparison, each as SVG for the page and as PNG; every one says its n and what its bands are.
-
-Colours after Okabe and Ito (2008), the baseline in the text's own colour, with a marker and a dash for each group.
-"""
+"""The pictures of a comparison: every one says its n and what its bands are."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, BinaryIO
+from typing import Any
 
 from bnexp.report.curves import band
+from bnexp.report.picture import (
+    COLOURS,
+    DASHES,
+    INK,
+    MARKERS,
+    STYLE,
+    Picture,
+    canvas,
+    colour_of,
+    crop,
+    dash_of,
+    log_axis,
+    marker_of,
+    shorten,
+)  # fmt: skip
 from bnexp.report.table import blocks
 from bnexp.report.verdict import Compared, Comparison, Row
 from bnexp.report.words import points, unit
 
-INK = "#101112"  # stands for the text's colour: the page swaps it for its own, light or dark
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS, DASHES = "osD^vP*", ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-LONGEST = 28  # letters of a name in a legend
 MOST = 8  # groups that one picture can hold apart
-STYLE: Any = {
-    "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
-    "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "grid.alpha": 0.25, "axes.titlesize": 9, "axes.titlelocation": "left", "legend.frameon": False,
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
-    "grid.color": INK, "axes.unicode_minus": True,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure: file name, what it shows in words, what to know when reading it."""
-
-    name: str
-    title: str
-    alt: str
-    caption: str
-    figure: Any
-
-    @cached_property
-    def svg(self) -> str:
-        """Text as text, no ids but those that are referred to, the ink replaced by currentColor."""
-        import matplotlib as mpl
-
-        out = io.StringIO()
-        with mpl.rc_context(STYLE | {"svg.hashsalt": self.name}):
-            self.figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        text = out.getvalue()
-        text = text[text.index("<svg") :].replace(INK, "currentColor")
-        used = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', text))
-        text = re.sub(r' id="([\w.-]+)"', lambda m: m[0] if m[1] in used else "", text)
-        return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-
-    def write_png(self, file: BinaryIO) -> None:
-        import matplotlib as mpl
-
-        with mpl.rc_context(STYLE):
-            self.figure.savefig(file, format="png", dpi=150, facecolor="white")
 
 
 def pictures(comparison: Comparison) -> list[Picture]:
@@ -87,13 +53,13 @@ def forest(comparison: Comparison) -> Picture | None:
     found = [one for one in comparison.compared if one.found.n]
     if not found:
         return None
-    figure, axes = _figure(height=1.2 + 0.32 * len(found))
+    figure, axes = canvas(height=1.2 + 0.32 * len(found))
     for y, one in enumerate(reversed(found)):
-        _interval(axes, one, y, _colour(one.ours, comparison))
+        _interval(axes, one, y, colour_of(one.ours, comparison))
         if one.delta is not None:
             axes.fill_between([-one.delta, one.delta], y - 0.5, y + 0.5, color=INK, alpha=0.1, linewidth=0)
     axes.axvline(0, color=INK, linewidth=1)
-    labels = [f"{_cut(one.ours.group.name)} (n={one.found.n})" for one in reversed(found)]
+    labels = [f"{shorten(one.ours.group.name)} (n={one.found.n})" for one in reversed(found)]
     axes.set_yticks(range(len(found)), labels)
     axes.set_ylim(-0.5, len(found) - 0.5)
     axes.set_xlabel(f"difference from {comparison.grouping.baseline}, {_units(comparison)}")
@@ -102,7 +68,7 @@ def forest(comparison: Comparison) -> Picture | None:
     alt = "; ".join(f"{one.ours.group.name}: {points(one.found.mean, comparison.metric)}" for one in found)
     return Picture(
         "forest", "Differences", f"Difference of each group from the baseline: {alt}",
-        f"Mean difference over twins and its pointwise 95 % interval (paired t).{grey} No bar: too few seeds.", figure,
+        f"Mean difference and its pointwise 95 % interval (paired t).{grey} No bar: too few seeds.", figure,
     )  # fmt: skip
 
 
@@ -111,18 +77,24 @@ def slopes(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str)
     runs = [twin for row in rows for twin in row.values]
     if len(rows) < 2 or not runs:
         return None
-    figure, axes = _figure()
+    figure, axes = canvas()
     values = [value for row in rows for value in row.values.values()]
     bottom = min(values) - 0.12 * ((max(values) - min(values)) or 1)
     for twin in dict.fromkeys(runs):
         line = [(x, row.values[twin]) for x, row in enumerate(rows) if twin in row.values]
         axes.plot(*zip(*line, strict=True), color=INK, alpha=0.35, linewidth=0.8)
     for x, row in enumerate(rows):
-        style = {"color": _colour(row, comparison), "marker": _marker(row, comparison), "linestyle": "none"}
+        style = {
+            "color": colour_of(row, comparison),
+            "marker": marker_of(row, comparison),
+            "linestyle": "none",
+        }
         axes.plot([x] * len(row.values), list(row.values.values()), markersize=4, **style)
-        axes.plot([x] * len(row.diverged), [bottom] * len(row.diverged), "x", color=_colour(row, comparison))
+        axes.plot(
+            [x] * len(row.diverged), [bottom] * len(row.diverged), "x", color=colour_of(row, comparison)
+        )
         if row.values:
-            axes.plot([x - 0.18, x + 0.18], [row.mean] * 2, color=_colour(row, comparison), linewidth=2.5)
+            axes.plot([x - 0.18, x + 0.18], [row.mean] * 2, color=colour_of(row, comparison), linewidth=2.5)
     _name_axis(axes, rows)
     axes.set_ylabel(_axis(comparison))
     return Picture(
@@ -136,11 +108,11 @@ def curves(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str)
     key = f"{rows[0].split}/accuracy"
     if not any(run.curves.get(key) for row in rows for run in row.group.runs):
         return None
-    figure, panels = _figure(panels=2)
+    figure, panels = canvas(panels=2)
     kinds: dict[str, None] = {}
     for axes, tag, scale in ((panels[0], key, 100.0), (panels[1], "train/loss", 1.0)):
         for row in rows:
-            colour = _colour(row, comparison)
+            colour = colour_of(row, comparison)
             for run in row.group.runs:
                 values = [scale * value for value in run.curves.get(tag, ())]
                 axes.plot(
@@ -150,28 +122,28 @@ def curves(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str)
             if mean.kind:
                 kinds[f"{mean.kind} (n={len(row.group.runs)})"] = None
                 axes.fill_between(mean.epochs, mean.low, mean.high, color=colour, alpha=0.15, linewidth=0)
-            label = f"{_cut(row.group.value)} (n={len(row.group.runs)})"
+            label = f"{shorten(row.group.value)} (n={len(row.group.runs)})"
             axes.plot(
                 mean.epochs,
                 mean.mean,
                 color=colour,
-                linestyle=_dash(row, comparison),
+                linestyle=dash_of(row, comparison),
                 linewidth=1.8,
                 label=label,
             )
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0].set_ylabel(f"{rows[0].split} accuracy (%)")
-    _crop(panels[0], rows, key)
+    crop(panels[0], rows, key)
     panels[1].set_ylabel("train loss")
     if all(
         v > 0 for row in rows for run in row.group.runs for v in run.curves.get("train/loss", ()) if v == v
     ):
-        _log(panels[1], "y")
+        log_axis(panels[1], "y")
     panels[0].legend(loc="best", fontsize=8)
     return Picture(
         f"curves{suffix}", _titled("Curves", block), f"{rows[0].split} accuracy and train loss by epoch",
-        f"Thin: one seed each; thick: the mean, which stops where a run ends. Band: {'; '.join(kinds) or 'none'}. "
+        f"Thin: one seed each; thick: the mean, until a run ends. Band: {'; '.join(kinds) or 'none'}. "
         "Nothing is smoothed.", figure,
     )  # fmt: skip
 
@@ -180,13 +152,17 @@ def strip(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str) 
     """Every final value as a mark, a row a group."""
     if not any(row.values for row in rows):
         return None
-    figure, axes = _figure(height=1.1 + 0.32 * len(rows))
+    figure, axes = canvas(height=1.1 + 0.32 * len(rows))
     for y, row in enumerate(reversed(rows)):
         ordered = list(row.values.values())
         offsets = [y + 0.12 * ((i % 3) - 1) for i in range(len(ordered))]
-        style = {"color": _colour(row, comparison), "marker": _marker(row, comparison), "linestyle": "none"}
+        style = {
+            "color": colour_of(row, comparison),
+            "marker": marker_of(row, comparison),
+            "linestyle": "none",
+        }
         axes.plot(ordered, offsets, alpha=0.75, markersize=5, **style)
-    labels = [f"{_cut(row.group.value or 'all runs')} (n={len(row.values)})" for row in reversed(rows)]
+    labels = [f"{shorten(row.group.value or 'all runs')} (n={len(row.values)})" for row in reversed(rows)]
     axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_xlabel(_axis(comparison))
@@ -200,18 +176,18 @@ def times(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str) 
     """Seconds to the target: the share of a group's runs that had reached it by then."""
     if not any(row.target and row.target.count for row in rows):
         return None
-    figure, axes = _figure(height=2.3)
+    figure, axes = canvas(height=2.3)
     last = 0.0
     for row in rows:
         assert row.target is not None
         n, steps = len(row.group.runs), sorted(t for t in row.target.each if math.isfinite(t))
         last = max([last, *steps])
         xs, ys = [0.0, *steps], [100 * i / n for i in range(len(steps) + 1)]
-        label = f"{_cut(row.group.value or 'all runs')} ({len(steps)} of {n})"
+        label = f"{shorten(row.group.value or 'all runs')} ({len(steps)} of {n})"
         style = {
-            "color": _colour(row, comparison),
-            "linestyle": _dash(row, comparison),
-            "marker": _marker(row, comparison),
+            "color": colour_of(row, comparison),
+            "linestyle": dash_of(row, comparison),
+            "marker": marker_of(row, comparison),
         }
         axes.step(xs, ys, where="post", label=label, markersize=3, linewidth=1.5, **style)
     for line in axes.get_lines():  # each goes on at its level to the end
@@ -224,8 +200,9 @@ def times(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str) 
     axes.set_ylabel("runs there (%)")
     axes.legend(loc="best", fontsize=8)
     words = f"{goal.split} accuracy {100 * goal.accuracy:.1f} %" if goal else ""
+    name = _titled(f"Time to {words}", block)
     return Picture(
-        f"target{suffix}", _titled(f"Time to {words}", block), f"Share of runs that reached {words}, by seconds",
+        f"target{suffix}", name, f"Share of runs that reached {words}, by seconds",
         "By each run's logged epochs; a run that never got there keeps its line below 100 %.", figure,
     )  # fmt: skip
 
@@ -236,7 +213,7 @@ def stability(comparison: Comparison) -> Picture | None:
     rows = [row for row in comparison.rows if _number(row.group.settings.get(key)) is not None]
     if len({row.group.settings[key] for row in rows}) < 2:
         return None
-    figure, axes = _figure()
+    figure, axes = canvas()
     names = dict.fromkeys(_without(row, key, comparison) for row in rows)
     values = [value for row in rows for value in row.values.values()]
     bottom = min(values, default=0) - 0.08 * ((max(values, default=1) - min(values, default=0)) or 1)
@@ -248,14 +225,14 @@ def stability(comparison: Comparison) -> Picture | None:
         line = [(lr, row.mean) for lr, row in members if row.values]
         if line:
             axes.plot(
-                *zip(*line, strict=True), color=colour, linestyle=DASHES[i % len(DASHES)], label=_cut(name)
+                *zip(*line, strict=True), color=colour, linestyle=DASHES[i % len(DASHES)], label=shorten(name)
             )
         for lr, row in members:
             axes.plot(
                 [lr] * len(row.values), list(row.values.values()), MARKERS[i % 7], color=colour, markersize=3
             )
             axes.plot([lr] * len(row.diverged), [bottom] * len(row.diverged), "x", color=colour)
-    _log(axes, "x")
+    log_axis(axes, "x")
     axes.set_xlabel("learning rate")
     axes.set_ylabel(_axis(comparison))
     if len(names) > 1:
@@ -266,13 +243,6 @@ def stability(comparison: Comparison) -> Picture | None:
     )  # fmt: skip
 
 
-def _figure(height: float = 3.0, panels: int = 1) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, height if panels == 1 else 4.6), layout="constrained")
-    return figure, figure.subplots(panels, 1)
-
-
 def _interval(axes: Any, one: Compared, y: float, colour: str) -> None:
     if one.found.n >= 3 and not math.isnan(one.found.low):
         axes.plot([one.found.low, one.found.high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
@@ -280,53 +250,8 @@ def _interval(axes: Any, one: Compared, y: float, colour: str) -> None:
     axes.plot(one.differences, [y - 0.22] * len(one.differences), "|", color=colour, markersize=5, alpha=0.6)
 
 
-def _log(axes: Any, axis: str) -> None:
-    """A logarithmic axis with plain numbers; math text is off, since names may hold dollar signs."""
-    from matplotlib.ticker import FuncFormatter, LogFormatter
-
-    class Plain(LogFormatter):
-        def _num_to_string(self, x: float, *_: Any) -> str:
-            return f"{x:g}"
-
-    getattr(axes, f"set_{axis}scale")("log")
-    ticks = getattr(axes, f"{axis}axis")
-    ticks.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    ticks.set_minor_formatter(Plain(minor_thresholds=(1.5, 0.5)))
-
-
-def _crop(axes: Any, rows: Sequence[Row], key: str) -> None:
-    """Leaves out the first epochs' steep rise where it would press the rest into a line."""
-    values = sorted(
-        100 * v for row in rows for run in row.group.runs for v in run.curves.get(key, ()) if v == v
-    )
-    if len(values) >= 10:
-        low, top = values[len(values) // 10], values[-1]
-        if top - values[0] > 4 * (top - low):
-            axes.set_ylim(low - 0.6 * (top - low), top + 0.1 * (top - low))
-
-
-def _order(row: Row, comparison: Comparison) -> int:
-    """0 for the baseline; the others keep their number through all blocks."""
-    names = dict.fromkeys(other.group.value for other in comparison.rows)
-    names.pop(comparison.grouping.baseline, None)
-    return 1 + list(names).index(row.group.value) if row.group.value in names else 0
-
-
-def _colour(row: Row, comparison: Comparison) -> str:
-    i = _order(row, comparison)
-    return COLOURS[(i - 1) % len(COLOURS)] if i else INK
-
-
-def _marker(row: Row, comparison: Comparison) -> str:
-    return MARKERS[_order(row, comparison) % len(MARKERS)]
-
-
-def _dash(row: Row, comparison: Comparison) -> Any:
-    return DASHES[_order(row, comparison) % len(DASHES)]
-
-
 def _name_axis(axes: Any, rows: Sequence[Row]) -> None:
-    axes.set_xticks(range(len(rows)), [_cut(row.group.value) for row in rows])
+    axes.set_xticks(range(len(rows)), [shorten(row.group.value) for row in rows])
     if sum(len(row.group.value) for row in rows) > 40:
         axes.tick_params(axis="x", rotation=30)
     axes.set_xlim(-0.5, len(rows) - 0.5)
@@ -346,10 +271,6 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return found if found > 0 and math.isfinite(found) else None
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
 def _axis(comparison: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: comparison.json, .csv, .md, report.html and pictures, all from one object."""
+"""What a comparison leaves behind: comparison.json, .csv, .md, report.html, pictures; all from one object."""
 
 from __future__ import annotations
 

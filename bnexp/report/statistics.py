@@ -1,8 +1,8 @@
-"""What a difference between two groups of runs can carry. One value a run: epochs and images are no replicates.
+"""What a difference between groups of runs can carry. One value a run: epochs, images are no replicates.
 
 Differences of twins are tested by the paired t test: over 3 to 10 seeds it errs as often as it says (0.05),
-where percentile bootstrap intervals err in 0.25 to 0.10 of cases. Quantiles come from ``scipy.special``, which
-loads in half the time of ``scipy.stats``; the tests hold every number here against ``scipy.stats``.
+where percentile bootstrap intervals err in 0.25 to 0.10 of cases. Quantiles come from ``scipy.special``,
+which loads in half the time of ``scipy.stats``; the tests hold every number against ``scipy.stats``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ENUMERATED = 20  # 2^20 sign patterns take 8 MB; above, a fixed sample of them
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference, its 95 % and 90 % intervals and its two-sided p; nan where there is no spread or n < 2."""
+    """A mean difference, its 95 % and 90 % intervals, its two-sided p; nan without spread or below n = 2."""
 
     method: str
     n: int
@@ -60,7 +60,7 @@ def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> Difference
 def welch(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     """``ours - theirs`` where no twins are shared (Welch 1947); n is the smaller group's, sd the pooled one.
 
-    Degrees of freedom after Welch and Satterthwaite: (a + b)^2 / (a^2 / (n1 - 1) + b^2 / (n2 - 1)), a = s1^2 / n1.
+    Degrees of freedom (Satterthwaite 1946): (a + b)^2 / (a^2 / (n1 - 1) + b^2 / (n2 - 1)), a = s1^2 / n1.
     """
     first, second = ([x for x in values if math.isfinite(x)] for values in (ours, theirs))
     n = min(len(first), len(second))
@@ -86,7 +86,7 @@ def _difference(method: str, n: int, mean: float, sd: float, error: float, df: f
 
 
 def sign_flip(differences: Sequence[float]) -> float:
-    """Two-sided p of the exact sign-flip test (Fisher 1935): the share of the 2^n sign patterns whose sum is as large.
+    """Two-sided p of the sign-flip test (Fisher 1935): the share of the 2^n patterns with as large a sum.
 
     Above 20 differences a fixed sample of 100,000 patterns stands for all, the data's own counted once.
     """
@@ -144,7 +144,7 @@ def wilson(k: int, n: int) -> tuple[float, float]:
 
 
 def seeds_for(half_width: float, sd: float, most: int = 10_000) -> int | None:
-    """The smallest n whose 95 % interval t(n - 1) s / sqrt(n) is within ``half_width``; None above ``most``."""
+    """The least n whose 95 % interval t(n - 1) s / sqrt(n) is within ``half_width``; None above ``most``."""
     import numpy as np
     from scipy.special import stdtrit
 
@@ -154,7 +154,7 @@ def seeds_for(half_width: float, sd: float, most: int = 10_000) -> int | None:
 
 
 def upper_sd(sd: float, df: float) -> float:
-    """What the standard deviation stays below with 80 % certainty: s sqrt(df / chi2(0.2, df)); plan with this."""
+    """What the deviation stays below with 80 % certainty, to plan with: s sqrt(df / chi2(0.2, df))."""
     from scipy.special import chdtri
 
     return sd * math.sqrt(df / float(chdtri(df, 0.8)))

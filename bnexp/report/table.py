@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from bnexp.report.statistics import Difference
 from bnexp.report.verdict import Compared, Comparison, Metric, Row
 from bnexp.report.words import p_value, points
 
@@ -56,6 +57,11 @@ def difference(one: Compared, metric: Metric) -> str:
     found = one.found
     if found.n == 2 and one.differences:
         return " and ".join(points(value, metric) for value in one.differences)
+    return interval(found, metric)
+
+
+def interval(found: Difference, metric: Metric) -> str:
+    """Mean [low, high], or the mean alone where that is all there is."""
     if found.n < 3 or math.isnan(found.low):
         return points(found.mean, metric)
     low, high = points(found.low, metric), points(found.high, metric)

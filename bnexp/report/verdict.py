@@ -1,4 +1,4 @@
-"""The comparison of groups of runs as one object, from which terminal, Markdown, CSV, JSON, page and plots come."""
+"""The comparison of groups of runs as one object; text, Markdown, CSV, JSON, page and plots come from it."""
 
 from __future__ import annotations
 
@@ -304,6 +304,6 @@ def _notes(grouping: Grouping, rows: Sequence[Row], found: Sequence[Compared]) -
         )
     if any(math.isnan(one.chance) and one.found.n for one in found):
         notes.append(
-            "the noise of the test set is not known for this metric or data, so differences are not held against it"
+            "the noise of the test set is not known for this metric or data; no difference is held against it"
         )
     return tuple(notes)

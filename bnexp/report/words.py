@@ -1,4 +1,4 @@
-"""The verdict in sentences. Never "same", "proves" or a bare "significant": what was seen, how sure, what fits."""
+"""The verdict in sentences: what was seen, how sure, what fits. Never "same", "proves", "significant"."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from bnexp.report.statistics import ALPHA, sign_flip_needs, wilson
 from bnexp.report.verdict import Compared, Comparison, Metric, Row
 
 COVERS = (
-    "The interval covers the mean over training seeds, on this train and test set, configuration and hardware; "
-    "not new data. Intervals are pointwise 95 %: one may leave out 0 while the adjusted p is above .05."
+    "The interval covers the mean over training seeds, on this train and test set, configuration and "
+    "hardware; not new data. Intervals are pointwise 95 %: one may leave out 0 while the adjusted p is "
+    "above .05."
 )
 
 
@@ -78,8 +79,8 @@ def looked(comparison: Comparison) -> str:
         return ""
     before = ", ".join(map(str, seen[:-1]))
     return (
-        f"Look {len(seen)} at these groups (before: {before} runs a group). Testing again while seeds are added "
-        "raises false alarms: .09 instead of .05 for looks at 3 and 5, .17 for every n from 3 to 10."
+        f"Look {len(seen)} at these groups (before: {before} runs a group). Testing again while seeds are "
+        "added raises false alarms: .09 instead of .05 for looks at 3 and 5, .17 for every n from 3 to 10."
     )
 
 
@@ -187,7 +188,8 @@ def _single(one: Compared, metric: Metric) -> str:
 
 def _few(one: Compared, metric: Metric) -> str:
     shown = " and ".join(points(d, metric) for d in one.differences) or points(one.found.mean, metric)
-    return f"2 seeds: {one.ours.group.value} - {one.theirs.group.value} is {shown}{unit(metric)}: no verdict{_more(one, metric)}."
+    names = f"{one.ours.group.value} - {one.theirs.group.value}"
+    return f"2 seeds: {names} is {shown}{unit(metric)}: no verdict{_more(one, metric)}."
 
 
 def _identical(one: Compared, metric: Metric) -> str:
@@ -221,11 +223,11 @@ def _called(one: Compared, metric: Metric) -> str:
 
 def _small(one: Compared, metric: Metric) -> str:
     ahead, behind = _names(one)
-    said = (
-        f"{ahead} is detectably ahead of {behind}, by {size(one.found.mean, metric)} ({_range(one, metric)}), but by "
-        f"less than the {size(one.delta or 0, metric)} that matter."
-    )
-    return said + _rests(one)
+    by, delta = size(one.found.mean, metric), size(one.delta or 0, metric)
+    return (
+        f"{ahead} is detectably ahead of {behind}, by {by} ({_range(one, metric)}), "
+        f"but by less than the {delta} that matter."
+    ) + _rests(one)
 
 
 def _equivalent(one: Compared, metric: Metric) -> str:
@@ -240,14 +242,15 @@ def _equivalent(one: Compared, metric: Metric) -> str:
 def _undecided(one: Compared, metric: Metric) -> str:
     low, high = (points(x, metric) for x in (one.found.low, one.found.high))
     ours, theirs = one.ours.group.value, one.theirs.group.value
+    mean = points(one.found.mean, metric)
     if one.p_adjusted <= ALPHA:
         return (
-            f"{ours} vs {theirs}: not decided: the difference of {points(one.found.mean, metric)}{unit(metric)} is within "
+            f"{ours} vs {theirs}: not decided: the difference of {mean}{unit(metric)} is within "
             f"the ±{size(one.floor, metric)} that chance gives on a test set of this size."
         )
     if one.provisional:
         return (
-            f"{ours} vs {theirs}, {one.found.n} seeds: difference {points(one.found.mean, metric)}{unit(metric)}, interval "
+            f"{ours} vs {theirs}, {one.found.n} seeds: difference {mean}{unit(metric)}, interval "
             f"{low} to {high}. Too wide to decide{_family(one)}{_more(one, metric)}."
         )
     return (

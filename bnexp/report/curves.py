@@ -34,6 +34,7 @@ class Band:
     mean: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    n: int  # runs with a curve
     kind: str  # "95 % t interval", "least to greatest" or "" for a single run
 
 
@@ -88,7 +89,7 @@ def band(runs: Sequence[Run], key: str, scale: float = 1.0) -> Band:
         high = [m + h for m, h in zip(mean, half, strict=True)]
     kind = "95 % t interval" if n >= BAND_FROM else "least to greatest" if n > 1 else ""
     epochs = next((run.curves["epoch"][: len(mean)] for run in runs if run.curves.get("epoch")), ())
-    return Band(tuple(epochs), tuple(mean), tuple(low), tuple(high), kind)
+    return Band(tuple(epochs), tuple(mean), tuple(low), tuple(high), n, kind)
 
 
 def _finite(values: Sequence[float]) -> list[float]:

@@ -35,12 +35,11 @@ def pictures(comparison: Comparison) -> list[Picture]:
 
     drawn: list[Picture | None] = []
     with mpl.rc_context(STYLE):
-        drawn.append(forest(comparison))
+        drawn += [forest(comparison), stability(comparison)]
         for i, (block, rows) in enumerate(blocks(comparison)):
             shown, suffix = rows[:MOST], f"-{i + 1}" if i else ""
             for draw in (slopes, curves, strip, times):
                 drawn.append(draw(comparison, shown, block, suffix))
-        drawn.append(stability(comparison))
         found = [picture for picture in drawn if picture is not None]
         for picture in found:  # laid out once, not again for each file
             picture.figure.draw_without_rendering()
@@ -120,9 +119,9 @@ def curves(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str)
                 )
             mean = band(row.group.runs, tag, scale)
             if mean.kind:
-                kinds[f"{mean.kind} (n={len(row.group.runs)})"] = None
+                kinds[f"{mean.kind} (n={mean.n})"] = None
                 axes.fill_between(mean.epochs, mean.low, mean.high, color=colour, alpha=0.15, linewidth=0)
-            label = f"{shorten(row.group.value)} (n={len(row.group.runs)})"
+            label = f"{shorten(row.group.value or 'all runs')} (n={mean.n})"
             axes.plot(
                 mean.epochs,
                 mean.mean,
@@ -214,24 +213,29 @@ def stability(comparison: Comparison) -> Picture | None:
     if len({row.group.settings[key] for row in rows}) < 2:
         return None
     figure, axes = canvas()
-    names = dict.fromkeys(_without(row, key, comparison) for row in rows)
+
+    def named(row: Row) -> str:
+        return _without(row, key, comparison)
+
+    names = dict.fromkeys(map(named, rows))
     values = [value for row in rows for value in row.values.values()]
     bottom = min(values, default=0) - 0.08 * ((max(values, default=1) - min(values, default=0)) or 1)
     for i, name in enumerate(names):
         colour = INK if i == 0 else COLOURS[(i - 1) % len(COLOURS)]
-        members = sorted(
-            (float(row.group.settings[key]), row) for row in rows if _without(row, key, comparison) == name
-        )
+        aside = 1.06 ** (i - (len(names) - 1) / 2)  # side by side, so that no mark hides another
+        members = [(aside * float(row.group.settings[key]), row) for row in rows if named(row) == name]
+        members.sort(key=lambda pair: pair[0])
         line = [(lr, row.mean) for lr, row in members if row.values]
         if line:
-            axes.plot(
-                *zip(*line, strict=True), color=colour, linestyle=DASHES[i % len(DASHES)], label=shorten(name)
-            )
+            dashes = DASHES[i % len(DASHES)]
+            axes.plot(*zip(*line, strict=True), color=colour, linestyle=dashes, label=shorten(name))
         for lr, row in members:
             axes.plot(
                 [lr] * len(row.values), list(row.values.values()), MARKERS[i % 7], color=colour, markersize=3
             )
-            axes.plot([lr] * len(row.diverged), [bottom] * len(row.diverged), "x", color=colour)
+            if row.diverged:
+                axes.plot(lr, bottom, "x", color=colour)
+                axes.annotate(f" {len(row.diverged)}", (lr, bottom), color=colour, fontsize=8, va="center")
     log_axis(axes, "x")
     axes.set_xlabel("learning rate")
     axes.set_ylabel(_axis(comparison))
@@ -239,7 +243,7 @@ def stability(comparison: Comparison) -> Picture | None:
         axes.legend(fontsize=8)
     return Picture(
         "stability", "Stability", f"{comparison.metric.label} against the learning rate",
-        "Marks: runs; lines: means of those that finished; x: diverged.", figure,
+        "Marks: runs; lines: means of those that finished; x: how many diverged.", figure,
     )  # fmt: skip
 
 

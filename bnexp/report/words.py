@@ -12,6 +12,7 @@ COVERS = (
     "hardware; not new data. Intervals are pointwise 95 %: one may leave out 0 while the adjusted p is "
     "above .05."
 )
+STABILITY = "Stability is the main finding"
 
 
 def sentences(one: Compared, comparison: Comparison) -> list[str]:
@@ -57,7 +58,7 @@ def divergence(one: Compared) -> str:
     return (
         f"{more.group.value} diverged in {len(more.diverged)} of {more.started} runs ({low}-{high} %), "
         f"{fewer.group.value} in {len(fewer.diverged)} of {fewer.started}. "
-        f"Stability is the main finding; {both}."
+        f"{STABILITY}; {both}."
     )
 
 
@@ -287,4 +288,5 @@ _OUTCOMES = {
 def all_sentences(comparison: Comparison) -> list[str]:
     """Every sentence of a comparison, divergence before accuracy."""
     said = [sentence for one in comparison.compared for sentence in sentences(one, comparison)]
+    said.sort(key=lambda sentence: STABILITY not in sentence)
     return [*alone(comparison), *dict.fromkeys(said)]

@@ -219,7 +219,8 @@ def stability(comparison: Comparison) -> Picture | None:
 
     names = dict.fromkeys(map(named, rows))
     values = [value for row in rows for value in row.values.values()]
-    bottom = min(values, default=0) - 0.08 * ((max(values, default=1) - min(values, default=0)) or 1)
+    span = (max(values, default=1) - min(values, default=0)) or 1
+    bottom = min(values, default=0) - 0.08 * span
     for i, name in enumerate(names):
         colour = INK if i == 0 else COLOURS[(i - 1) % len(COLOURS)]
         aside = 1.06 ** (i - (len(names) - 1) / 2)  # side by side, so that no mark hides another
@@ -233,9 +234,17 @@ def stability(comparison: Comparison) -> Picture | None:
             axes.plot(
                 [lr] * len(row.values), list(row.values.values()), MARKERS[i % 7], color=colour, markersize=3
             )
-            if row.diverged:
-                axes.plot(lr, bottom, "x", color=colour)
-                axes.annotate(f" {len(row.diverged)}", (lr, bottom), color=colour, fontsize=8, va="center")
+            if row.diverged:  # a row of its own for each group, below the values
+                here = (lr, bottom - 0.06 * i * span)
+                axes.plot(*here, "x", color=colour)
+                axes.annotate(
+                    str(len(row.diverged)),
+                    here,
+                    (5, 0),
+                    textcoords="offset points",
+                    color=colour,
+                    va="center",
+                )
     log_axis(axes, "x")
     axes.set_xlabel("learning rate")
     axes.set_ylabel(_axis(comparison))

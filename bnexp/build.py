@@ -133,11 +133,20 @@ def trainer(config: Config, network: nn.Module, place: Place, steps_per_epoch: i
     )
 
 
-def tracker(config: Config, folder: Path, steps_per_epoch: int) -> Tracker:
-    loggers: list[Logger] = [Console(config.epochs, steps_per_epoch), Csv(folder)]
+def tracker(
+    config: Config,
+    folder: Path,
+    steps_per_epoch: int,
+    *,
+    quiet: bool = False,
+    hparams: Mapping[str, float | str] | None = None,
+) -> Tracker:
+    """The console (``quiet``: not there), the CSV files, and TensorBoard with ``hparams`` for its own tab."""
+    loggers: list[Logger] = [Console(config.epochs, steps_per_epoch, quiet=quiet), Csv(folder)]
     if config.tracking.tensorboard:
         keys = config.tracking
-        loggers.append(TensorBoard(folder, every=keys.every, histograms=keys.histograms))
+        board = TensorBoard(folder, every=keys.every, histograms=keys.histograms, hparams=hparams or {})
+        loggers.append(board)
     return Tracker(loggers)
 
 

@@ -8,45 +8,72 @@ import re
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, OverrideParseException
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bnexp.errors import UserError, bad_choice, nearest, one_line, unknown_key
-from bnexp.helptext import choices, help_text
-from bnexp.runs import Diverged, Interrupted, job_folder
+from bnexp.helptext import GROUPS, choices, help_text
+from bnexp.runs import (
+    NO_IDENTITY,
+    SUMMARY,
+    Diverged,
+    Interrupted,
+    OutOfMemory,
+    config_hash,
+    job_folder,
+    load_summary,
+)
 
 log = logging.getLogger("bnexp")
 
+# The linear rule of Goyal et al. 2017: the rate that suits one batch size, in proportion for another.
+OmegaConf.register_new_resolver(
+    "bnexp.scaled", lambda lr, batch, base: float(lr) * int(batch) / int(base), replace=True
+)
 OmegaConf.register_new_resolver("bnexp.unique", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
-OmegaConf.register_new_resolver("bnexp.job_folder", job_folder, replace=True)
+OmegaConf.register_new_resolver(
+    "bnexp.job_folder", lambda words, *, _root_: job_folder(words, identity(_root_)), replace=True
+)
 
 
-def launch(entry: Callable[[], Any]) -> NoReturn:
-    """Runs a Hydra entry point and exits: 0 well, 1 crashed, 2 a user's mistake, 130 or 143 interrupted."""
+def launch(entry: Callable[[], Any]) -> int:
+    """Runs a Hydra entry point: 0 well, 1 crashed, 2 a user's mistake, 130 or 143 interrupted."""
     arguments = sys.argv[1:]
     if any(word in ("--help", "-h") for word in arguments):
         print(help_text())
-        sys.exit(0)
+        return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise: its errors then fit in one line
     # Idle OpenMP threads spin. On a busy machine the default (300,000 turns) slows two threads to a tenth.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    sys.exit(exit_code(lambda: _checked(entry, arguments)))
+
+    def run() -> None:
+        _check_flags(arguments)
+        checked(entry, arguments)
+
+    return exit_code(run)
 
 
 def exit_code(work: Callable[[], Any]) -> int:
     """Runs ``work``; what it raises becomes one line on standard error and an exit code."""
     try:
         work()
+    except SystemExit as leave:  # a run inside has said why
+        return leave.code if isinstance(leave.code, int) else 0
     except UserError as error:
         print(f"bnexp: {error}", file=sys.stderr)
         return 2
     except Diverged as error:
         print(f"bnexp: diverged: {error}", file=sys.stderr)
+        return 1
+    except OutOfMemory as error:
+        print(f"bnexp: out of memory: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"bnexp: interrupted ({one_line(error) or 'SIGINT'})", file=sys.stderr)
@@ -56,6 +83,34 @@ def exit_code(work: Callable[[], Any]) -> int:
         _log_traceback(error)
         return 1
     return 0
+
+
+def identity(config: DictConfig) -> str:
+    """The hash of a composed configuration, whether its run has begun or not."""
+    keys = [str(key) for key in config if key not in ("hydra", "experiment", *NO_IDENTITY)]
+    return config_hash(plain(OmegaConf.masked_copy(config, keys)))
+
+
+class RunGuard(Callback):
+    """Hydra's call before it makes a single run's folder: a folder that holds a run is not written over."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        folder = Path(str(config.hydra.run.dir))
+        if not (folder / SUMMARY).exists():
+            return
+        code = exit_code(lambda: _refuse_other(folder, identity(config)))
+        if code:
+            sys.exit(code)  # Hydra turns a callback's exceptions into warnings, but not this
+        if load_summary(folder)["status"] == "finished":
+            print(f"{folder}: this run is finished; nothing to do")
+            sys.exit(0)
+
+
+def _refuse_other(folder: Path, ours: str) -> None:
+    if load_summary(folder).get("config_hash") != ours:
+        raise UserError(
+            f"hydra.run.dir={folder}: holds a run with another configuration; choose another folder"
+        )
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -81,10 +136,12 @@ def _log_traceback(error: Exception) -> None:
         sys.excepthook(type(error), error, error.__traceback__)
 
 
-def _checked(entry: Callable[[], Any], arguments: list[str]) -> None:
-    _check_flags(arguments)
+def checked(entry: Callable[[], Any], arguments: list[str]) -> None:
+    """Runs what composes a configuration from ``arguments``; Hydra's complaints become a UserError."""
     try:
         entry()
+    except UserError:
+        raise
     except Exception as error:  # a run's own exceptions end inside entry: this is about the command line
         raise _translate(error, arguments) from error
 
@@ -144,7 +201,8 @@ def _unknown(key: str, arguments: list[str]) -> UserError:
     parent = key.rpartition(".")[0]
     inside = f"{parent}." if parent else ""
     siblings = {name.removeprefix(inside) for name in _all_keys(groups) if name.startswith(inside)}
-    return unknown_key(key, {name for name in siblings if "." not in name})
+    groups_too = () if parent else GROUPS
+    return unknown_key(key, {name for name in (*siblings, *groups_too) if "." not in name})
 
 
 def _all_keys(groups: Mapping[str, str]) -> list[str]:

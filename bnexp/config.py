@@ -95,6 +95,7 @@ class Config:
     eval_batch_size: Annotated[int, Range(1, 2**31)]
     l1: NonNegative
     grad_clip: Positive | None
+    on_failure: Literal["continue", "stop"]
     model: Part
     dataset: Dataset
     optimizer: Part

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from bnexp import config
-from bnexp.errors import UserError, bad_value
+from bnexp.errors import bad_value
+from bnexp.runs import OutOfMemory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -97,15 +99,30 @@ _THREADS_AT_START = torch.get_num_threads()
 _ONE_THREAD_FLOPS = 20e6
 
 
-def set_threads(wanted: int | None, flops: float) -> int:
-    """Sets and returns torch's CPU threads: ``wanted``, or what suits a step of ``flops`` forward."""
-    torch.set_num_threads(wanted or (1 if flops < _ONE_THREAD_FLOPS else _THREADS_AT_START))
+def set_threads(wanted: int | None, flops: float, jobs: int = 1) -> int:
+    """Sets and returns torch's CPU threads: ``wanted``, or what suits a step of ``flops`` forward.
+
+    ``jobs`` runs side by side share the cores.
+    """
+    share = max(1, _THREADS_AT_START // jobs)
+    torch.set_num_threads(wanted or (1 if flops < _ONE_THREAD_FLOPS else share))
     return torch.get_num_threads()
 
 
-def guard_memory(error: RuntimeError, batch_size: int) -> UserError | None:
-    """The one line for a device that ran out of memory, or None where ``error`` is something else."""
-    words = str(error).lower()
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in words:
-        return bad_value("batch_size", batch_size, "out of memory; try a smaller batch_size")
-    return None
+# The words of the allocators that raise a plain RuntimeError: Apple's, and the CPU's on Linux and on Windows.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+@contextmanager
+def memory_guard(batch_size: int, eval_batch_size: int) -> Iterator[None]:
+    """Turns what torch raises where the memory runs out into OutOfMemory, one line with a way out."""
+    try:
+        yield
+    except RuntimeError as error:
+        words = str(error).lower()
+        if isinstance(error, torch.OutOfMemoryError) or any(sign in words for sign in _NO_MEMORY):
+            raise OutOfMemory(
+                f"batch_size={batch_size} or eval_batch_size={eval_batch_size} takes more memory than"
+                " the device has left; try a smaller one"
+            ) from error
+        raise

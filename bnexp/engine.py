@@ -97,7 +97,8 @@ class Trainer:
     forward: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        self.forward = self.forward or self.model
+        if self.forward is None:  # not "or": a compiled module has a length, and asks the network for it
+            self.forward = self.model
         self.scaler = self.place.scaler()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         # The L1 penalty is on weights: matrices and kernels, not biases and not a norm's scale.

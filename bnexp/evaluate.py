@@ -5,22 +5,26 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+import textwrap
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 from omegaconf import OmegaConf
 
 from bnexp import cli
 from bnexp.config import PARTS, Config, parse
-from bnexp.errors import UserError, one_line
+from bnexp.errors import UserError, nearest, one_line
 from bnexp.runs import load_summary
 
-OURS = ("bnexp.", "torch.")
+# Classes that only compute. Not all of torch: torch.hub.load and torch.utils run what they are told to.
+OURS = ("bnexp.models.", "bnexp.losses.", "torch.nn.", "torch.optim.")
 
 
 def arguments() -> argparse.Namespace:
+    """The words of the command line; raises UserError for one that is not understood."""
     parser = argparse.ArgumentParser(
         prog="bnexp-eval",
+        allow_abbrev=False,
         description="Evaluates a run's checkpoint: accuracy, loss, per-class accuracy, confusion matrix.",
     )
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="the folder of a run")
@@ -34,6 +38,15 @@ def arguments() -> argparse.Namespace:
         "--trust", action="append", default=[], metavar="TARGET",
         help="a _target_ of the run that is neither bnexp's nor torch's and may be imported",
     )  # fmt: skip
+
+    def refuse(message: str) -> NoReturn:
+        flags = parser._option_string_actions
+        typed = (word.partition("=")[0] for word in sys.argv[1:] if word.startswith("--"))
+        near = nearest(next((word for word in typed if word not in flags), ""), flags)
+        hint = f"; did you mean {near}?" if near else ""
+        raise UserError(one_line(f"{message}{hint} (bnexp-eval --help lists all)"))
+
+    parser.error = refuse  # type: ignore[method-assign]
     return parser.parse_args()
 
 
@@ -42,21 +55,26 @@ def read_config(run: Path, device: str | None, trusted: list[str]) -> Config:
     load_summary(run)
     try:
         composed = OmegaConf.load(run / ".hydra" / "config.yaml")
-        hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml")
-        composed = OmegaConf.merge(composed, {"hydra": hydra.hydra})
-        values: dict[str, Any] = cli.plain(composed)  # type: ignore[arg-type]
+        hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml").hydra
+        # Hydra itself is not running: ${hydra:...} means what it meant to the run.
+        OmegaConf.register_new_resolver("hydra", lambda key: OmegaConf.select(hydra, key), replace=True)
+        values = cli.plain(composed)  # type: ignore[arg-type]
+        root = values["dataset"]["root"]
+        if root is not None and Path(hydra.runtime.cwd, root).exists():
+            values["dataset"]["root"] = str(Path(hydra.runtime.cwd, root))
+        if device is not None:
+            values["device"]["name"] = device
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{run}: its .hydra/config.yaml cannot be read ({one_line(error)})") from error
-    if device is not None:
-        values["device"]["name"] = device
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise UserError(f"{run / '.hydra'}: the run's configuration cannot be read ({reason})") from error
     config = parse(values)
     for group in PARTS:
         target = getattr(config, group).target
         if target is not None and not target.startswith(OURS) and target not in trusted:
             raise UserError(
-                f"{group}._target_={target}: not bnexp's nor torch's; run it with --trust {target}"
+                f"{group}._target_={target}: neither bnexp's nor torch's; --trust {target} lets it run"
             )
     return config
 
@@ -77,10 +95,9 @@ def evaluate(words: argparse.Namespace) -> None:
     state = checkpoint.load(words.run / "checkpoints" / f"{words.checkpoint}.pt")
     try:
         network.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise UserError(
-            f"{words.run}: the checkpoint does not fit the run's network ({one_line(error)})"
-        ) from error
+    except (RuntimeError, TypeError, AttributeError) as error:  # the last two: not a state dict at all
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        raise UserError(f"{words.run}: the checkpoint does not fit the run's network ({reason})") from error
     trainer = build.trainer(config, network, place, images.train.steps(config.batch_size))
     found = trainer.evaluate(batches, config.eval_batch_size)
     predictions = trainer.predict(batches, config.eval_batch_size).tolist()
@@ -104,8 +121,7 @@ def _write(path: Path, labels: list[int], predictions: list[int]) -> None:
 
 
 def main() -> None:
-    words = arguments()
-    sys.exit(cli.exit_code(lambda: evaluate(words)))
+    sys.exit(cli.exit_code(lambda: evaluate(arguments())))
 
 
 if __name__ == "__main__":

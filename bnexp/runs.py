@@ -32,7 +32,7 @@ SUMMARY = "summary.json"
 ENVIRONMENT = "environment.json"
 PACKAGES = ("bnexp", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "tensorboard")
 # What a run is called or where its files lie changes no number in it.
-NO_IDENTITY = ("name", "tags", "tracking", "checkpoint")
+NO_IDENTITY = ("name", "tags", "tracking", "checkpoint", "on_failure")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -47,6 +47,10 @@ class Diverged(RuntimeError):
     """The loss is no longer a finite number; the message names epoch and step."""
 
 
+class OutOfMemory(RuntimeError):
+    """The device has too little memory; the message says which keys take less."""
+
+
 def config_hash(config: Mapping[str, Any]) -> str:
     """Twelve hex digits that two runs share exactly when they are the same experiment."""
     identity = {key: value for key, value in config.items() if key not in NO_IDENTITY}
@@ -55,10 +59,19 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def job_folder(override_dirname: str) -> str:
-    """A sweep job's folder: its overrides, readable, and a hash that tells long ones apart."""
-    plain = re.sub(r"[^A-Za-z0-9_.,=+-]+", "_", override_dirname)[:80] or "job"
-    return f"{plain}-{hashlib.sha256(override_dirname.encode()).hexdigest()[:8]}"
+def job_folder(override_dirname: str, identity: str) -> str:
+    """A sweep job's folder: its overrides, readable, and the hash of its configuration."""
+    plain = re.sub(r"[^A-Za-z0-9_.,=+-]+", "_", override_dirname)[:180] or "job"
+    return f"{plain}-{identity}"
+
+
+def finished_before(sweep: Path, identity: str) -> Path | None:
+    """Where a sweep has finished the job with this configuration hash, whatever it was called."""
+    for path in sweep.glob(f"*-{identity}/{SUMMARY}"):
+        with suppress(UserError):
+            if load_summary(path.parent)["status"] == "finished":
+                return path.parent
+    return None
 
 
 def environment() -> dict[str, Any]:
@@ -98,6 +111,7 @@ class RunFolder:
 
     def __init__(self, path: Path, config: Mapping[str, Any], overrides: list[str]) -> None:
         self.path = path
+        self.fresh = not (path / SUMMARY).exists()
         self.summary: dict[str, Any] = {
             "status": "running",
             "name": config["name"],
@@ -117,22 +131,28 @@ class RunFolder:
         self.summary.update(values)
         write_json(self.path / SUMMARY, self.summary)
 
+    def clear(self) -> None:
+        """Removes the record of an attempt that did not finish: this one starts from the beginning."""
+        for path in (*self.path.glob("events.out.tfevents.*"), *self.path.glob("checkpoints/*.pt")):
+            path.unlink()
+
     def record_environment(self, **more: Any) -> None:
         write_json(self.path / ENVIRONMENT, environment() | more)
 
-    def discard(self) -> None:
-        """Removes what a run leaves that never began; a folder with anything else in it stays."""
-        for name in (SUMMARY, ENVIRONMENT, "train.log", "metrics.csv", "steps.csv"):
-            (self.path / name).unlink(missing_ok=True)
-        for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
-            (self.path / ".hydra" / name).unlink(missing_ok=True)
-        for folder in (self.path / ".hydra", self.path / "checkpoints"):
-            with suppress(OSError):
-                folder.rmdir()
-        above = self.path.parents[:2]  # the day and outputs/, unless the user chose another place
-        with suppress(OSError):  # the first that holds something else ends it
-            for folder in (self.path, *(above if self.path.parents[1].name == "outputs" else ())):
-                folder.rmdir()
+
+def discard(path: Path) -> None:
+    """Removes what a run leaves that never began; anything else in the folder stays."""
+    for name in (SUMMARY, ENVIRONMENT, "train.log", "metrics.csv", "steps.csv"):
+        (path / name).unlink(missing_ok=True)
+    for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+        (path / ".hydra" / name).unlink(missing_ok=True)
+    for folder in (path / ".hydra", path / "checkpoints"):
+        with suppress(OSError):
+            folder.rmdir()
+    above = path.parents[:2]  # the day and outputs/, unless the user chose another place
+    with suppress(OSError):  # the first that holds something else ends it
+        for folder in (path, *(above if path.parents[1].name == "outputs" else ())):
+            folder.rmdir()
 
 
 @contextmanager
@@ -148,14 +168,15 @@ def supervised(folder: RunFolder, *, keep: bool) -> Iterator[None]:
         folder.update(status=status, error=error, time=folder.summary["time"] | {"total_s": elapsed})
 
     try:
+        folder.clear()
         folder.update()
         yield
         ended("finished")
     except UserError as error:
         if keep:
             ended("failed", str(error))
-        else:
-            folder.discard()
+        elif folder.fresh:
+            discard(folder.path)
         raise
     except Diverged as error:
         ended("diverged", str(error))

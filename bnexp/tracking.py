@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 METRICS = tuple(f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy"))
+# The Custom Scalars tab: what belongs together in one chart, for all the runs that are chosen.
+LAYOUT = {
+    "bnexp": {
+        "accuracy": ["Multiline", ["train/accuracy", "val/accuracy", "test/accuracy"]],
+        "loss": ["Multiline", ["train/loss", "val/loss", "test/loss"]],
+        "train_eval, test": ["Multiline", ["train_eval/accuracy", "test/accuracy"]],
+        "learning rate": ["Multiline", ["lr"]],
+    }
+}
 COLUMNS = (*METRICS, "lr", "images_per_s", "epoch_s")
 
 
@@ -26,7 +36,9 @@ class Logger:
     def text(self, tag: str, markdown: str) -> None: ...
     def steps(self, first_step: int, losses: list[float]) -> None: ...
     def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None: ...
-    def final(self, values: dict[str, float], epoch: int) -> None: ...
+    def final(self, values: dict[str, float], epoch: int) -> None:
+        """The metrics of a run that came to its end at ``epoch``, those of that epoch among them."""
+
     def close(self) -> None: ...
 
 
@@ -58,17 +70,15 @@ class Tracker(Logger):
 
 
 class Console(Logger):
-    """A line an epoch through the log, under a bar that shows where the run is (on a terminal only)."""
+    """A line an epoch through the log, under a bar that shows where the run is (on a terminal only).
 
-    def __init__(self, epochs: int, steps: int) -> None:
-        self.epochs = epochs
-        self.bar = tqdm(
-            total=epochs * steps,
-            unit="step",
-            leave=False,
-            dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
-        )
+    ``quiet``, for runs side by side, leaves the lines to train.log.
+    """
+
+    def __init__(self, epochs: int, steps: int, *, quiet: bool = False) -> None:
+        self.epochs, self.level = epochs, logging.DEBUG if quiet else logging.INFO
+        hidden = quiet or not sys.stderr.isatty()
+        self.bar = tqdm(total=epochs * steps, unit="step", leave=False, dynamic_ncols=True, disable=hidden)
 
     def steps(self, first_step: int, losses: list[float]) -> None:
         self.bar.update(len(losses))
@@ -84,7 +94,7 @@ class Console(Logger):
         parts.append(f"{values['images_per_s']:,.0f} images/s")
         parts.append(f"{values['epoch_s']:.2f} s")
         with tqdm.external_write_mode():
-            log.info(" | ".join(parts))
+            log.log(self.level, " | ".join(parts))
 
     def close(self) -> None:
         self.bar.close()
@@ -115,13 +125,20 @@ class Csv(Logger):
 
 
 class TensorBoard(Logger):
-    """Scalars by epoch under the same tags in every run, so that runs overlay."""
+    """Scalars by epoch under the same tags in every run, so that runs overlay.
 
-    def __init__(self, folder: Path, *, every: int, histograms: bool) -> None:
+    ``hparams`` are what the HParams tab shows of the run beside its final metrics.
+    """
+
+    def __init__(
+        self, folder: Path, *, every: int, histograms: bool, hparams: Mapping[str, float | str]
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer: SummaryWriter = SummaryWriter(str(folder))
-        self.every, self.histograms = every, histograms
+        self.every, self.histograms, self.hparams = every, histograms, dict(hparams)
+        self._tags: set[str] = set()
+        self.writer.add_custom_scalars(LAYOUT)
 
     def text(self, tag: str, markdown: str) -> None:
         self.writer.add_text(tag, markdown, 0)
@@ -134,13 +151,20 @@ class TensorBoard(Logger):
     def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None:
         for tag, value in values.items():
             self.writer.add_scalar(tag, value, epoch)
+        self._tags |= values.keys()
         if self.histograms:
             self._histograms(model, epoch)
         self.writer.flush()
 
     def final(self, values: dict[str, float], epoch: int) -> None:
-        for tag, value in values.items():
-            self.writer.add_scalar(tag, value, epoch)
+        for tag in values.keys() - self._tags:
+            self.writer.add_scalar(tag, values[tag], epoch)
+        if self.hparams:
+            from torch.utils.tensorboard.summary import hparams
+
+            # SummaryWriter.add_hparams would open a second file, in a run of its own: these go into ours.
+            for summary in hparams(self.hparams, values):
+                self.writer._get_file_writer().add_summary(summary)
 
     def _histograms(self, model: nn.Module, epoch: int) -> None:
         for name, parameter in model.named_parameters():

@@ -8,39 +8,41 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from bnexp import cli
+from bnexp import cli, sweep
 from bnexp.config import Config, parse
 from bnexp.runs import RunFolder, StopSignal, supervised
 
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, *, alone: bool) -> None:
-    """One run, from a checked configuration to a complete record in its folder."""
+def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: sweep.Job | None) -> None:
+    """One run, from a checked configuration to a complete record; ``job`` where it belongs to a sweep."""
     from bnexp import build, device
     from bnexp.checkpoint import Checkpoints, load
     from bnexp.engine import Progress, conclude, fit
 
+    jobs, hparams = (job.at_once, job.hparams) if job else (1, {})
     place = device.prepare(config.device)
     images = build.splits(config, place)
     network = build.model(config, images)
     summary = build.summary(network, config, images)
-    threads = device.set_threads(config.device.threads, summary.flops * config.batch_size)
+    threads = device.set_threads(config.device.threads, summary.flops * config.batch_size, jobs)
     folder.record_environment(device=str(place), threads=threads)
-    log.info(f"{config.name}: seed {config.seed} on {place}, {threads} CPU thread{'s' * (threads > 1)}")
-    log.log(logging.INFO if alone else logging.DEBUG, str(summary))
+    where = f"{place}, {threads} CPU thread{'s' * (threads > 1)}"
+    log.info(f"{config.name}: seed {config.seed} on {where}")
+    log.log(logging.DEBUG if job else logging.INFO, str(summary))
     steps = images.train.steps(config.batch_size)
     trainer = build.trainer(config, network, place, steps)
     folder.update(parameters=summary.parameters)
-    tracker = build.tracker(config, folder.path, steps)
-    try:
+    tracker = build.tracker(config, folder.path, steps, quiet=jobs > 1, hparams=hparams)
+    with closing(tracker), device.memory_guard(config.batch_size, config.eval_batch_size):
         tracker.text("config", f"```yaml\n{text}```")
         tracker.text("model", summary.markdown())
         progress = Progress(config.early_stopping.monitor)
@@ -56,33 +58,34 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, *, alo
             trainer, images.train, images.test, metrics, batch_size=config.eval_batch_size, progress=progress,
             best_weights=lambda: load(folder.path / "checkpoints" / "best.pt", place.device),
         )  # fmt: skip
-        tracker.final({tag: value for tag, value in final.items() if tag not in metrics}, progress.epoch)
-    finally:
-        tracker.close()
+        tracker.final(final, progress.epoch)
     folder.update(best=best, final=final, time=progress.times())
     accuracy, loss = final["test/accuracy"], final["test/loss"]
-    log.info(f"test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
+    log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
 
 
 @hydra.main(version_base="1.3", config_path="pkg://bnexp.conf", config_name="config")
 def entry(composed: DictConfig) -> None:
     hydra_config = HydraConfig.get()
-    alone = hydra_config.mode is RunMode.RUN
+    path = Path(hydra_config.runtime.output_dir)
+    current = sweep.Sweep.current()
+    if current is not None and not current.wants(hydra_config, path, composed):
+        return
 
     def run() -> None:
         values = cli.plain(composed)
-        folder = RunFolder(Path(hydra_config.runtime.output_dir), values, list(hydra_config.overrides.task))
-        with supervised(folder, keep=not alone), StopSignal() as stop:
+        folder = RunFolder(path, values, list(hydra_config.overrides.task))
+        with supervised(folder, keep=current is not None), StopSignal() as stop:
             text = OmegaConf.to_yaml(composed, resolve=True)
-            train(parse(values), folder, text, stop, alone=alone)
+            train(parse(values), folder, text, stop, current.job(hydra_config) if current else None)
 
     code = cli.exit_code(run)
-    if alone or code >= 128:
+    if current is None or code >= 128:
         sys.exit(code)
 
 
 def main() -> None:
-    cli.launch(entry)
+    sys.exit(sweep.conclude(cli.launch(entry)))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command does; it helps the tutorials' way as well
+
 import torch
 from hydra import compose, initialize_config_module
 from torch import nn
@@ -48,7 +50,10 @@ def parse(overrides: list[str]) -> config.Config:
 def prepare(keys: config.Config) -> tuple[Trainer, build.Splits]:
     place = device.prepare(keys.device)
     images = build.splits(keys, place)
-    return build.trainer(keys, build.model(keys, images), place, images.train.steps(keys.batch_size)), images
+    network = build.model(keys, images)
+    flops = build.summary(network, keys, images).flops
+    device.set_threads(keys.device.threads, flops * keys.batch_size)
+    return build.trainer(keys, network, place, images.train.steps(keys.batch_size)), images
 
 
 def ours(keys: config.Config, folder: Path) -> float:
@@ -86,6 +91,7 @@ def ceiling(keys: config.Config) -> float:
 def tutorial(keys: config.Config) -> float:
     """Images/s of the tutorials' loop: a transform an image, a DataLoader, ``loss.item()`` each step."""
     trainer, _ = prepare(keys)
+    torch.set_num_threads(os.cpu_count() or 1)  # what torch takes where nobody says
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
     data = datasets.MNIST(os.environ["BNEXP_DATA_DIR"], train=True, transform=transform)
     loader = DataLoader(data, batch_size=keys.batch_size, shuffle=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnexp import compare, evaluate, train
+from bnexp import compare, evaluate, plan, resume, train
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Done:
 
 
 class Commands:
-    """Runs bnexp, bnexp-eval and bnexp-compare in this process, in a folder that starts empty."""
+    """Runs bnexp and bnexp-eval in this process, in a folder that starts empty."""
 
     def __init__(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -45,6 +45,12 @@ class Commands:
 
     def compare(self, *words: str) -> Done:
         return self._run(compare.main, "bnexp-compare", words)
+
+    def plan(self, *words: str) -> Done:
+        return self._run(plan.main, "bnexp-plan", words)
+
+    def resume(self, *words: str) -> Done:
+        return self._run(resume.main, "bnexp-resume", words)
 
     def _run(self, main, name: str, words: tuple[str, ...]) -> Done:
         self._capfd.readouterr()

@@ -230,3 +230,14 @@ def test_the_gradient_scaler_unscales_before_clipping(tmp_path):
     run(plain, tmp_path)
     for ours, theirs in zip(scaled.model.parameters(), plain.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_a_compiled_network_trains_the_same_weights(tmp_path):
+    plain, base = trainer(), trainer()
+    forward = torch.compile(base.model, backend="eager")  # has a length, and is not a Network: two traps
+    compiled = Trainer(base.model, base.loss, base.optimizer, CPU, forward=forward)
+    run(plain, tmp_path)
+    run(compiled, tmp_path)
+    assert list(compiled.state(Progress())["model"]) == list(plain.model.state_dict())
+    for ours, theirs in zip(compiled.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)

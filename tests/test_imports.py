@@ -15,10 +15,11 @@ FLOORS = [
     ["device", "data", "models", "sweep"],
     ["engine"],
     ["build"],
-    ["train", "evaluate", "compare"],
+    ["train", "evaluate", "compare", "plan"],
+    ["resume"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-HYDRA = {"cli", "train", "evaluate", "sweep"}
+HYDRA = {"cli", "train", "evaluate", "sweep", "plan", "resume"}
 LATE = {"torch", "torchvision", "scipy", "matplotlib", "jinja2"}
 
 
@@ -60,7 +61,14 @@ def test_hydra_stays_at_the_door(path):
 
 
 @pytest.mark.parametrize(
-    "names", ["bnexp.train", "bnexp.evaluate", "bnexp.sweep,bnexp.config,bnexp.runs", "bnexp.compare"]
+    "names",
+    [
+        "bnexp.train",
+        "bnexp.evaluate",
+        "bnexp.plan,bnexp.resume",
+        "bnexp.sweep,bnexp.config,bnexp.runs",
+        "bnexp.compare",
+    ],
 )
 def test_the_door_opens_without_torch(names):
     code = f"import sys, {names}; print({LATE} & set(sys.modules))"

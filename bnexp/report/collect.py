@@ -48,6 +48,7 @@ class Run:
 
     folder: str
     diverged: bool
+    error: str  # what a diverged run said
     seed: int
     fold: int | None
     epochs: int
@@ -137,6 +138,7 @@ def read(folder: Path) -> tuple[Run, list[str]]:
     run = Run(
         folder=str(folder),
         diverged=status == "diverged",
+        error=one_line(summary.get("error") or ""),
         seed=seed,
         fold=fold,
         epochs=_count(settings.get("epochs")) or 0,

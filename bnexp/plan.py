@@ -1,0 +1,61 @@
+"""``bnexp-plan``: the jobs that the same words would give ``bnexp -m``, and which of them are done."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import open_dict
+
+from bnexp import cli, sweep
+from bnexp.runs import finished_before, load_summary
+
+
+def jobs_of(words: list[str]) -> tuple[list[list[str]], Path | None]:
+    """The overrides of each job, and the sweep's folder if one of the words names it."""
+    parsed = OverridesParser.create().parse_overrides(words)
+    single = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+    composed = compose("config", overrides=single, return_hydra_config=True)
+    named = [word.partition("=")[2] for word in single if word.startswith("hydra.sweep.dir=")]
+    jobs = sweep.jobs_of(composed, [word for word in words if not word.startswith("hydra")])
+    return jobs, Path(named[-1]) if named else None
+
+
+def plan(words: list[str]) -> None:
+    with initialize_config_module("bnexp.conf", version_base="1.3"):
+        jobs, folder = jobs_of(words)
+        seconds, waiting = [], 0
+        for number, job in enumerate(jobs, 1):
+            config = compose("config", overrides=job)
+            with open_dict(config):
+                done = folder and finished_before(folder, cli.identity(config))
+            if done:
+                seconds.append(load_summary(done)["time"]["total_s"])
+                state = f"done, {sweep.clock(seconds[-1])}"
+            else:
+                waiting, state = waiting + 1, "to run"
+            print(f"[{number}/{len(jobs)}] {' '.join(job)} | {state}")
+    estimate = ""
+    if seconds and waiting:
+        estimate = f", about {sweep.clock(waiting * statistics.fmean(seconds))} one after the other"
+    print(f"{len(seconds)} done, {waiting} to run{estimate}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="bnexp-plan",
+        description="Lists the jobs that bnexp -m would run with the same words, and runs none. With"
+        " hydra.sweep.dir=DIR it says which of them are done there, and how long the rest may take.",
+    )
+    parser.add_argument("words", nargs="*", metavar="key=value,value")
+    parser.add_argument("-m", action="store_true", help="as for bnexp; makes no difference")
+    words = parser.parse_args().words
+    sys.exit(cli.exit_code(lambda: cli.checked(lambda: plan(words), words)))
+
+
+if __name__ == "__main__":
+    main()

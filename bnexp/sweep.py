@@ -108,7 +108,7 @@ def jobs_of(config: DictConfig, words: list[str]) -> list[list[str]]:
 
 
 def conclude(code: int) -> int:
-    """The verdict over the sweep that just ended, however it ended, printed and written; every unfinished job named.
+    """The verdict over the sweep that just ended, however it ended, printed and written; then what failed.
 
     Returns the exit code: ``code``, or 1 where it was 0 and a job failed.
     """

@@ -38,6 +38,7 @@ def draw(words: argparse.Namespace) -> None:
         curves = next((one for one in pictures(comparison) if one.name == "curves"), None)
         if curves is None:
             raise UserError(f"{words.sweep}: no curves to draw")
+        curves.figure.set_layout_engine("constrained")  # makes room for the title
         curves.figure.suptitle(words.title)
         with words.out.open("wb") as file:
             curves.write_png(file)

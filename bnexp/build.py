@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnexp import data
+from bnexp import data, eager
 from bnexp.checks import check_arguments
 from bnexp.config import ARGUMENTS, Config, Part
 from bnexp.data import Batches
@@ -154,6 +154,7 @@ def _optimizer(part: Part, network: nn.Module) -> torch.optim.Optimizer:
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:
         raise UserError(f"model: nothing to train, the network has no parameters ({type(network).__name__})")
+    eager.spare_the_compiler()
     built = call(part, {"params": parameters})
     if not isinstance(built, torch.optim.Optimizer):
         raise UserError(f"optimizer._target_={part.target}: gives a {type(built).__name__}, not an Optimizer")

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -95,6 +96,7 @@ class RunGuard(Callback):
     """Hydra's call before it makes a single run's folder: a folder that holds a run is not written over."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        HydraConfig.instance().set_config(config)  # Hydra does so a moment later; the folder's name needs it
         folder = Path(str(config.hydra.run.dir))
         if not (folder / SUMMARY).exists():
             return

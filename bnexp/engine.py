@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from bnexp.checkpoint import Checkpoints
 from bnexp.data import Batches
 from bnexp.device import Place
+from bnexp.eager import plain_step
 from bnexp.runs import Diverged, StopSignal
 from bnexp.seeding import seed_global
 
@@ -103,13 +104,15 @@ class Trainer:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         # The L1 penalty is on weights: matrices and kernels, not biases and not a norm's scale.
         self.weights = [p for p in self.parameters if p.ndim > 1]
+        self.update = plain_step(self.optimizer)
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One update from images (B, C, H, W) and labels (B,); the loss () and logits (B, K) before it.
 
         Gradients stay in place until the next step, for whoever wants to look at them.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         with self.place.autocast():
             logits = self.forward(images)  # type: ignore[misc]
             loss = self.loss(logits, labels)
@@ -118,7 +121,7 @@ class Trainer:
             objective.backward()
             if self.grad_clip is not None:
                 nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
-            self.optimizer.step()
+            self.update()
         else:
             self._scaled_update(self.scaler, objective)
         return loss.detach(), logits.detach()

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "bnexp"
 FLOORS = [
-    ["errors", "files", "seeding", "conf"],
+    ["errors", "files", "seeding", "eager", "conf"],
     ["checks", "runs", "helptext"],
     ["config", "checkpoint", "norms", "losses", "tracking", "report", "cli"],
     ["device", "data", "models", "sweep"],

@@ -24,8 +24,19 @@ def test_groups_are_what_differs_other_than_the_seed(tmp_path):
 
 def test_what_changes_no_result_makes_no_group(tmp_path):
     made_run(tmp_path, 0.9, seed=0, name="a", device_threads=1, dataset_root="/here", tags=["x"])
-    made_run(tmp_path, 0.9, seed=1, name="b", device_threads=2, dataset_root="/there", eval_batch_size=7)
-    (one,) = grouped(tmp_path).groups
+    made_run(
+        tmp_path,
+        0.9,
+        seed=1,
+        name="b",
+        device_threads=2,
+        dataset_root="/there",
+        eval_batch_size=7,
+        on_failure="stop",
+    )
+    found = grouped(tmp_path)
+    assert found.notes == ()
+    (one,) = found.groups
     assert (one.name, len(one.runs)) == ("all runs", 2)
 
 

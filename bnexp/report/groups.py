@@ -14,9 +14,10 @@ from typing import Any
 
 from bnexp.errors import UserError, bad_choice
 from bnexp.report.collect import Problem, Run
+from bnexp.runs import NO_IDENTITY
 
 # What a run is called, where its files lie and how many images it evaluates at once change no result.
-IGNORED = ("name", "tags", "tracking", "checkpoint", "dataset.root", "device.threads", "eval_batch_size")
+IGNORED = (*NO_IDENTITY, "dataset.root", "device.threads", "eval_batch_size")
 DATASET = "dataset.name"  # accuracies on two data sets are never compared
 FIRST = ("model.norm", "model._target_", "optimizer._target_", "optimizer.lr")
 OFF = ("none", "null", "false")  # the natural baselines

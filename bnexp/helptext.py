@@ -40,7 +40,7 @@ def help_text() -> str:
         "A key that is not listed takes a plus: +model.width=64. Lists: 'model.hidden=[200,200]'.\n"
         "-m runs every combination of comma-separated values. --cfg job prints the configuration and ends.\n"
         '--config-dir DIR adds groups of your own. Shell completion: eval "$(bnexp -sc install=bash)".\n'
-        "Other commands: bnexp-eval RUN_DIR. Hydra's own flags: bnexp --hydra-help."
+        "Other commands: bnexp-eval RUN_DIR, bnexp-compare DIR... Hydra's own flags: bnexp --hydra-help."
     )
     return "\n\n".join(parts)
 

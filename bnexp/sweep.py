@@ -1,4 +1,4 @@
-"""What happens around a sweep's jobs: progress, skipping what is finished, the table at the end."""
+"""What happens around a sweep's jobs: progress, skipping what is finished, the verdict at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from omegaconf import DictConfig
 
 from bnexp import cli
 from bnexp.errors import UserError
-from bnexp.report.table import render, settings
 from bnexp.runs import SUMMARY, discard, finished_before, load_summary
 
 log = logging.getLogger(__name__)
@@ -82,17 +81,6 @@ class Sweep:
         }
         return Job(_jobs_at_once(hydra), hparams)  # type: ignore[arg-type]
 
-    def summaries(self) -> list[dict[str, Any]]:
-        """Those of all its jobs that began, oldest first; a damaged one is said on standard error."""
-        found = []
-        paths = sorted(Path(self.folder).glob(f"*/{SUMMARY}"), key=lambda path: path.stat().st_ctime)
-        for path in paths:
-            try:
-                found.append(load_summary(path.parent) | {"folder": path.parent.name})
-            except UserError as error:
-                print(f"bnexp: {error}", file=sys.stderr)
-        return found
-
     def failed_since_start(self) -> bool:
         paths = Path(self.folder).glob(f"*/{SUMMARY}")
         recent = (path.parent for path in paths if path.stat().st_mtime >= self.started)
@@ -120,21 +108,38 @@ def jobs_of(config: DictConfig, words: list[str]) -> list[list[str]]:
 
 
 def conclude(code: int) -> int:
-    """Prints the table over the sweep that just ended, however it ended, and every job that is not finished.
+    """The verdict over the sweep that just ended, however it ended, printed and written; then what failed.
 
     Returns the exit code: ``code``, or 1 where it was 0 and a job failed.
     """
+    from bnexp.report.collect import collect
+    from bnexp.report.record import looks, write
+    from bnexp.report.text import show
+    from bnexp.report.verdict import compare
+
     sweep = Sweep.current()
     os.environ.pop(VARIABLE, None)
     if sweep is None:
         return code
-    summaries = sweep.summaries()
-    if table := render(summaries):
-        print(f"\n{table}\n{os.path.relpath(sweep.folder)}")
-    unfinished = [summary for summary in summaries if summary["status"] != "finished"]
-    for summary in unfinished:
-        print(f"{summary['status']}: {summary['folder']}: {summary['error']}", file=sys.stderr)
-    return code or (1 if unfinished else 0)
+    folder = Path(os.path.relpath(sweep.folder))
+    runs, problems = collect([folder])
+    failed = [f"diverged: {run.folder}: {run.error}" for run in runs if run.diverged]
+    if runs or problems:
+        try:
+            found = compare(runs, problems, looks=looks(folder))
+            print()
+            show(found)
+            print(f"\n{write(found, folder)}")
+        except UserError as error:
+            failed.append(str(error))
+    for line in [*failed, *map(str, problems)]:
+        print(line, file=sys.stderr)
+    return code or (1 if failed or any(not problem.used for problem in problems) else 0)
+
+
+def settings(overrides: list[str]) -> dict[str, str]:
+    """``key=value`` words as a dictionary."""
+    return dict(word.partition("=")[::2] for word in overrides)
 
 
 def clock(seconds: float) -> str:

@@ -18,7 +18,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from bnexp import evaluate, plan, resume, train
+from bnexp import compare, evaluate, plan, resume, train
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,9 @@ class Commands:
 
     def eval(self, *words: str) -> Done:
         return self._run(evaluate.main, "bnexp-eval", words)
+
+    def compare(self, *words: str) -> Done:
+        return self._run(compare.main, "bnexp-compare", words)
 
     def plan(self, *words: str) -> Done:
         return self._run(plan.main, "bnexp-plan", words)

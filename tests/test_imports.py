@@ -15,11 +15,12 @@ FLOORS = [
     ["device", "data", "models", "sweep"],
     ["engine"],
     ["build"],
-    ["train", "evaluate", "plan"],
+    ["train", "evaluate", "compare", "plan"],
     ["resume"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HYDRA = {"cli", "train", "evaluate", "sweep", "plan", "resume"}
+LATE = {"torch", "torchvision", "scipy", "matplotlib", "jinja2"}
 
 
 def modules():
@@ -65,10 +66,16 @@ def test_hydra_stays_at_the_door(path):
         "bnexp.train",
         "bnexp.evaluate",
         "bnexp.plan,bnexp.resume",
-        "bnexp.sweep,bnexp.report.table,bnexp.config,bnexp.runs",
+        "bnexp.sweep,bnexp.config,bnexp.runs",
+        "bnexp.compare",
     ],
 )
 def test_the_door_opens_without_torch(names):
-    code = f"import sys, {names}; print({{'torch', 'torchvision', 'pandas', 'scipy'}} & set(sys.modules))"
+    code = f"import sys, {names}; print({LATE} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "report").glob("*.py")), ids=lambda path: path.stem)
+def test_the_report_needs_no_torch(path):
+    assert not {name.split(".")[0] for name in imported(path)} & {"torch", "torchvision", "pandas"}

@@ -53,9 +53,8 @@ def test_a_job_is_known_by_its_configuration_whatever_the_words(commands):
     commands.bnexp("-m", "model=mlp_bn", "seed=0,1", *QUICK, INTO)
     done = commands.bnexp("-m", "seed=0,1", "model=mlp", "model.norm=batch", "name=other", *QUICK, INTO)
     assert trained(done) == []
-    assert (
-        len(list((commands.folder / "sweep").iterdir())) == 2 + 1
-    )  # no folder for a skipped job; multirun.yaml
+    folders = [path for path in (commands.folder / "sweep").iterdir() if path.is_dir()]
+    assert len(folders) == 2  # none for a skipped job
 
 
 def test_a_changed_configuration_is_another_job(commands):

@@ -239,10 +239,14 @@ def test_two_runs_in_one_second_have_two_folders(commands):
 def test_a_sweep_ends_in_a_table(commands):
     done = commands.bnexp("-m", "model=mlp,mlp_bn", "seed=0,1", *QUICK)
     assert done.code == 0
-    table = done.out[done.out.index("test accuracy, final epoch") :].splitlines()
-    assert table[1].split()[:2] == ["model", "n"]
-    assert [row.split()[0] for row in table[2:4]] == ["mlp", "mlp_bn"]
+    table = done.out[done.out.index("compare model.norm vs none | test accuracy, final epoch") :].splitlines()
+    start = next(i for i, line in enumerate(table) if line.startswith("norm "))
+    assert [row.split()[0] for row in table[start + 1 : start + 3]] == ["none", "batch"]
+    assert "2 seeds: batch - none is" in done.out
     assert len(commands.runs()) == 4
+    (page,) = commands.folder.rglob("report.html")
+    assert page.read_text().startswith("<!doctype html>")
+    assert done.out.rstrip().endswith(str(page.relative_to(commands.folder)))
 
 
 def test_a_failing_job_does_not_stop_the_others(commands):

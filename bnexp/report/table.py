@@ -1,70 +1,87 @@
-"""The small table at the end of a sweep."""
+"""The cells of the main table, the same in the terminal, in Markdown and on the page."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
-from bnexp.report.statistics import Paired, mean_sd, paired
+from bnexp.report.statistics import Difference
+from bnexp.report.verdict import Compared, Comparison, Metric, Row
+from bnexp.report.words import p_value, points
 
-METRIC = "test/accuracy"
-PAIRING = ("seed", "dataset.fold")
-
-
-def settings(overrides: Sequence[str]) -> dict[str, str]:
-    """``key=value`` words as a dictionary."""
-    return dict(word.partition("=")[::2] for word in overrides)
-
-
-def varying_keys(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The overrides that differ between runs, other than seed and fold."""
-    found = [settings(summary["overrides"]) for summary in summaries]
-    keys = list(dict.fromkeys(key for setting in found for key in setting if key not in PAIRING))
-    return [key for key in keys if len({setting.get(key) for setting in found}) > 1]
+MARKS = {"better": "+", "worse": "-", "undecided": "~", "small": "o", "equivalent": "o"}
+MEANINGS = {
+    "+": "better",
+    "-": "worse",
+    "~": "not decided",
+    "o": "smaller than what matters",
+    "?": "provisional",
+}
 
 
-def group_name(summary: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """A run's values of the varying keys, in one line."""
-    return " ".join(settings(summary["overrides"]).get(key, "(default)") for key in keys) or "all runs"
+def header(comparison: Comparison) -> list[str]:
+    """The columns' titles; the adjusted p has one where more than one comparison was made."""
+    metric = comparison.metric
+    value = "acc % mean±sd" if metric.is_accuracy else f"{metric.label} mean±sd"
+    difference = "diff, points [95% CI]" if metric.is_accuracy else "diff [95% CI]"
+    return [comparison.grouping.title, "n", "div", value, difference, "p", "p.adj", "wins", ""]
 
 
-def group(summaries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, dict[object, float]]:
-    """Final test accuracy of the finished runs, in per cent, by group and (seed, fold)."""
-    groups: dict[str, dict[object, float]] = {}
-    for summary in summaries:
-        if summary["status"] == "finished":
-            twin = (summary["seed"], settings(summary["overrides"]).get("dataset.fold"))
-            groups.setdefault(group_name(summary, keys), {})[twin] = 100 * summary["final"][METRIC]
-    return groups
+def blocks(comparison: Comparison) -> Iterator[tuple[str, list[Row]]]:
+    """The rows by block, each block's baseline first."""
+    for name in dict.fromkeys(row.group.block for row in comparison.rows):
+        yield name, [row for row in comparison.rows if row.group.block == name]
 
 
-def render(summaries: Sequence[Mapping[str, Any]]) -> str:
-    """The table as plain text, at most 80 columns for short names; empty where nothing finished."""
-    keys = varying_keys(summaries)
-    groups = group(summaries, keys)
-    if not groups:
-        return ""
-    width = max(len(" ".join(keys)), *(len(name) + 2 for name in groups))
-    baseline = next(iter(groups))
-    rows = [
-        "test accuracy, final epoch: mean ± sd over seeds; * baseline, differences paired by seed",
-        f"{' '.join(keys):<{width}}   n  acc % mean±sd   diff, points [95 % interval]      p",
+def cells(row: Row, comparison: Comparison) -> list[str]:
+    one = comparison.of(row)
+    baseline = any(other.theirs is row for other in comparison.compared)
+    name = (row.group.value or "all runs") + (" *" if baseline else "")
+    first = [name, str(len(row.values)), str(len(row.diverged)), _level(row, comparison.metric)]
+    if one is None or one.found.n == 0:
+        return [*first, "", "", "", "", ""]
+    tested = one.found.n >= 3 and not math.isnan(one.found.p)
+    wins = f"{one.ahead}/{one.found.n}" if one.twins else "-"
+    return [
+        *first,
+        difference(one, comparison.metric),
+        p_value(one.found.p) if tested else "",
+        p_value(one.p_adjusted) if tested else "",
+        wins,
+        mark(one),
     ]
-    for name, values in groups.items():
-        mean, sd = mean_sd(list(values.values()))
-        spread = f"{mean:6.2f} ± {sd:.2f}" if math.isfinite(sd) else f"{mean:6.2f}"
-        mark = " *" if name == baseline else ""
-        row = f"{name + mark:<{width}} {len(values):>3}  {spread:<14}"
-        if name != baseline:
-            row += f"  {_difference(paired(values, groups[baseline]))}"
-        rows.append(row.rstrip())
-    return "\n".join(rows)
 
 
-def _difference(found: Paired) -> str:
-    if found.n == 0:
-        return "no shared seeds"
-    if not math.isfinite(found.low):
-        return f"{found.mean:+.2f} (n = {found.n}: no interval)"
-    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]".ljust(32) + f"{found.p:.3f}"
+def difference(one: Compared, metric: Metric) -> str:
+    """The difference, always, and its interval where there is one."""
+    found = one.found
+    if found.n == 2 and one.differences:
+        return " and ".join(points(value, metric) for value in one.differences)
+    return interval(found, metric)
+
+
+def interval(found: Difference, metric: Metric) -> str:
+    """Mean [low, high], or the mean alone where that is all there is."""
+    if found.n < 3 or math.isnan(found.low):
+        return points(found.mean, metric)
+    low, high = points(found.low, metric), points(found.high, metric)
+    return f"{points(found.mean, metric)} [{low}, {high}]"
+
+
+def mark(one: Compared) -> str:
+    sign = MARKS.get(one.outcome, "")
+    return sign + "?" if sign in ("+", "-", "o") and one.provisional else sign
+
+
+def legend(comparison: Comparison) -> str:
+    """What the marks in the table mean, those that stand in it."""
+    used = dict.fromkeys(sign for one in comparison.compared for sign in mark(one))
+    return "  ".join(f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in used)
+
+
+def _level(row: Row, metric: Metric) -> str:
+    decimals = 2 if metric.is_accuracy else 4
+    if not row.values:
+        return ""
+    spread = "" if math.isnan(row.sd) else f" ± {row.sd:.{decimals}f}"
+    return f"{row.mean:.{decimals}f}{spread}"

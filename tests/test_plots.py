@@ -1,0 +1,93 @@
+"""The pictures: what is drawn, what its words say, and that any name can be drawn."""
+
+import io
+import math
+
+import pytest
+from made_runs import compared, made
+
+from bnexp.report.collect import collect
+from bnexp.report.curves import band, reached
+from bnexp.report.plots import MOST, pictures
+from bnexp.report.verdict import compare
+
+GROUPS = {"none": [97.0, 97.2, 96.9, None, 97.1], "batch": [98.0, 98.1, 98.2, 98.1, 98.0]}
+
+
+def drawn(found):
+    return {picture.name: picture for picture in pictures(found)}
+
+
+def test_every_picture_is_there_and_has_words(tmp_path):
+    found = drawn(compared(tmp_path, GROUPS))
+    assert set(found) == {"forest", "twins", "curves", "finals", "target"}
+    for picture in found.values():
+        assert picture.alt
+        assert picture.caption
+        assert picture.svg.startswith("<svg")
+        assert "currentColor" in picture.svg
+        assert "<script" not in picture.svg
+        png = io.BytesIO()
+        picture.write_png(png)
+        assert png.getvalue().startswith(b"\x89PNG")
+
+
+def test_a_grid_of_learning_rates_shows_stability(tmp_path):
+    for lr in (0.01, 0.1):
+        made(tmp_path, {"none": [97, None], "batch": [98, 98.2]}, optimizer_lr=lr)
+    found = drawn(compare(*collect([tmp_path])))
+    assert {"stability", "curves", "curves-2"} <= set(found)
+
+
+def test_the_forest_draws_differences_intervals_zero_and_delta(tmp_path):
+    picture = drawn(compared(tmp_path, GROUPS))["forest"]
+    (axes,) = picture.figure.axes
+    spans = [list(line.get_xdata()) for line in axes.get_lines()]
+    assert [0, 0] in spans
+    assert axes.collections[0].get_datalim(axes.transData).intervalx == pytest.approx([-0.1, 0.1])
+    assert "±0.1" in picture.caption
+
+
+def test_twins_that_diverged_end_in_an_x_at_the_bottom(tmp_path):
+    (axes,) = drawn(compared(tmp_path, GROUPS))["twins"].figure.axes
+    crosses = [line for line in axes.get_lines() if line.get_marker() == "x" and len(line.get_xdata())]
+    assert len(crosses) == 1
+    assert crosses[0].get_ydata()[0] < 96.9
+
+
+def test_bands_say_what_they_are(tmp_path):
+    caption = drawn(compared(tmp_path, GROUPS))["curves"].caption
+    assert "95 % t interval (n=5)" in caption
+    few = compared(tmp_path / "few", {"none": [97, 98, 97], "batch": [98, 98, 97]})
+    assert "least to greatest (n=3)" in drawn(few)["curves"].caption
+
+
+def test_a_mean_stops_where_a_run_does(tmp_path):
+    made(tmp_path, {"none": [97, 98, 97]})
+    runs, _ = collect([tmp_path])
+    cut = tmp_path / "model.norm=none,seed=1" / "metrics.csv"
+    cut.write_text("\n".join(cut.read_text().splitlines()[:3]) + "\n")
+    shorter, problems = collect([tmp_path])
+    assert len(band(runs, "test/accuracy").mean) == 3
+    found = band(shorter, "test/accuracy", scale=100)
+    assert found.epochs == (1, 2)
+    assert found.mean[1] == pytest.approx((96 + 97 + 96) / 3)
+    assert (found.low[1], found.high[1]) == (96, 97)
+    assert "disagree" in problems[0].reason
+
+
+def test_reached_without_curves():
+    found = reached([], "test", 0.9)
+    assert (found.count, found.runs) == (0, 0)
+    assert math.isnan(found.epochs)
+
+
+def test_names_with_dollars_and_tags_are_drawn_as_they_are(tmp_path):
+    name = "$x^{$<b>&"
+    picture = drawn(compared(tmp_path, {"none": [97, 98, 97], name: [98, 99, 98]}))["forest"]
+    assert "$x^{$&lt;b&gt;&amp;" in picture.svg
+
+
+def test_many_groups_are_cut_to_what_can_be_told_apart(tmp_path):
+    found = drawn(compared(tmp_path, {f"norm{i}": [97 + 0.1 * i, 97.3] for i in range(MOST + 3)}))
+    assert len(found["twins"].figure.axes[0].get_xticks()) == MOST

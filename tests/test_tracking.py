@@ -7,6 +7,8 @@ import json
 import re
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -74,9 +76,19 @@ def server(tmp_path):
             pytest.fail("TensorBoard did not start")
         address = f"http://localhost:{match[1]}/data/plugin/"
 
-        def ask(path: str):
-            with urllib.request.urlopen(address + path, timeout=30) as answer:
-                return json.load(answer)
+        def ask(path: str, **body):
+            data = json.dumps(body).encode() if body else None
+            request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
+            for _ in range(40):
+                try:
+                    with urllib.request.urlopen(request, timeout=30) as answer:
+                        return json.load(answer)
+                except urllib.error.HTTPError as error:
+                    pytest.fail(f"{path}: {error} {error.read()}")
+                except urllib.error.URLError:  # on a busy machine it says where it is before it is there
+                    assert process.poll() is None, "TensorBoard is gone"
+                    time.sleep(0.5)
+            return pytest.fail("TensorBoard does not answer")
 
         yield ask
     finally:
@@ -90,7 +102,9 @@ def test_a_real_tensorboard_serves_every_tag(tmp_path, server):
     network = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     network[0].weight.grad = network[0].weight.detach().clone()
     for run in ("a", "b"):
-        logger = TensorBoard(tmp_path / run, every=2, histograms=True, hparams={})
+        logger = TensorBoard(
+            tmp_path / run, every=2, histograms=True, hparams={"model.norm": run, "optimizer.lr": 0.1}
+        )
         logger.text("config", "```yaml\nepochs: 2\n```")
         logger.text("model", "| layer |\n")
         logger.steps(1, [0.9, 0.8, 0.7, 0.6])
@@ -98,8 +112,6 @@ def test_a_real_tensorboard_serves_every_tag(tmp_path, server):
             logger.epoch(VALUES, epoch, network)
         logger.final({"test/accuracy": 0.75}, 2)
         logger.close()
-
-    import time
 
     for _ in range(60):  # it reads the folder in the background
         tags = server("scalars/tags")
@@ -113,6 +125,13 @@ def test_a_real_tensorboard_serves_every_tag(tmp_path, server):
         assert set(server("text/tags")[run]) == {"config/text_summary", "model/text_summary"}
         histograms = set(server("histograms/tags")[run])
         assert {"weights/0.weight", "gradients/0.weight", "running/1.running_mean"} <= histograms
+    (chart, *_) = server("custom_scalars/layout")["category"][0]["chart"]
+    assert chart["multiline"]["tag"] == ["train/accuracy", "val/accuracy", "test/accuracy"]
+    status = ["STATUS_SUCCESS", "STATUS_RUNNING", "STATUS_UNKNOWN"]
+    found = server("hparams/session_groups", allowedStatuses=status, colParams=[], startIndex=0, sliceSize=9)
+    groups = [group["hparams"] for group in found["sessionGroups"]]
+    assert sorted(group["model.norm"] for group in groups) == ["a", "b"]
+    assert [group["optimizer.lr"] for group in groups] == [0.1, 0.1]
     points = server("scalars/scalars?tag=train/loss&run=a")
     assert [(point[1], round(point[2], 6)) for point in points] == [(1, 0.5), (2, 0.5)]
     steps = server("scalars/scalars?tag=train/step_loss&run=b")

@@ -99,7 +99,7 @@ def test_every_module_and_yaml_is_in_the_wheel_and_nothing_else(wheel):
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "bnexp").rglob("*.py")}
     presets = {f"bnexp/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert len(presets) > 30
-    assert files == modules | presets | {"bnexp/conf/__init__.py"}
+    assert files == modules | presets | {"bnexp/conf/__init__.py", "bnexp/report/page.html.j2"}
 
 
 def hold(installed: Installed, opened: set[Path], *names: str) -> None:
@@ -140,9 +140,20 @@ def test_help_and_the_configuration(installed, folder):
     out, opened = installed.run(folder, "bnexp", "--cfg", "job", "model=resnet")
     hold(installed, opened, "cli.py", "conf/model/resnet.yaml", "conf/dataset/digits.yaml")
     assert re.search(r"^  block: basic$", out, re.MULTILINE)
-    out, _ = installed.run(folder, "bnexp-eval", "--help")
-    assert "--predictions" in out
+    scripts = {path.name for path in installed.python.parent.glob("bnexp*")}
+    assert {"bnexp", "bnexp-compare", "bnexp-eval"} <= scripts
+    for name in scripts - {"bnexp"}:
+        out, _ = installed.run(folder, name, "--help")
+        assert out.startswith(f"usage: {name} ")
     assert not list(folder.iterdir())
+
+
+def test_a_sweep_ends_in_its_report(installed, folder):
+    words = ("-m", "seed=0,1", *QUICK, "tracking.tensorboard=false", "hydra.sweep.dir=sweep")
+    _, opened = installed.run(folder, "bnexp", *words)
+    hold(installed, opened, "sweep.py", "report/page.py", "report/page.html.j2")
+    assert len(list(folder.glob("sweep/*/summary.json"))) == 2
+    assert "</html>" in (folder / "sweep" / "report.html").read_text()
 
 
 def test_a_users_own_presets_from_an_empty_folder(installed, folder):

@@ -40,6 +40,11 @@ class Splits:
     classes: tuple[str, ...]
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Images of each split."""
+        return {"train": len(self.train), "val": len(self.val or ()), "test": len(self.test)}
+
+    @property
     def watched(self) -> dict[str, Batches]:
         """What is evaluated every epoch: val, or, where there is none, test, which then chooses nothing."""
         return {"test": self.test} if self.val is None else {"val": self.val}

@@ -121,6 +121,8 @@ class RunFolder:
             "seed": config["seed"],
             "epochs": config["epochs"],
             "parameters": None,
+            "images": None,
+            "classes": None,
             "best": None,
             "final": {},
             "time": {},

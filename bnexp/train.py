@@ -40,7 +40,7 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
     log.log(logging.DEBUG if job else logging.INFO, str(summary))
     steps = images.train.steps(config.batch_size)
     trainer = build.trainer(config, network, place, steps)
-    folder.update(parameters=summary.parameters)
+    folder.update(parameters=summary.parameters, images=images.counts, classes=len(images.classes))
     tracker = build.tracker(config, folder.path, steps, quiet=jobs > 1, hparams=hparams)
     with closing(tracker), device.memory_guard(config.batch_size, config.eval_batch_size):
         tracker.text("config", f"```yaml\n{text}```")

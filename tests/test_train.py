@@ -48,6 +48,7 @@ def test_the_record_is_complete(commands):
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "finished"
     assert summary["parameters"] == 6530
+    assert (summary["images"], summary["classes"]) == ({"train": 200, "val": 144, "test": 359}, 10)
     assert summary["tags"] == ["a"]
     assert summary["error"] is None
     splits = ("train", "train_eval", "val", "test")

@@ -67,6 +67,9 @@ def exit_code(work: Callable[[], Any]) -> int:
         work()
     except SystemExit as leave:  # a run inside has said why
         return leave.code if isinstance(leave.code, int) else 0
+    except BrokenPipeError:  # the reader, as in "| head", has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for what is still in the buffer
+        return 141
     except UserError as error:
         print(f"bnexp: {error}", file=sys.stderr)
         return 2

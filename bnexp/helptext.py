@@ -15,7 +15,7 @@ EXAMPLES = """\
   bnexp                                                     a first run on embedded data
   bnexp model=conv_bn dataset=mnist epochs=5                one network on MNIST
   bnexp model=resnet model.norm=group dataset=cifar10 'dataset.augment=[flip,crop]'
-  bnexp -m model=conv,conv_bn dataset=mnist seed=0,1,2,3,4  a sweep, ending in a comparison
+  bnexp -m model=conv,conv_bn dataset=mnist seed=0,1,2,3,4  a sweep, ending in a verdict
   bnexp -m experiment=mnist_mlp model.norm=none,batch seed=0,1,2
 """
 
@@ -40,7 +40,8 @@ def help_text() -> str:
         "A key that is not listed takes a plus: +model.width=64. Lists: 'model.hidden=[200,200]'.\n"
         "-m runs every combination of comma-separated values. --cfg job prints the configuration and ends.\n"
         '--config-dir DIR adds groups of your own. Shell completion: eval "$(bnexp -sc install=bash)".\n'
-        "Other commands: bnexp-eval RUN_DIR, bnexp-compare DIR... Hydra's own flags: bnexp --hydra-help."
+        "Other commands: bnexp-compare DIR..., bnexp-eval RUN_DIR, bnexp-plan, bnexp-resume DIR.\n"
+        "Hydra's own flags: bnexp --hydra-help."
     )
     return "\n\n".join(parts)
 

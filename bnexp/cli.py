@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import re
@@ -42,6 +43,20 @@ OmegaConf.register_new_resolver("bnexp.unique", lambda: uuid.uuid4().hex[:6], us
 OmegaConf.register_new_resolver(
     "bnexp.job_folder", lambda words, *, _root_: job_folder(words, identity(_root_)), replace=True
 )
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse for the smaller commands, its complaints in one line like all others (a UserError)."""
+
+    def __init__(self, **keys: Any) -> None:
+        super().__init__(**keys, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        flags = self._option_string_actions
+        typed = (word.partition("=")[0] for word in sys.argv[1:] if word.startswith("--"))
+        near = nearest(next((word for word in typed if word not in flags), ""), flags)
+        hint = f"; did you mean {near}?" if near else ""
+        raise UserError(one_line(f"{message}{hint} ({self.prog} --help lists all)"))
 
 
 def launch(entry: Callable[[], Any]) -> int:

@@ -6,20 +6,14 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from bnexp import cli
-from bnexp.errors import UserError, one_line
+from bnexp.errors import UserError
 from bnexp.report.verdict import METRIC
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(one_line(f"{message} (bnexp-compare --help lists all)"))
-
-
 def arguments() -> argparse.Namespace:
-    parser = Parser(
+    parser = cli.Parser(
         prog="bnexp-compare",
         description="Which group of runs is better, by how much and how sure: over any runs and sweeps.",
     )

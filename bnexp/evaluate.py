@@ -7,13 +7,12 @@ import csv
 import sys
 import textwrap
 from pathlib import Path
-from typing import NoReturn
 
 from omegaconf import OmegaConf
 
 from bnexp import cli
 from bnexp.config import PARTS, Config, parse
-from bnexp.errors import UserError, nearest, one_line
+from bnexp.errors import UserError, one_line
 from bnexp.runs import load_summary
 
 # Classes that only compute. Not all of torch: torch.hub.load and torch.utils run what they are told to.
@@ -22,9 +21,8 @@ OURS = ("bnexp.models.", "bnexp.losses.", "torch.nn.", "torch.optim.")
 
 def arguments() -> argparse.Namespace:
     """The words of the command line; raises UserError for one that is not understood."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="bnexp-eval",
-        allow_abbrev=False,
         description="Evaluates a run's checkpoint: accuracy, loss, per-class accuracy, confusion matrix.",
     )
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="the folder of a run")
@@ -38,15 +36,6 @@ def arguments() -> argparse.Namespace:
         "--trust", action="append", default=[], metavar="TARGET",
         help="a _target_ of the run that is neither bnexp's nor torch's and may be imported",
     )  # fmt: skip
-
-    def refuse(message: str) -> NoReturn:
-        flags = parser._option_string_actions
-        typed = (word.partition("=")[0] for word in sys.argv[1:] if word.startswith("--"))
-        near = nearest(next((word for word in typed if word not in flags), ""), flags)
-        hint = f"; did you mean {near}?" if near else ""
-        raise UserError(one_line(f"{message}{hint} (bnexp-eval --help lists all)"))
-
-    parser.error = refuse  # type: ignore[method-assign]
     return parser.parse_args()
 
 

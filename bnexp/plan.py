@@ -45,16 +45,23 @@ def plan(words: list[str]) -> None:
     print(f"{len(seconds)} done, {waiting} to run{estimate}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
+def arguments() -> argparse.Namespace:
+    parser = cli.Parser(
         prog="bnexp-plan",
         description="Lists the jobs that bnexp -m would run with the same words, and runs none. With"
         " hydra.sweep.dir=DIR it says which of them are done there, and how long the rest may take.",
     )
     parser.add_argument("words", nargs="*", metavar="key=value,value")
     parser.add_argument("-m", action="store_true", help="as for bnexp; makes no difference")
-    words = parser.parse_args().words
-    sys.exit(cli.exit_code(lambda: cli.checked(lambda: plan(words), words)))
+    return parser.parse_args()
+
+
+def main() -> None:
+    def run() -> None:
+        words = arguments().words
+        cli.checked(lambda: plan(words), words)
+
+    sys.exit(cli.exit_code(run))
 
 
 if __name__ == "__main__":

@@ -30,17 +30,21 @@ def words_of(folder: Path) -> list[str]:
     return [*flags, *kept, f"hydra.{place}.dir={folder}"]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
+def arguments() -> argparse.Namespace:
+    parser = cli.Parser(
         prog="bnexp-resume", description="Carries on what is unfinished in a run's or a sweep's folder."
     )
     parser.add_argument("folder", type=Path, metavar="DIR")
-    folder = parser.parse_args().folder
+    return parser.parse_args()
 
+
+def main() -> None:
     def prepare() -> None:
-        sys.argv[1:] = words_of(folder)
+        sys.argv[1:] = words_of(arguments().folder)
 
-    if code := cli.exit_code(prepare):
+    before = sys.argv[1:]
+    code = cli.exit_code(prepare)
+    if code or sys.argv[1:] == before:  # a mistake, or --help
         sys.exit(code)
     train.main()
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -64,3 +66,25 @@ def test_examples_of_the_help_compose(commands):
         if words and "=" not in line:
             continue
         assert commands.bnexp("--cfg", "job", *single).code == 0, line
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "line"),
+    [
+        ("plan", ["--foo"], "unrecognized arguments: --foo"),
+        ("resume", [], "required: DIR"),
+        ("eval", ["run", "--chekpoint", "best"], "did you mean --checkpoint?"),
+    ],
+)
+def test_the_smaller_commands_complain_in_one_line_too(commands, command, words, line):
+    done = getattr(commands, command)(*words)
+    assert done.code == 2
+    assert line in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_reader_that_leaves_early_is_no_crash(tmp_path):
+    command = f"{sys.executable} -m bnexp.evaluate --help | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode in (0, 141)
+    assert "Traceback" not in done.stderr

@@ -155,6 +155,12 @@ def test_small_steps_take_one_thread_large_ones_what_torch_began_with(monkeypatc
     assert torch.get_num_threads() == set_to
 
 
+def test_jobs_side_by_side_share_the_threads(monkeypatch):
+    monkeypatch.setattr(device, "_THREADS_AT_START", 8)
+    assert [set_threads(None, 21e6, jobs) for jobs in (1, 2, 3, 16)] == [8, 4, 2, 1]
+    assert set_threads(5, 21e6, 4) == 5
+
+
 def cpu_error() -> RuntimeError:
     """What the CPU's allocator really raises here."""
     with pytest.raises(RuntimeError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,9 @@ MISTAKES = [
 def test_one_line_and_exit_2(commands, monkeypatch, words: str, line: str):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # no network, even where there is one
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        urllib.request, "_opener", None
+    )  # made at the first use, with the proxies of that time
     Path("nets.py").write_text(NETS)
     Path("broken.py").write_text("class Net(\n")
     Path("taken").write_text("a file where a folder should be")

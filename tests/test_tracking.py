@@ -74,6 +74,7 @@ def server(tmp_path):
                 break
         else:
             pytest.fail("TensorBoard did not start")
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever the environment says
         address = f"http://localhost:{match[1]}/data/plugin/"
 
         def ask(path: str, **body):
@@ -81,7 +82,7 @@ def server(tmp_path):
             request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
             for _ in range(40):
                 try:
-                    with urllib.request.urlopen(request, timeout=30) as answer:
+                    with direct.open(request, timeout=30) as answer:
                         return json.load(answer)
                 except urllib.error.HTTPError as error:
                     pytest.fail(f"{path}: {error} {error.read()}")

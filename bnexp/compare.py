@@ -41,7 +41,7 @@ def compare() -> None:
         raise UserError(f"--delta={words.delta:g}: must be above 0")
 
     from bnexp.report.collect import collect
-    from bnexp.report.record import looks
+    from bnexp.report.output import looks
     from bnexp.report.text import show
     from bnexp.report.verdict import compare
 
@@ -60,7 +60,7 @@ def compare() -> None:
     except BrokenPipeError:  # piped into head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if words.output:
-        from bnexp.report.record import write
+        from bnexp.report.output import write
 
         print(f"\n{write(found, words.output)}")
 

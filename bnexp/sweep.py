@@ -113,7 +113,7 @@ def conclude(code: int) -> int:
     Returns the exit code: ``code``, or 1 where it was 0 and a job failed.
     """
     from bnexp.report.collect import collect
-    from bnexp.report.record import looks, write
+    from bnexp.report.output import looks, write
     from bnexp.report.text import show
     from bnexp.report.verdict import compare
 

@@ -9,7 +9,7 @@ import pytest
 from made_runs import compared
 
 from bnexp.errors import UserError
-from bnexp.report.record import looks, write
+from bnexp.report.output import looks, write
 from bnexp.report.words import all_sentences
 
 GROUPS = {"none": [97.0, 97.2, 96.9, None, 97.1], "batch": [98.0, 98.1, 98.2, 98.1, 98.0]}

@@ -1,25 +1,19 @@
-"""What a comparison leaves behind: comparison.json, .csv, .md, report.html, pictures; all from one object."""
+"""A comparison as JSON, CSV and Markdown: three views of one object."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from bnexp.errors import UserError, one_line
-from bnexp.files import write_atomically, write_json
 from bnexp.report.table import blocks, cells, header
 from bnexp.report.text import footnotes, title
-from bnexp.report.verdict import Compared, Comparison, Look, Row
+from bnexp.report.verdict import Compared, Comparison, Row
 from bnexp.report.words import all_sentences, exact, sentences
 
 SCHEMA = 1
-JSON, CSV, MARKDOWN, PAGE = "comparison.json", "comparison.csv", "comparison.md", "report.html"
 METHODS = {
     "paired": "paired t test on differences by seed and fold, two-sided",
     "unpaired": "Welch's t test, where no twins are shared",
@@ -31,41 +25,6 @@ METHODS = {
     "diverged": "loss not finite, or test accuracy at most 1/c + 3 sqrt((1/c)(1-1/c)/N), c classes",
     "seeds to go": "t s / sqrt(n) <= max(delta, |mean|) / 2, with the upper 80 % limit of s",
 }
-
-
-def write(comparison: Comparison, folder: Path) -> Path:
-    """Writes every file and gives the page's path; raises UserError where the folder cannot be written."""
-    from bnexp.report.page import page
-    from bnexp.report.plots import pictures
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / JSON, plain(comparison))
-        _write_text(folder / CSV, table_csv(comparison))
-        _write_text(folder / MARKDOWN, markdown(comparison))
-        drawn = pictures(comparison)
-        for picture in drawn:
-            _write_text(folder / f"{picture.name}.svg", picture.svg)
-            write_atomically(folder / f"{picture.name}.png", picture.write_png)
-        _write_text(folder / PAGE, page(comparison, drawn))
-    except OSError as error:
-        raise UserError(
-            one_line(f"{error.filename or folder}: cannot be written ({error.strerror})")
-        ) from None
-    return folder / PAGE
-
-
-def looks(folder: Path) -> Sequence[Look]:
-    """The looks an earlier comparison in this folder recorded; none where there is no whole one."""
-    try:
-        found = json.loads((folder / JSON).read_text())["looks"]
-        whole = isinstance(found, list) and all(
-            isinstance(look["runs"], dict) and all(isinstance(n, int) for n in look["runs"].values())
-            for look in found
-        )
-        return found if whole else ()
-    except (OSError, ValueError, KeyError, TypeError):
-        return ()
 
 
 def plain(comparison: Comparison) -> dict[str, Any]:
@@ -199,7 +158,3 @@ def _nulls(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_nulls(inner) for inner in value]
     return value
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,53 @@
+"""What a comparison leaves in a folder: comparison.json, .csv, .md, report.html, pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bnexp.errors import UserError, one_line
+from bnexp.files import write_atomically, write_json
+from bnexp.report.record import markdown, plain, table_csv
+from bnexp.report.verdict import Comparison, Look
+
+JSON, CSV, MARKDOWN, PAGE = "comparison.json", "comparison.csv", "comparison.md", "report.html"
+
+
+def write(comparison: Comparison, folder: Path) -> Path:
+    """Writes every file and gives the page's path; raises UserError where the folder cannot be written."""
+    from bnexp.report.page import page
+    from bnexp.report.plots import pictures
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / JSON, plain(comparison))
+        _write_text(folder / CSV, table_csv(comparison))
+        _write_text(folder / MARKDOWN, markdown(comparison))
+        drawn = pictures(comparison)
+        for picture in drawn:
+            _write_text(folder / f"{picture.name}.svg", picture.svg)
+            write_atomically(folder / f"{picture.name}.png", picture.write_png)
+        _write_text(folder / PAGE, page(comparison, drawn))
+    except OSError as error:
+        raise UserError(
+            one_line(f"{error.filename or folder}: cannot be written ({error.strerror})")
+        ) from None
+    return folder / PAGE
+
+
+def looks(folder: Path) -> Sequence[Look]:
+    """The looks an earlier comparison in this folder recorded; none where there is no whole one."""
+    try:
+        found = json.loads((folder / JSON).read_text())["looks"]
+        whole = isinstance(found, list) and all(
+            isinstance(look["runs"], dict) and all(isinstance(n, int) for n in look["runs"].values())
+            for look in found
+        )
+        return found if whole else ()
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()))

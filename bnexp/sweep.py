@@ -112,15 +112,15 @@ def conclude(code: int) -> int:
 
     Returns the exit code: ``code``, or 1 where it was 0 and a job failed.
     """
+    sweep = Sweep.current()
+    os.environ.pop(VARIABLE, None)
+    if sweep is None:
+        return code
     from bnexp.report.collect import collect
     from bnexp.report.output import looks, write
     from bnexp.report.text import show
     from bnexp.report.verdict import compare
 
-    sweep = Sweep.current()
-    os.environ.pop(VARIABLE, None)
-    if sweep is None:
-        return code
     folder = Path(os.path.relpath(sweep.folder))
     runs, problems = collect([folder])
     failed = [f"diverged: {run.folder}: {run.error}" for run in runs if run.diverged]

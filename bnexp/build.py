@@ -23,11 +23,12 @@ from bnexp.checks import check_arguments
 from bnexp.config import ARGUMENTS, Config, Part
 from bnexp.data import Batches
 from bnexp.device import Place
-from bnexp.engine import Schedule, Trainer
+from bnexp.engine import Progress, Schedule, Trainer
 from bnexp.errors import UserError, nearest, one_line
 from bnexp.models.init import seeded
 from bnexp.models.summary import Summary, summarise
-from bnexp.tracking import Console, Csv, Logger, TensorBoard, Tracker
+from bnexp.runs import HORIZONS
+from bnexp.tracking import Console, Csv, Logger, Recorded, TensorBoard, Tracker
 
 
 @dataclass(frozen=True)
@@ -142,15 +143,23 @@ def tracker(
     config: Config,
     folder: Path,
     steps_per_epoch: int,
+    progress: Progress,
     *,
     quiet: bool = False,
     hparams: Mapping[str, float | str] | None = None,
 ) -> Tracker:
-    """The console (``quiet``: not there), the CSV files, and TensorBoard with ``hparams`` for its own tab."""
-    loggers: list[Logger] = [Console(config.epochs, steps_per_epoch, quiet=quiet), Csv(folder)]
+    """The console (``quiet``: not there), the CSV files, and TensorBoard with ``hparams`` for its own tab.
+
+    They go on from ``progress``: what the folder holds beyond it is taken out.
+    """
+    recorded = Recorded(progress.epoch, progress.step, frozenset(progress.metrics))
+    console = Console(config.epochs, steps_per_epoch, quiet=quiet, recorded=recorded)
+    loggers: list[Logger] = [console, Csv(folder, recorded)]
     if config.tracking.tensorboard:
         keys = config.tracking
-        board = TensorBoard(folder, every=keys.every, histograms=keys.histograms, hparams=hparams or {})
+        board = TensorBoard(
+            folder, every=keys.every, histograms=keys.histograms, hparams=hparams or {}, recorded=recorded
+        )
         loggers.append(board)
     return Tracker(loggers)
 
@@ -172,7 +181,7 @@ def _schedule(config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch:
     keys = dict(config.scheduler.keys)
     interval, monitor = keys.pop("interval", "epoch"), keys.pop("monitor", None)
     whole = config.epochs * (steps_per_epoch if interval == "step" else 1)
-    for name in ("T_max", "total_iters", "total_steps"):
+    for name in HORIZONS:
         if name in keys and keys[name] is None:
             keys[name] = whole
     scheduler = call(Part("scheduler", config.scheduler.target, keys), {"optimizer": optimizer})

@@ -23,14 +23,18 @@ from omegaconf.errors import OmegaConfBaseException
 from bnexp.errors import UserError, bad_choice, nearest, one_line, unknown_key
 from bnexp.helptext import GROUPS, choices, help_text
 from bnexp.runs import (
+    HORIZONS,
     NO_IDENTITY,
     SUMMARY,
     Diverged,
     Interrupted,
     OutOfMemory,
     config_hash,
+    experiment,
+    goes_on,
     job_folder,
     load_summary,
+    locked,
 )
 
 log = logging.getLogger("bnexp")
@@ -106,8 +110,12 @@ def exit_code(work: Callable[[], Any]) -> int:
 
 def identity(config: DictConfig) -> str:
     """The hash of a composed configuration, whether its run has begun or not."""
+    return config_hash(_experiment(config))
+
+
+def _experiment(config: DictConfig) -> dict[str, Any]:
     keys = [str(key) for key in config if key not in ("hydra", "experiment", *NO_IDENTITY)]
-    return config_hash(plain(OmegaConf.masked_copy(config, keys)))
+    return experiment(plain(OmegaConf.masked_copy(config, keys)))
 
 
 class RunGuard(Callback):
@@ -118,19 +126,47 @@ class RunGuard(Callback):
         folder = Path(str(config.hydra.run.dir))
         if not (folder / SUMMARY).exists():
             return
-        code = exit_code(lambda: _refuse_other(folder, identity(config)))
+        code = exit_code(lambda: self._check(folder, _experiment(config)))
         if code:
             sys.exit(code)  # Hydra turns a callback's exceptions into warnings, but not this
-        if load_summary(folder)["status"] == "finished":
+        summary = load_summary(folder)
+        if summary["status"] == "finished" and summary["config_hash"] == identity(config):
             print(f"{folder}: this run is finished; nothing to do")
             sys.exit(0)
 
+    def _check(self, folder: Path, ours: dict[str, Any]) -> None:
+        """Raises UserError where another process is at work here, or ``ours`` is another run."""
+        with locked(folder):
+            summary = load_summary(folder)
+        if not goes_on(summary, ours):
+            raise UserError(f"hydra.run.dir={folder}: holds a run with {_differences(folder, ours)}")
+        laid_out = [name for name in HORIZONS if ours["scheduler"].get(name, "") is None]
+        if summary["epochs"] != ours["epochs"] and laid_out:
+            raise UserError(
+                f"epochs={ours['epochs']}: this run's learning rate was laid out for {summary['epochs']}"
+                f" (scheduler.{laid_out[0]}=null follows epochs); begin anew in another folder"
+            )
 
-def _refuse_other(folder: Path, ours: str) -> None:
-    if load_summary(folder).get("config_hash") != ours:
-        raise UserError(
-            f"hydra.run.dir={folder}: holds a run with another configuration; choose another folder"
-        )
+
+def _differences(folder: Path, ours: dict[str, Any]) -> str:
+    """The keys in which ``ours`` differs from the configuration saved in a run's folder, in words."""
+    try:
+        saved = _experiment(OmegaConf.load(folder / ".hydra" / "config.yaml"))  # type: ignore[arg-type]
+    except Exception:  # whatever is wrong with it, the hash has already told that it is another one
+        return "another configuration; choose another folder"
+    there, here = _flat(saved), _flat(ours)
+    keys = [key for key in [*there, *(here.keys() - there.keys())] if there.get(key) != here.get(key)]
+    shown = ", ".join(f"{key}={there.get(key)} (here {here.get(key)})" for key in keys[:4])
+    more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
+    return f"{shown or 'another configuration'}{more}; choose another folder"
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": value}
+    return found
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -20,8 +21,9 @@ from bnexp.checkpoint import Checkpoints
 from bnexp.data import Batches
 from bnexp.device import Place
 from bnexp.eager import plain_step
+from bnexp.errors import UserError, one_line
 from bnexp.runs import Diverged, StopSignal
-from bnexp.seeding import seed_global
+from bnexp.seeding import noise_state, seed_global, set_noise_state
 
 
 class Recorder(Protocol):
@@ -53,16 +55,36 @@ class Schedule:
 
 
 @dataclass
+class Tally:
+    """An epoch under way. Its losses are kept one by one: their sum then does not depend on a cut between."""
+
+    batches: int = 0
+    losses: list[float] = field(default_factory=list)  # each times the images of its batch
+    correct: int = 0
+    train_s: float = 0.0
+    noise: list[Tensor] | None = None  # the state of torch's generators where a signal cut the epoch
+
+
+@dataclass
 class Progress:
     """How far a run has come, and the best epoch so far by what it monitors."""
 
     monitor: str = "val/accuracy"
-    epoch: int = 0
+    epoch: int = 0  # whole epochs
     step: int = 0
     train_s: float = 0.0
     images: int = 0
     stale: int = 0  # epochs since the best one
     best: dict[str, float] | None = None
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last whole epoch
+    tally: Tally = field(default_factory=Tally)  # of the one under way
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> Progress:
+        return cls(**state | {"tally": Tally(**state["tally"])})
+
+    def state(self) -> dict[str, Any]:
+        return vars(self) | {"tally": dict(vars(self.tally))}
 
     def times(self) -> dict[str, float]:
         rate = self.images / self.train_s if self.train_s else 0.0
@@ -147,25 +169,37 @@ class Trainer:
         window: int,
         recorder: Recorder,
         stop: StopSignal,
-    ) -> dict[str, float]:
-        """One pass over the training images in this epoch's order.
+    ) -> dict[str, float] | None:
+        """What is left of a pass over the training images in this epoch's order; raises Diverged.
 
-        Returns train/loss and train/accuracy: means over the images as they were seen, in training mode.
-        Raises Diverged where a loss is not finite and Interrupted after a signal.
+        Returns train/loss and train/accuracy, means over the images as they were seen, in training mode,
+        and images_per_s; None where a signal came first, with ``progress`` at the last whole step.
         """
+        started, tally, epoch = time.perf_counter(), progress.tally, progress.epoch + 1
         self.model.train()
-        seed_global(seed, "noise", progress.epoch)
+        seed_global(seed, "noise", epoch)
+        if tally.noise is not None:
+            set_noise_state(tally.noise, self.place.device)
         record = Window()
-        total, correct = 0.0, 0
-        for images, labels in batches.epoch(batch_size, seed, progress.epoch):
+        for images, labels in islice(batches.epoch(batch_size, seed, epoch), tally.batches, None):
             record.add(*self.step(images, labels), labels)
             self.schedule.after_step()
             progress.step += 1
-            if len(record) == window or stop.received is not None:
-                stop.check()
-                total, correct = record.drain(recorder, progress, total, correct)
-        total, correct = record.drain(recorder, progress, total, correct)
-        return {"train/loss": total / len(batches), "train/accuracy": correct / len(batches)}
+            tally.batches += 1
+            if len(record) == window:
+                record.drain(recorder, progress)
+            if stop.received is not None and tally.batches < batches.steps(batch_size):
+                record.drain(recorder, progress)
+                tally.noise = noise_state(self.place.device)
+                tally.train_s += time.perf_counter() - started
+                return None
+        record.drain(recorder, progress)
+        train_s = tally.train_s + time.perf_counter() - started  # honest: the last read waited for the device
+        progress.epoch, progress.tally = epoch, Tally()
+        progress.train_s += train_s
+        progress.images += len(batches)
+        loss, accuracy = math.fsum(tally.losses) / len(batches), tally.correct / len(batches)
+        return {"train/loss": loss, "train/accuracy": accuracy, "images_per_s": len(batches) / train_s}
 
     @torch.inference_mode()
     def evaluate(self, batches: Batches, batch_size: int) -> dict[str, float]:
@@ -204,8 +238,24 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": scheduler.state_dict() if scheduler is not None else None,
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
-            "progress": dict(vars(progress)),
+            "progress": progress.state(),
         }
+
+    def restore(self, state: dict[str, Any]) -> Progress:
+        """Takes up what ``state`` gave, from a checkpoint read to the CPU; returns how far that run had come.
+
+        Raises UserError where network, optimizer or scheduler are no longer those of the checkpoint.
+        """
+        try:
+            self.load_model(state)
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.schedule.scheduler is not None:
+                self.schedule.scheduler.load_state_dict(state["scheduler"])
+            if self.scaler is not None:
+                self.scaler.load_state_dict(state["scaler"])
+            return Progress.restored(state["progress"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(one_line(f"the checkpoint does not fit this network ({error})"[:300])) from error
 
     def load_model(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -231,21 +281,20 @@ class Window:
         self.logits.append(logits)
         self.labels.append(labels)
 
-    def drain(self, recorder: Recorder, progress: Progress, total: float, correct: int) -> tuple[float, int]:
-        """Reads the window (the one CPU-GPU sync point of training) and adds it to the running sums."""
+    def drain(self, recorder: Recorder, progress: Progress) -> None:
+        """Reads the window, the one CPU-GPU sync point of training, into the tally; raises Diverged."""
         if not self.losses:
-            return total, correct
+            return
         losses = torch.stack(self.losses).tolist()
         hits = torch.cat(self.logits).argmax(1) == torch.cat(self.labels)
         first = progress.step - len(losses) + 1
-        total += math.fsum(loss * len(labels) for loss, labels in zip(losses, self.labels, strict=True))
-        correct += int(hits.sum())
+        progress.tally.losses += [loss * len(y) for loss, y in zip(losses, self.labels, strict=True)]
+        progress.tally.correct += int(hits.sum())
         self.losses, self.logits, self.labels = [], [], []
         recorder.steps(first, losses)
         for step, loss in enumerate(losses, first):
             if not math.isfinite(loss):
-                raise Diverged(f"the loss became {loss} in epoch {progress.epoch}, step {step}")
-        return total, correct
+                raise Diverged(f"the loss became {loss} in epoch {progress.epoch + 1}, step {step}")
 
 
 def fit(
@@ -264,32 +313,36 @@ def fit(
     recorder: Recorder,
     stop: StopSignal,
 ) -> dict[str, float]:
-    """Trains from ``progress.epoch`` to ``epochs``; ``watched`` splits are evaluated after each one.
+    """Trains from where ``progress`` is to ``epochs``; ``watched`` splits are evaluated after each one.
 
-    Only a split named val ever chooses: the best epoch, a plateau, an early stop. Returns the last
-    epoch's metrics, by TensorBoard tag.
+    Only a split named val ever chooses: the best epoch, a plateau, an early stop. An epoch is recorded
+    before it is saved, so that no checkpoint is ahead of its record. Returns the last epoch's metrics, by
+    TensorBoard tag. Raises Interrupted after a signal, with the last step saved.
     """
-    metrics: dict[str, float] = {}
-    while progress.epoch < epochs and not (patience is not None and progress.stale >= patience):
-        stop.check()
-        progress.epoch += 1
+
+    def over() -> bool:
+        return progress.epoch >= epochs or (patience is not None and progress.stale >= patience)
+
+    while not over():
         started = time.perf_counter()
-        metrics = trainer.train_epoch(
-            train, batch_size, seed=seed, progress=progress, window=window, recorder=recorder, stop=stop
-        )
-        train_s = time.perf_counter() - started  # honest: the window's last read waited for the device
-        progress.train_s += train_s
-        progress.images += len(train)
+        metrics = None
+        if stop.received is None:
+            metrics = trainer.train_epoch(
+                train, batch_size, seed=seed, progress=progress, window=window, recorder=recorder, stop=stop
+            )
+        if metrics is None:
+            checkpoints.save_last(trainer.state(progress))
+            raise stop.interrupted()
         for split, batches in watched.items():
             found = trainer.evaluate(batches, eval_batch_size)
             metrics |= {f"{split}/{name}": value for name, value in found.items()}
-        metrics |= {"lr": trainer.lr, "images_per_s": len(train) / train_s}
+        metrics["lr"] = trainer.lr
         trainer.schedule.after_epoch(metrics)
         best = progress.judge(metrics)
-        final = progress.epoch == epochs or (patience is not None and progress.stale >= patience)
-        checkpoints.save(trainer.state(progress), progress.epoch, best=best, final=final)
+        progress.metrics = metrics
         recorder.epoch(metrics | {"epoch_s": time.perf_counter() - started}, progress.epoch, trainer.model)
-    return metrics
+        checkpoints.save(trainer.state(progress), progress.epoch, best=best, final=over())
+    return progress.metrics
 
 
 def conclude(

@@ -14,9 +14,7 @@ from bnexp import cli
 from bnexp.config import PARTS, Config, parse
 from bnexp.errors import UserError, one_line
 from bnexp.runs import load_summary
-
-# Classes that only compute. Not all of torch: torch.hub.load and torch.utils run what they are told to.
-OURS = ("bnexp.models.", "bnexp.losses.", "torch.nn.", "torch.optim.")
+from bnexp.trust import check_target
 
 
 def arguments() -> argparse.Namespace:
@@ -60,11 +58,7 @@ def read_config(run: Path, device: str | None, trusted: list[str]) -> Config:
         raise UserError(f"{run / '.hydra'}: the run's configuration cannot be read ({reason})") from error
     config = parse(values)
     for group in PARTS:
-        target = getattr(config, group).target
-        if target is not None and not target.startswith(OURS) and target not in trusted:
-            raise UserError(
-                f"{group}._target_={target}: neither bnexp's nor torch's; --trust {target} lets it run"
-            )
+        check_target(f"{group}._target_", getattr(config, group).target, trusted)
     return config
 
 

@@ -1,46 +1,90 @@
-"""``bnexp-resume DIR``: the same command again into the same folder; what is finished there is skipped."""
+"""``bnexp-resume DIR``: the same command again into the same folder, going on with what is unfinished."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from bnexp import cli, train
 from bnexp.errors import UserError, one_line
+from bnexp.trust import check_target
+
+# Hydra's keys that only say where and how many at once. Any other can name what is run.
+HARMLESS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra/launcher", "hydra.launcher.n_jobs")
 
 
-def words_of(folder: Path) -> list[str]:
-    """The command line that goes on with a run's or a sweep's folder, as Hydra saved it there."""
+def words_of(folder: Path, more: list[str], trusted: Collection[str]) -> list[str]:
+    """The command line that goes on with a run's or a sweep's folder, as Hydra saved it there.
+
+    ``more`` overrides replace those of the same key. Raises UserError where the folder is none, and where
+    it names code that is neither bnexp's nor torch's nor ``trusted``.
+    """
     sweep, run = folder / "multirun.yaml", folder / ".hydra" / "hydra.yaml"
     if not sweep.exists() and not run.exists():
         raise UserError(f"{folder}: neither a run's folder (no .hydra) nor a sweep's (no multirun.yaml)")
     try:
         saved = OmegaConf.load(sweep if sweep.exists() else run).hydra
-        overrides = [*saved.overrides.hydra, *saved.overrides.task]
+        words = [str(word) for word in (*saved.overrides.hydra, *saved.overrides.task)]
+        sources = [str(s.path) for s in saved.runtime.config_sources if s.provider == "command-line"]
+        overrides = OverridesParser.create().parse_overrides(words)
     except Exception as error:
         raise UserError(f"{folder}: what Hydra saved cannot be read ({one_line(error)})") from error
+    for override, word in zip(overrides, words, strict=True):
+        _check_word(override, word, trusted)
+    for path in sources:
+        if path not in trusted:
+            raise UserError(f"--config-dir {path}: its YAML files may name code; --trust {path} reads them")
     place = "sweep" if sweep.exists() else "run"
-    kept = [word for word in overrides if not word.startswith((f"hydra.{place}.dir=", "hydra.mode="))]
-    sources = [s.path for s in saved.runtime.config_sources if s.provider == "command-line"]
+    replaced = {_key(word) for word in more} | {f"hydra.{place}.dir", "hydra.mode"}
+    kept = [word for word in words if _key(word) not in replaced]
     flags = ["-m"] if sweep.exists() else []
     flags += [word for path in sources for word in ("--config-dir", path)]
-    return [*flags, *kept, f"hydra.{place}.dir={folder}"]
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return [*flags, *kept, *more, f"hydra.{place}.dir='{quoted}'"]
+
+
+def _check_word(override: Any, word: str, trusted: Collection[str]) -> None:
+    key = override.key_or_group
+    if word in trusted:
+        return
+    if key.startswith("hydra") and key not in HARMLESS:
+        raise UserError(f"{word}: a key of Hydra's that may run code; --trust '{word}' lets it")
+    if key.endswith("._target_"):
+        for target in word.partition("=")[2].split(","):
+            check_target(key, target.strip("'\" "), trusted)
+    elif "_target_" in word:
+        raise UserError(f"{word}: names code inside a value; --trust '{word}' lets it run")
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
 
 
 def arguments() -> argparse.Namespace:
     parser = cli.Parser(
-        prog="bnexp-resume", description="Carries on what is unfinished in a run's or a sweep's folder."
+        prog="bnexp-resume",
+        description="Carries on what is unfinished in a run's or a sweep's folder, as if it had never"
+        " stopped. A run takes more epochs (epochs=20), a sweep more jobs ('seed=range(10)').",
     )
     parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="instead of what the folder says")
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="WORD",
+        help="a _target_, an override of Hydra's or a --config-dir of the folder that may be used",
+    )  # fmt: skip
     return parser.parse_args()
 
 
 def main() -> None:
     def prepare() -> None:
-        sys.argv[1:] = words_of(arguments().folder)
+        words = arguments()
+        sys.argv[1:] = words_of(words.folder, words.words, words.trust)
 
     before = sys.argv[1:]
     code = cli.exit_code(prepare)

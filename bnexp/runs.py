@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
 ENVIRONMENT = "environment.json"
+LOCK = ".lock"
 PACKAGES = ("bnexp", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "tensorboard")
+# Where null, these keys of a scheduler are the whole run: its learning rates follow from ``epochs``.
+HORIZONS = ("T_max", "total_iters", "total_steps")
 # What a run is called or where its files lie changes no number in it.
 NO_IDENTITY = ("name", "tags", "tracking", "checkpoint", "on_failure")
 
@@ -51,12 +54,24 @@ class OutOfMemory(RuntimeError):
     """The device has too little memory; the message says which keys take less."""
 
 
+def experiment(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration changes a number: two runs that share it are the same experiment."""
+    kept = {key: value for key, value in config.items() if key not in NO_IDENTITY}
+    kept["dataset"] = {k: v for k, v in dict(config.get("dataset", {})).items() if k != "root"}
+    return kept
+
+
 def config_hash(config: Mapping[str, Any]) -> str:
     """Twelve hex digits that two runs share exactly when they are the same experiment."""
-    identity = {key: value for key, value in config.items() if key not in NO_IDENTITY}
-    identity["dataset"] = {k: v for k, v in dict(config.get("dataset", {})).items() if k != "root"}
-    text = json.dumps(identity, sort_keys=True, default=str)
+    text = json.dumps(experiment(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def goes_on(summary: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether ``config`` may carry on the run of ``summary``: the same experiment, or more epochs of it."""
+    before = int(summary.get("epochs") or 0)
+    same = config_hash(dict(config) | {"epochs": before}) == summary.get("config_hash")
+    return same and int(config["epochs"]) >= before
 
 
 def job_folder(override_dirname: str, identity: str) -> str:
@@ -107,11 +122,16 @@ def _git_state() -> dict[str, Any] | None:
 
 
 class RunFolder:
-    """The folder of one run and the summary in it, written anew, whole, at each change."""
+    """The folder of one run and the summary in it, written anew, whole, at each change.
+
+    Raises UserError where the folder holds a run that ``config`` does not go on with.
+    """
 
     def __init__(self, path: Path, config: Mapping[str, Any], overrides: list[str]) -> None:
         self.path = path
-        self.fresh = not (path / SUMMARY).exists()
+        self.before = load_summary(path) if (path / SUMMARY).exists() else None
+        if self.before is not None and not goes_on(self.before, config):
+            raise UserError(f"{path}: holds a run with another configuration; choose another folder")
         self.summary: dict[str, Any] = {
             "status": "running",
             "name": config["name"],
@@ -134,17 +154,35 @@ class RunFolder:
         write_json(self.path / SUMMARY, self.summary)
 
     def clear(self) -> None:
-        """Removes the record of an attempt that did not finish: this one starts from the beginning."""
+        """Removes the record of an attempt that cannot be carried on: this one starts from the beginning."""
         for path in (*self.path.glob("events.out.tfevents.*"), *self.path.glob("checkpoints/*.pt")):
             path.unlink()
+        for name in ("metrics.csv", "steps.csv"):
+            (self.path / name).unlink(missing_ok=True)
 
     def record_environment(self, **more: Any) -> None:
-        write_json(self.path / ENVIRONMENT, environment() | more)
+        """Writes environment.json; a run that goes on keeps what it was before under ``earlier``."""
+        before = self._environment_before()
+        earlier = [*before.pop("earlier", []), before] if before else []
+        write_json(self.path / ENVIRONMENT, environment() | more | {"earlier": earlier})
+
+    def threads_before(self) -> int | None:
+        """The CPU threads that the run in this folder began with, as far as this machine has them."""
+        before = self._environment_before()
+        threads = (before.get("earlier") or [before])[0].get("threads")
+        return threads if isinstance(threads, int) and 1 <= threads <= (os.cpu_count() or 1) else None
+
+    def _environment_before(self) -> dict[str, Any]:
+        try:
+            found = json.loads((self.path / ENVIRONMENT).read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if self.before is not None and isinstance(found, dict) else {}
 
 
 def discard(path: Path) -> None:
     """Removes what a run leaves that never began; anything else in the folder stays."""
-    for name in (SUMMARY, ENVIRONMENT, "train.log", "metrics.csv", "steps.csv"):
+    for name in (SUMMARY, ENVIRONMENT, LOCK, "train.log", "metrics.csv", "steps.csv"):
         (path / name).unlink(missing_ok=True)
     for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
         (path / ".hydra" / name).unlink(missing_ok=True)
@@ -158,27 +196,53 @@ def discard(path: Path) -> None:
 
 
 @contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a run's folder; the system lets go of it when the process ends, however it ends.
+
+    Raises UserError where another process holds it.
+    """
+    from filelock import FileLock, Timeout  # 40 ms that --help need not wait
+
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{path}: another process is writing this run; wait for it, or choose another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def supervised(folder: RunFolder, *, keep: bool) -> Iterator[None]:
     """Records how the block ends: finished, failed, diverged or interrupted.
 
     A user's mistake takes the folder away again, unless ``keep``: in a sweep it stays, as a failed job.
     """
     started = time.monotonic()
+    earlier = ((folder.before or {}).get("time") or {}).get("total_s") or 0.0
 
     def ended(status: str, error: str | None = None) -> None:
-        elapsed = round(time.monotonic() - started, 3)
-        folder.update(status=status, error=error, time=folder.summary["time"] | {"total_s": elapsed})
+        total = {"total_s": round(earlier + time.monotonic() - started, 3)}
+        try:
+            folder.update(status=status, error=error, time=folder.summary["time"] | total)
+        except OSError as full:  # what went wrong first is what the user has to hear
+            log.error(f"{folder.path / SUMMARY}: cannot be written ({full.strerror}): it still says running")
 
     try:
-        folder.clear()
         folder.update()
         yield
         ended("finished")
     except UserError as error:
         if keep:
             ended("failed", str(error))
-        elif folder.fresh:
+        elif folder.before is None:
             discard(folder.path)
+        else:
+            write_json(folder.path / SUMMARY, folder.before)
         raise
     except Diverged as error:
         ended("diverged", str(error))
@@ -215,10 +279,9 @@ class StopSignal:
             raise Interrupted(signum)
         self.received = signum
 
-    def check(self) -> None:
-        """Raises Interrupted once a signal has come."""
-        if self.received is not None:
-            raise Interrupted(self.received)
+    def interrupted(self) -> Interrupted:
+        """What to raise once a signal has come."""
+        return Interrupted(self.received or signal.SIGINT)
 
 
 def load_summary(path: Path) -> dict[str, Any]:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from torch import nn
 from tqdm import tqdm
+
+from bnexp.events import STEP_LOSS, cut_events
+from bnexp.files import write_atomically
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -28,6 +33,18 @@ LAYOUT = {
     }
 }
 COLUMNS = (*METRICS, "lr", "images_per_s", "epoch_s")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run that goes on has on record: so many epochs and steps, under these tags."""
+
+    epoch: int = 0
+    step: int = 0
+    tags: frozenset[str] = frozenset()
+
+
+NOTHING = Recorded()
 
 
 class Logger:
@@ -75,10 +92,17 @@ class Console(Logger):
     ``quiet``, for runs side by side, leaves the lines to train.log.
     """
 
-    def __init__(self, epochs: int, steps: int, *, quiet: bool = False) -> None:
+    def __init__(self, epochs: int, steps: int, *, quiet: bool = False, recorded: Recorded = NOTHING) -> None:
         self.epochs, self.level = epochs, logging.DEBUG if quiet else logging.INFO
         hidden = quiet or not sys.stderr.isatty()
-        self.bar = tqdm(total=epochs * steps, unit="step", leave=False, dynamic_ncols=True, disable=hidden)
+        self.bar = tqdm(
+            total=epochs * steps,
+            initial=recorded.step,
+            unit="step",
+            leave=False,
+            dynamic_ncols=True,
+            disable=hidden,
+        )
 
     def steps(self, first_step: int, losses: list[float]) -> None:
         self.bar.update(len(losses))
@@ -101,13 +125,14 @@ class Console(Logger):
 
 
 class Csv(Logger):
-    """metrics.csv, a row an epoch, and steps.csv, a row a step; both flushed at the end of every epoch."""
+    """metrics.csv, a row an epoch, and steps.csv, a row a step; both on the disk at the end of every epoch.
 
-    def __init__(self, folder: Path) -> None:
-        self.metrics: TextIO = (folder / "metrics.csv").open("w", newline="")
-        self.losses: TextIO = (folder / "steps.csv").open("w", newline="")
-        csv.writer(self.metrics).writerow(["epoch", *COLUMNS])
-        self.losses.write("step,train/loss\r\n")
+    Rows beyond what is ``recorded`` are dropped from files that are there already.
+    """
+
+    def __init__(self, folder: Path, recorded: Recorded = NOTHING) -> None:
+        self.metrics = _rows_up_to(recorded.epoch, folder / "metrics.csv", ",".join(["epoch", *COLUMNS]))
+        self.losses = _rows_up_to(recorded.step, folder / "steps.csv", "step,train/loss")
 
     def steps(self, first_step: int, losses: list[float]) -> None:
         rows = io.StringIO()
@@ -116,28 +141,50 @@ class Csv(Logger):
 
     def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None:
         csv.writer(self.metrics).writerow([epoch, *(values.get(name, "") for name in COLUMNS)])
-        self.metrics.flush()
-        self.losses.flush()
+        for file in (self.losses, self.metrics):
+            file.flush()
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         self.metrics.close()
         self.losses.close()
 
 
+def _rows_up_to(last: int, path: Path, header: str) -> TextIO:
+    """The file open for more rows, with those to number ``last`` in it: a killed attempt leaves more."""
+    lines = path.read_text().split("\n") if last and path.exists() else []
+    rows = [line.strip() for line in lines[1:-1]]  # the last has no end of line: torn, or empty
+    kept = [row for row in rows if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= last]
+    if len(kept) != last:
+        log.warning(f"{path}: has {len(kept)} of the first {last} rows; the others are lost")
+    text = "".join(f"{row}\r\n" for row in [header, *kept])
+    write_atomically(path, lambda file: file.write(text.encode()))
+    return path.open("a", newline="")
+
+
 class TensorBoard(Logger):
     """Scalars by epoch under the same tags in every run, so that runs overlay.
 
-    ``hparams`` are what the HParams tab shows of the run beside its final metrics.
+    ``hparams`` are what the HParams tab shows of the run beside its final metrics. Events beyond what is
+    ``recorded`` are taken out of the files that are there already.
     """
 
     def __init__(
-        self, folder: Path, *, every: int, histograms: bool, hparams: Mapping[str, float | str]
+        self,
+        folder: Path,
+        *,
+        every: int,
+        histograms: bool,
+        hparams: Mapping[str, float | str],
+        recorded: Recorded = NOTHING,
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        tags = {*recorded.tags, "epoch_s", STEP_LOSS}
+        cut_events(folder, epoch=recorded.epoch, step=recorded.step, tags=tags)
         self.writer: SummaryWriter = SummaryWriter(str(folder))
         self.every, self.histograms, self.hparams = every, histograms, dict(hparams)
-        self._tags: set[str] = set()
+        self._tags = set(recorded.tags)
         self.writer.add_custom_scalars(LAYOUT)
 
     def text(self, tag: str, markdown: str) -> None:
@@ -146,7 +193,7 @@ class TensorBoard(Logger):
     def steps(self, first_step: int, losses: list[float]) -> None:
         for step, loss in enumerate(losses, first_step):
             if step % self.every == 0:
-                self.writer.add_scalar("train/step_loss", loss, step)
+                self.writer.add_scalar(STEP_LOSS, loss, step)
 
     def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None:
         for tag, value in values.items():

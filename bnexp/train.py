@@ -10,6 +10,7 @@ import os
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,23 +18,31 @@ from omegaconf import DictConfig, OmegaConf
 
 from bnexp import cli, sweep
 from bnexp.config import Config, parse
-from bnexp.runs import RunFolder, StopSignal, supervised
+from bnexp.runs import RunFolder, StopSignal, locked, supervised
+
+if TYPE_CHECKING:
+    from bnexp.checkpoint import Checkpoints
+    from bnexp.engine import Progress, Trainer
 
 log = logging.getLogger(__name__)
 
 
 def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: sweep.Job | None) -> None:
-    """One run, from a checked configuration to a complete record; ``job`` where it belongs to a sweep."""
+    """One run, from a checked configuration to a complete record; ``job`` where it belongs to a sweep.
+
+    It goes on from the checkpoint in the folder, where there is one.
+    """
     from bnexp import build, device
     from bnexp.checkpoint import Checkpoints, load
-    from bnexp.engine import Progress, conclude, fit
+    from bnexp.engine import conclude, fit
 
     jobs, hparams = (job.at_once, job.hparams) if job else (1, {})
     place = device.prepare(config.device)
     images = build.splits(config, place)
     network = build.model(config, images)
     summary = build.summary(network, config, images)
-    threads = device.set_threads(config.device.threads, summary.flops * config.batch_size, jobs)
+    wanted = config.device.threads or folder.threads_before()  # another number would change the last bits
+    threads = device.set_threads(wanted, summary.flops * config.batch_size, jobs)
     folder.record_environment(device=str(place), threads=threads)
     where = f"{place}, {threads} CPU thread{'s' * (threads > 1)}"
     log.info(f"{config.name}: seed {config.seed} on {where}")
@@ -41,13 +50,13 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
     steps = images.train.steps(config.batch_size)
     trainer = build.trainer(config, network, place, steps)
     folder.update(parameters=summary.parameters, images=images.counts, classes=len(images.classes))
-    tracker = build.tracker(config, folder.path, steps, quiet=jobs > 1, hparams=hparams)
+    keys = config.checkpoint
+    checkpoints = Checkpoints(folder.path / "checkpoints", every=keys.every, keep=keys.keep)
+    progress = carried_on(config, trainer, checkpoints, folder)
+    tracker = build.tracker(config, folder.path, steps, progress, quiet=jobs > 1, hparams=hparams)
     with closing(tracker), device.memory_guard(config.batch_size, config.eval_batch_size):
         tracker.text("config", f"```yaml\n{text}```")
         tracker.text("model", summary.markdown())
-        progress = Progress(config.early_stopping.monitor)
-        keys = config.checkpoint
-        checkpoints = Checkpoints(folder.path / "checkpoints", every=keys.every, keep=keys.keep)
         metrics = fit(
             trainer, images.train, images.watched, epochs=config.epochs, batch_size=config.batch_size,
             eval_batch_size=config.eval_batch_size, seed=config.seed, patience=config.early_stopping.patience,
@@ -56,12 +65,26 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
         )  # fmt: skip
         final, best = conclude(
             trainer, images.train, images.test, metrics, batch_size=config.eval_batch_size, progress=progress,
-            best_weights=lambda: load(folder.path / "checkpoints" / "best.pt", place.device),
+            best_weights=lambda: load(checkpoints.best, place.device),
         )  # fmt: skip
         tracker.final(final, progress.epoch)
     folder.update(best=best, final=final, time=progress.times())
     accuracy, loss = final["test/accuracy"], final["test/loss"]
     log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
+
+
+def carried_on(config: Config, trainer: Trainer, checkpoints: Checkpoints, folder: RunFolder) -> Progress:
+    """How far the run in the folder had come, with the trainer as it was then; nowhere in a new one."""
+    from bnexp.engine import Progress
+
+    state = checkpoints.newest()
+    if state is None:
+        folder.clear()
+        return Progress(config.early_stopping.monitor)
+    progress = trainer.restore(state)
+    within = f", {progress.tally.batches} steps into the next" if progress.tally.batches else ""
+    log.info(f"{config.name}: goes on after epoch {progress.epoch}{within}")
+    return progress
 
 
 @hydra.main(version_base="1.3", config_path="pkg://bnexp.conf", config_name="config")
@@ -74,10 +97,13 @@ def entry(composed: DictConfig) -> None:
 
     def run() -> None:
         values = cli.plain(composed)
-        folder = RunFolder(path, values, list(hydra_config.overrides.task))
-        with supervised(folder, keep=current is not None), StopSignal() as stop:
-            text = OmegaConf.to_yaml(composed, resolve=True)
-            train(parse(values), folder, text, stop, current.job(hydra_config) if current else None)
+        with locked(path), StopSignal() as stop:
+            folder = RunFolder(path, values, list(hydra_config.overrides.task))
+            with supervised(folder, keep=current is not None):
+                text = OmegaConf.to_yaml(composed, resolve=True)
+                train(parse(values), folder, text, stop, current.job(hydra_config) if current else None)
+        if stop.received is not None:  # it came after the last step: the run is finished, a sweep is not
+            raise stop.interrupted()
 
     code = cli.exit_code(run)
     if current is None or code >= 128:

@@ -43,6 +43,7 @@ def test_the_record_is_complete(commands):
     assert found - events == {
         ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "train.log", "metrics.csv",
         "steps.csv", "checkpoints/last.pt", "checkpoints/best.pt", "environment.json", "summary.json",
+        ".lock",
     }  # fmt: skip
 
     summary = json.loads((run / "summary.json").read_text())

@@ -46,6 +46,11 @@ class Splits:
         return {"train": len(self.train), "val": len(self.val or ()), "test": len(self.test)}
 
     @property
+    def majority(self) -> float:
+        """The share of the commonest class in the test set: what a network gets that knows no other."""
+        return int(self.test.labels.bincount().max()) / len(self.test)
+
+    @property
     def watched(self) -> dict[str, Batches]:
         """What is evaluated every epoch: val, or, where there is none, test, which then chooses nothing."""
         return {"test": self.test} if self.val is None else {"val": self.val}

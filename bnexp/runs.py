@@ -143,6 +143,7 @@ class RunFolder:
             "parameters": None,
             "images": None,
             "classes": None,
+            "majority": None,
             "best": None,
             "final": {},
             "time": {},

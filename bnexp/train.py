@@ -49,7 +49,10 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
     log.log(logging.DEBUG if job else logging.INFO, str(summary))
     steps = images.train.steps(config.batch_size)
     trainer = build.trainer(config, network, place, steps)
-    folder.update(parameters=summary.parameters, images=images.counts, classes=len(images.classes))
+    folder.update(
+        parameters=summary.parameters, images=images.counts, classes=len(images.classes),
+        majority=images.majority,
+    )  # fmt: skip
     keys = config.checkpoint
     checkpoints = Checkpoints(folder.path / "checkpoints", every=keys.every, keep=keys.keep)
     progress = carried_on(config, trainer, checkpoints, folder)

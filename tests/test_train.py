@@ -50,6 +50,7 @@ def test_the_record_is_complete(commands):
     assert summary["status"] == "finished"
     assert summary["parameters"] == 6530
     assert (summary["images"], summary["classes"]) == ({"train": 200, "val": 144, "test": 359}, 10)
+    assert summary["majority"] == 37 / 359  # the digit that there is most of
     assert summary["tags"] == ["a"]
     assert summary["error"] is None
     splits = ("train", "train_eval", "val", "test")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bnexp.errors import bad_choice, bad_value
+from bnexp.processes import SumOverProcesses
 
 NormName = Literal["none", "batch", "batch_manual", "layer", "group", "instance"]
 Norm = Callable[[int], nn.Module]
@@ -73,6 +74,9 @@ class BatchNorm(nn.Module):
     moved with the module, but no parameters, and no gradient reaches them.
 
     Equal to ``nn.BatchNorm1d`` and ``nn.BatchNorm2d`` to rounding, and its state dict is theirs.
+
+    Where several processes train one network on a share of each batch, ``synchronised`` takes mean and
+    var over all the shares, on any device; otherwise each process normalises by its own share alone.
     """
 
     running_mean: Tensor
@@ -84,6 +88,7 @@ class BatchNorm(nn.Module):
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
+        self.synchronised = False
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
@@ -102,10 +107,10 @@ class BatchNorm(nn.Module):
         per_channel = (1, -1) + (1,) * (x.dim() - 2)  # a vector (C,) as (1, C, 1, 1), to broadcast
 
         if self.training:
-            mean = x.mean(dims)  # (C,)
+            mean, _ = self._average(x, dims, values)  # (C,)
             centred = x - mean.view(per_channel)
-            var = centred.square().mean(dims)  # (C,)
-            self._track(mean.detach(), var.detach(), values)
+            var, m = self._average(centred.square(), dims, values)  # (C,)
+            self._track(mean.detach(), var.detach(), m)
         else:
             centred = x - self.running_mean.view(per_channel)
             var = self.running_var
@@ -116,7 +121,15 @@ class BatchNorm(nn.Module):
         y = torch.addcmul(self.bias.view(per_channel), centred, scale.view(per_channel))
         return y.to(input.dtype)
 
-    def _track(self, mean: Tensor, var: Tensor, values: int) -> None:
+    def _average(self, x: Tensor, dims: list[int], values: int | Tensor) -> tuple[Tensor, int | Tensor]:
+        """The mean of each channel (C,), and over how many values it was taken."""
+        if not self.synchronised:
+            return x.mean(dims), values
+        count = x.new_full((1,), x.numel() // self.num_features)
+        total = SumOverProcesses.apply(torch.cat([x.sum(dims), count]))  # (C + 1,)
+        return total[:-1] / total[-1], total[-1].detach()
+
+    def _track(self, mean: Tensor, var: Tensor, values: int | Tensor) -> None:
         """Moves the running statistics towards the batch's; without gradients."""
         unbiased = var * (values / (values - 1))
         self.running_mean.mul_(1 - self.momentum).add_(mean, alpha=self.momentum)
@@ -129,7 +142,7 @@ class BatchNorm(nn.Module):
         if input.shape[1] != self.num_features:  # broadcasting would let one channel pass as many
             raise ValueError(f"expected {self.num_features} channels (got input size {input.shape})")
         values = math.prod(input.shape) // self.num_features
-        if self.training and values < 2:
+        if self.training and values < 2 and not self.synchronised:
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size {input.shape}"
             )

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "bnexp"
 FLOORS = [
     ["errors", "files", "seeding", "eager", "conf"],
-    ["checks", "runs", "helptext", "events", "trust"],
+    ["checks", "runs", "helptext", "events", "trust", "processes"],
     ["config", "checkpoint", "norms", "losses", "tracking", "report", "cli"],
     ["device", "data", "models", "sweep"],
     ["engine"],

@@ -1,0 +1,143 @@
+"""One network trained by several processes: which one this is, its share of a batch, sums over all of them.
+
+torchrun starts the processes and watches them; they talk through torch.distributed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bnexp.errors import UserError
+
+T = TypeVar("T")
+
+
+class ProcessLost(RuntimeError):
+    """Another process of this run has ended; the message says how to go on."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of one run, and which of them this is. Alone, nothing is sent and nothing waits."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def started(cls) -> Processes:
+        """What torchrun has set in this process's environment."""
+        numbers = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
+        return cls(*numbers)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes the run's folder."""
+        return self.rank == 0
+
+    def join(self, device: torch.device) -> None:
+        """Meets the others: over nccl on GPUs, over gloo elsewhere. Raises ProcessLost if one is missing."""
+        if self.world == 1 or dist.is_initialized():
+            return
+        with _watched():
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(minutes=10))
+
+    def leave(self) -> None:
+        if self.world > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def share(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """This process's rows of each (B, ...): B / world of them, one more in the first if there is a rest."""
+        if self.world == 1:
+            return tensors
+        return tuple(tensor.tensor_split(self.world)[self.rank] for tensor in tensors)
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """``tensor`` replaced by its sum over all processes."""
+        if self.world > 1:
+            with _watched():
+                dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether ``flag`` is up in any process."""
+        if self.world == 1:
+            return flag
+        return bool(self.sum_(torch.tensor([float(flag)], device=device)) > 0)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, in every one of them."""
+        if self.world == 1:
+            return make()
+        made: list[Any] = [make() if self.first else None]
+        with _watched():
+            dist.broadcast_object_list(made)
+        return made[0]
+
+    def agreed(self, work: Callable[[], T], same: Callable[[T], object]) -> T:
+        """What ``work`` gives here. Raises UserError in all if it did in one, or if ``same`` differs."""
+        if self.world == 1:
+            return work()
+        found, fault = None, None
+        try:
+            found = work()
+        except UserError as error:
+            fault = str(error)
+        reports: list[Any] = [None] * self.world
+        with _watched():
+            dist.all_gather_object(reports, (fault, None if fault else same(found)))  # type: ignore[arg-type]
+        for rank, (wrong, seen) in enumerate(reports):
+            if wrong is not None:
+                raise UserError(f"process {rank} of {self.world}: {wrong}")
+            if seen != reports[0][1]:
+                raise UserError(f"process {rank} of {self.world}: sees other data than process 0 ({seen})")
+        return found  # type: ignore[return-value]
+
+    def copy_buffers(self, module: torch.nn.Module) -> None:
+        """Running statistics become the first process's: each has seen its own share of the batches."""
+        if self.world > 1:
+            with _watched():
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, src=0)
+
+
+_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+ALONE = Processes()
+
+
+@contextmanager
+def _watched() -> Iterator[None]:
+    """Turns what a backend raises when its peer is gone into ProcessLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessLost(
+            "another process of this run has ended or cannot be reached; the same command with the same"
+            " hydra.run.dir goes on from the last checkpoint"
+        ) from error
+
+
+class SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes. Each input is in every result: gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total

@@ -57,7 +57,7 @@ class Processes:
             dist.destroy_process_group()
 
     def share(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """This process's rows of each (B, ...): B / world of them, one more in the first if there is a rest."""
+        """This process's rows of each (B, ...): B / world, one more in the first if there is a rest."""
         if self.world == 1:
             return tensors
         return tuple(tensor.tensor_split(self.world)[self.rank] for tensor in tensors)

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bnexp.errors import UserError, bad_choice, nearest, one_line, unknown_key
 from bnexp.helptext import GROUPS, choices, help_text
+from bnexp.launchers import EXTRAS
 from bnexp.runs import (
     HORIZONS,
     NO_IDENTITY,
@@ -224,13 +225,14 @@ def _translate(error: Exception, arguments: list[str]) -> UserError:
     """Hydra's and OmegaConf's errors, which take several lines, as one in our form."""
     text = str(error)
     first = one_line(text.splitlines()[0]) if text else type(error).__name__
-    if isinstance(error, OSError) and not isinstance(error, HydraException):
-        return UserError(
-            f"{error.filename or 'the output folder'}: cannot be written ({error.strerror or first})"
-        )
+    if isinstance(error, OSError) and error.filename and not isinstance(error, HydraException):
+        return UserError(f"{error.filename}: cannot be written ({error.strerror or first})")
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown(match[1], arguments)
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
+        if match[1] == "hydra/launcher" and match[2] in EXTRAS:
+            extra = EXTRAS[match[2]]
+            return UserError(f'hydra/launcher={match[2]}: not installed; pip install "bnexp[{extra}]" brings it')
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or choices(match[1])
         return bad_choice(match[1], match[2], options)
     if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):

@@ -47,12 +47,16 @@ class Place:
         return f"{self.device} ({name}), {precision}"
 
 
-def prepare(wanted: config.Device) -> Place:
+def prepare(wanted: config.Device, number: int | None = None) -> Place:
     """Sets torch's global switches, each one every time: nothing leaks from an earlier run in the process.
 
+    ``number``, where several jobs share this machine, is the job's among them: GPUs are dealt round-robin.
     Raises UserError for a device that is not there or cannot do what is asked of it.
     """
     device = torch.device(_choose(wanted.name))
+    if device.type == "cuda" and number is not None:
+        device = torch.device("cuda", number % torch.cuda.device_count())
+        torch.cuda.set_device(device)
     if wanted.graphs:
         raise bad_value("device.graphs", "true", _why_no_graphs(device))
     _check_precision(device, wanted.precision)

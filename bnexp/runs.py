@@ -39,7 +39,7 @@ NO_IDENTITY = ("name", "tags", "tracking", "checkpoint", "on_failure")
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, SIGTERM or SIGUSR1, after the step at hand was finished."""
+    """Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2, after the step at hand was finished."""
 
     def __init__(self, signum: int = signal.SIGINT) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -258,9 +258,14 @@ def supervised(folder: RunFolder, *, keep: bool) -> Iterator[None]:
 
 
 class StopSignal:
-    """Notes SIGINT, SIGTERM and SIGUSR1 so that the step at hand can end; a second signal leaves at once."""
+    """Notes a signal so that the step at hand can end; a second one leaves at once.
 
-    SIGNALS = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n))
+    A signal that is ignored stays so: nohup's, and SIGTERM in submitit's jobs, where a pre-emption sends it
+    beside SIGUSR2 and whoever left at it would not be queued again.
+    """
+
+    NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+    SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -268,7 +273,10 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():  # Python delivers signals there alone
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+            handlers = {number: signal.getsignal(number) for number in self.SIGNALS}
+            self._before = {number: old for number, old in handlers.items() if not _ignores(old)}
+            for number in self._before:
+                signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -283,6 +291,19 @@ class StopSignal:
     def interrupted(self) -> Interrupted:
         """What to raise once a signal has come."""
         return Interrupted(self.received or signal.SIGINT)
+
+    def hand_on(self) -> None:
+        """Gives the signal, once the run is saved, to the launcher that waits for it, if one does.
+
+        submitit queues the job again and ends the process; Ray ends it and starts the job elsewhere.
+        """
+        handler = self._before.get(self.received)
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(self.received, None)
+
+
+def _ignores(handler: Any) -> bool:
+    return handler is signal.SIG_IGN or getattr(handler, "__name__", "") == "bypass"  # submitit's
 
 
 def load_summary(path: Path) -> dict[str, Any]:

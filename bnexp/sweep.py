@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import shlex
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.singleton import Singleton
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from bnexp import cli
+from bnexp import cli, launchers
 from bnexp.errors import UserError
 from bnexp.runs import SUMMARY, discard, finished_before, load_summary
 
 log = logging.getLogger(__name__)
 
-VARIABLE = "BNEXP_SWEEP"  # the environment reaches the jobs of every launcher on this machine
+# What a job on another machine needs of the environment in which its sweep was started.
+VARIABLES = ("BNEXP_DATA_DIR", "GOMP_SPINCOUNT")
 
 
 @dataclass(frozen=True)
 class Job:
     """What a run knows of the sweep it belongs to."""
 
+    number: int  # from 0
     at_once: int  # jobs that share this machine
+    quiet: bool  # whether others write to the same terminal
     hparams: dict[str, float | str]  # its overrides: the same keys in every job, and of one type
+    command: str  # the sweep's; a launcher's worker has another
 
 
 @dataclass(frozen=True)
@@ -42,19 +47,23 @@ class Sweep:
     jobs: int
     started: float  # seconds since the epoch
     numeric: dict[str, bool]  # the keys of its overrides: whether all their values are numbers
+    at_once: int | None  # jobs that share a machine; None where the launcher parts it among them
+    command: str
+    cwd: str
+    environment: dict[str, str]
 
     @classmethod
     def current(cls) -> Sweep | None:
         """The sweep that this process runs or belongs to; None in a single run."""
-        text = os.environ.get(VARIABLE)
-        return cls(**json.loads(text)) if text else None
+        return _UnderWay().sweep
 
     def progress(self, number: int, words: str) -> str:
         """The line over job ``number`` (from 0): which it is, and how long the rest may take."""
         elapsed = time.time() - self.started
         line = f"[{number + 1}/{self.jobs}] {words} | {clock(elapsed)} so far"
-        if number:
-            line += f", about {clock(elapsed / number * (self.jobs - number))} left"
+        finished = number + 1 - self.at_once if self.at_once else 0  # all before it but those beside it
+        if finished > 0:
+            line += f", about {clock(elapsed / finished * (self.jobs - finished))} left"
         return line
 
     def wants(self, hydra: HydraConf, path: Path, config: DictConfig) -> bool:
@@ -79,7 +88,8 @@ class Sweep:
             for key, numeric in self.numeric.items()
             if key in values
         }
-        return Job(_jobs_at_once(hydra), hparams)  # type: ignore[arg-type]
+        quiet = launchers.one_console(hydra) and self.at_once != 1  # type: ignore[arg-type]
+        return Job(hydra.job.num, self.at_once or 1, quiet, hparams, self.command)  # type: ignore[arg-type]
 
     def failed_since_start(self) -> bool:
         paths = Path(self.folder).glob(f"*/{SUMMARY}")
@@ -87,17 +97,35 @@ class Sweep:
         return any(load_summary(folder)["status"] in ("failed", "diverged") for folder in recent)
 
 
+class _UnderWay(metaclass=Singleton):
+    """Holds the sweep. Hydra's launchers hand its singletons to every job, on whatever machine that runs."""
+
+    sweep: Sweep | None = None
+
+
 class SweepStart(Callback):
-    """Hydra's call before the first job: notes the sweep where its jobs find it."""
+    """Hydra's calls before the first job, which notes the sweep where its jobs find it, and before each."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         folder = os.path.abspath(str(config.hydra.sweep.dir))
+        # A worker's current folder may be another, and Hydra makes the job's folder before bnexp is asked.
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
         jobs = jobs_of(config, list(config.hydra.overrides.task))
         numeric: dict[str, bool] = {}
         for job in jobs:
             for key, value in settings(job).items():
                 numeric[key] = numeric.get(key, True) and _number(value) is not None
-        os.environ[VARIABLE] = json.dumps(asdict(Sweep(folder, len(jobs), time.time(), numeric)))
+        _UnderWay().sweep = Sweep(
+            folder, len(jobs), time.time(), numeric,
+            at_once=launchers.at_once(config.hydra, len(jobs)), command=shlex.join(sys.argv), cwd=os.getcwd(),
+            environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
+        )  # fmt: skip
+        launchers.wait_for_all(config.hydra)
+
+    def on_job_start(self, **_: Any) -> None:
+        if (sweep := Sweep.current()) is not None:
+            os.environ.update(sweep.environment)
+            os.chdir(sweep.cwd)
 
 
 def jobs_of(config: DictConfig, words: list[str]) -> list[list[str]]:
@@ -113,7 +141,7 @@ def conclude(code: int) -> int:
     Returns the exit code: ``code``, or 1 where it was 0 and a job failed.
     """
     sweep = Sweep.current()
-    os.environ.pop(VARIABLE, None)
+    _UnderWay().sweep = None
     if sweep is None:
         return code
     from bnexp.report.collect import collect
@@ -132,9 +160,9 @@ def conclude(code: int) -> int:
             print(f"\n{write(found, folder)}")
         except UserError as error:
             failed.append(str(error))
-    for line in [*failed, *map(str, problems)]:
+    for line in [*failed, *map(str, problems), *launchers.lost]:
         print(line, file=sys.stderr)
-    return code or (1 if failed or any(not problem.used for problem in problems) else 0)
+    return code or (1 if failed or launchers.lost or any(not problem.used for problem in problems) else 0)
 
 
 def settings(overrides: list[str]) -> dict[str, str]:
@@ -149,11 +177,9 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _jobs_at_once(hydra: HydraConf) -> int:
-    """How many jobs of a sweep run side by side on this machine: joblib's n_jobs, else one."""
-    wanted = int(hydra.launcher.get("n_jobs") or 1)
-    cores = os.cpu_count() or 1
-    return max(1, cores + 1 + wanted) if wanted < 0 else wanted
+def quoted(text: str) -> str:
+    """A value as Hydra's command line takes it: one text, whatever is in it."""
+    return "'" + text.replace("'", "\\'") + "'"
 
 
 def _number(text: str) -> float | None:

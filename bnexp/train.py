@@ -36,14 +36,15 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
     from bnexp.checkpoint import Checkpoints, load
     from bnexp.engine import conclude, fit
 
-    jobs, hparams = (job.at_once, job.hparams) if job else (1, {})
-    place = device.prepare(config.device)
+    jobs, hparams, quiet = (job.at_once, job.hparams, job.quiet) if job else (1, {}, False)
+    place = device.prepare(config.device, job.number if job and jobs > 1 else None)
     images = build.splits(config, place)
     network = build.model(config, images)
     summary = build.summary(network, config, images)
     wanted = config.device.threads or folder.threads_before()  # another number would change the last bits
     threads = device.set_threads(wanted, summary.flops * config.batch_size, jobs)
-    folder.record_environment(device=str(place), threads=threads)
+    command = {"command": job.command} if job else {}
+    folder.record_environment(device=str(place), threads=threads, **command)
     where = f"{place}, {threads} CPU thread{'s' * (threads > 1)}"
     log.info(f"{config.name}: seed {config.seed} on {where}")
     log.log(logging.DEBUG if job else logging.INFO, str(summary))
@@ -56,7 +57,7 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
     keys = config.checkpoint
     checkpoints = Checkpoints(folder.path / "checkpoints", every=keys.every, keep=keys.keep)
     progress = carried_on(config, trainer, checkpoints, folder)
-    tracker = build.tracker(config, folder.path, steps, progress, quiet=jobs > 1, hparams=hparams)
+    tracker = build.tracker(config, folder.path, steps, progress, quiet=quiet, hparams=hparams)
     with closing(tracker), device.memory_guard(config.batch_size, config.eval_batch_size):
         tracker.text("config", f"```yaml\n{text}```")
         tracker.text("model", summary.markdown())
@@ -98,9 +99,11 @@ def entry(composed: DictConfig) -> None:
     if current is not None and not current.wants(hydra_config, path, composed):
         return
 
+    stop = StopSignal()
+
     def run() -> None:
         values = cli.plain(composed)
-        with locked(path), StopSignal() as stop:
+        with locked(path), stop:
             folder = RunFolder(path, values, list(hydra_config.overrides.task))
             with supervised(folder, keep=current is not None):
                 text = OmegaConf.to_yaml(composed, resolve=True)
@@ -109,6 +112,8 @@ def entry(composed: DictConfig) -> None:
             raise stop.interrupted()
 
     code = cli.exit_code(run)
+    if code >= 128:
+        stop.hand_on()
     if current is None or code >= 128:
         sys.exit(code)
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "bnexp"
 FLOORS = [
     ["errors", "files", "seeding", "eager", "conf"],
-    ["checks", "runs", "helptext", "events", "trust", "processes"],
+    ["checks", "runs", "helptext", "events", "trust", "processes", "launchers"],
     ["config", "checkpoint", "norms", "losses", "tracking", "report", "cli"],
     ["device", "data", "models", "sweep"],
     ["engine"],
@@ -19,7 +19,7 @@ FLOORS = [
     ["resume"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-HYDRA = {"cli", "train", "evaluate", "sweep", "plan", "resume"}
+HYDRA = {"cli", "launchers", "train", "evaluate", "sweep", "plan", "resume"}
 LATE = {"torch", "torchvision", "scipy", "matplotlib", "jinja2"}
 
 

@@ -24,9 +24,11 @@ from bnexp.config import ARGUMENTS, Config, Part
 from bnexp.data import Batches
 from bnexp.device import Place
 from bnexp.engine import Progress, Schedule, Trainer
-from bnexp.errors import UserError, nearest, one_line
+from bnexp.errors import UserError, bad_value, nearest, one_line
 from bnexp.models.init import seeded
 from bnexp.models.summary import Summary, summarise
+from bnexp.norms import BatchNorm
+from bnexp.processes import ALONE, Processes
 from bnexp.runs import HORIZONS
 from bnexp.tracking import Console, Csv, Logger, Recorded, TensorBoard, Tracker
 
@@ -129,7 +131,26 @@ def summary(network: nn.Module, config: Config, images: Splits) -> Summary:
     return found
 
 
-def trainer(config: Config, network: nn.Module, place: Place, steps_per_epoch: int) -> Trainer:
+def _check_shares(config: Config, images: Splits, world: int) -> None:
+    """Raises UserError where a batch cannot be parted among so many processes."""
+    if config.batch_size % world:
+        must = f"must be a multiple of the {world} processes that share each batch"
+        raise bad_value("batch_size", config.batch_size, must)
+    last = len(images.train) % config.batch_size
+    if 0 < last < 2 * world:
+        raise UserError(
+            f"batch_size={config.batch_size}: the last of {len(images.train)} training images would be {last}"
+            f" for {world} processes, and each needs two; another size will do"
+        )
+
+
+def trainer(
+    config: Config, network: nn.Module, place: Place, images: Splits, processes: Processes = ALONE
+) -> Trainer:
+    if processes.world > 1:
+        _check_shares(config, images, processes.world)
+    if config.device.sync_bn:
+        network = _synchronised(network, place, processes)
     network.to(place.device, memory_format=place.memory_format(network))  # type: ignore[call-overload]
     optimizer = _optimizer(config.optimizer, network)
     return Trainer(
@@ -137,11 +158,28 @@ def trainer(config: Config, network: nn.Module, place: Place, steps_per_epoch: i
         call(config.loss, {}).to(place.device),
         optimizer,
         place,
-        _schedule(config, optimizer, steps_per_epoch),
+        _schedule(config, optimizer, images.train.steps(config.batch_size)),
         config.l1,
         config.grad_clip,
-        torch.compile(network) if config.device.compile else None,
+        torch.compile(network) if config.device.compile else None,  # type: ignore[arg-type]  # it is one
+        processes,
     )
+
+
+def _synchronised(network: nn.Module, place: Place, processes: Processes) -> nn.Module:
+    """``network`` with batch norms that take their statistics over all processes."""
+    torchs = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    ours = [module for module in network.modules() if isinstance(module, BatchNorm)]
+    if not torchs and not ours:
+        raise bad_value("device.sync_bn", "true", "this network has no batch norm to synchronise")
+    if torchs and place.device.type != "cuda":
+        only = f"torch's batch norm is synchronised on GPUs alone, not on {place.device.type}"
+        raise bad_value("device.sync_bn", "true", f"{only}; model.norm=batch_manual is anywhere")
+    if processes.world == 1:
+        return network
+    for module in ours:
+        module.synchronised = True
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network) if torchs else network
 
 
 def tracker(

@@ -20,6 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bnexp import torchrun
 from bnexp.errors import UserError, bad_choice, nearest, one_line, unknown_key
 from bnexp.helptext import GROUPS, choices, help_text
 from bnexp.launchers import EXTRAS
@@ -30,6 +31,7 @@ from bnexp.runs import (
     Diverged,
     Interrupted,
     OutOfMemory,
+    ProcessLost,
     config_hash,
     experiment,
     goes_on,
@@ -67,6 +69,9 @@ class Parser(argparse.ArgumentParser):
 def launch(entry: Callable[[], Any]) -> int:
     """Runs a Hydra entry point: 0 well, 1 crashed, 2 a user's mistake, 130 or 143 interrupted."""
     arguments = sys.argv[1:]
+    if torchrun.silent():
+        RunGuard.folder_of_all = torchrun.folder_of_all(arguments)
+        arguments = torchrun.words(arguments)
     if any(word in ("--help", "-h") for word in arguments):
         print(help_text())
         return 0
@@ -91,10 +96,14 @@ def exit_code(work: Callable[[], Any]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for what is still in the buffer
         return 141
     except UserError as error:
-        print(f"bnexp: {error}", file=sys.stderr)
+        if not torchrun.silent():
+            print(f"bnexp: {error}", file=sys.stderr)
         return 2
     except Diverged as error:
         print(f"bnexp: diverged: {error}", file=sys.stderr)
+        return 1
+    except ProcessLost as error:
+        print(f"bnexp: {error}", file=sys.stderr)
         return 1
     except OutOfMemory as error:
         print(f"bnexp: out of memory: {error}", file=sys.stderr)
@@ -122,17 +131,20 @@ def _experiment(config: DictConfig) -> dict[str, Any]:
 class RunGuard(Callback):
     """Hydra's call before it makes a single run's folder: a folder that holds a run is not written over."""
 
+    folder_of_all: Path | None = None  # in a process of torchrun's whose own folder is another
+
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         HydraConfig.instance().set_config(config)  # Hydra does so a moment later; the folder's name needs it
-        folder = Path(str(config.hydra.run.dir))
+        folder = self.folder_of_all or Path(str(config.hydra.run.dir))
         if not (folder / SUMMARY).exists():
             return
-        code = exit_code(lambda: self._check(folder, _experiment(config)))
+        code = 0 if torchrun.silent() else exit_code(lambda: self._check(folder, _experiment(config)))
         if code:
             sys.exit(code)  # Hydra turns a callback's exceptions into warnings, but not this
         summary = load_summary(folder)
         if summary["status"] == "finished" and summary["config_hash"] == identity(config):
-            print(f"{folder}: this run is finished; nothing to do")
+            if not torchrun.silent():
+                print(f"{folder}: this run is finished; nothing to do")
             sys.exit(0)
 
     def _check(self, folder: Path, ours: dict[str, Any]) -> None:
@@ -232,7 +244,9 @@ def _translate(error: Exception, arguments: list[str]) -> UserError:
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         if match[1] == "hydra/launcher" and match[2] in EXTRAS:
             extra = EXTRAS[match[2]]
-            return UserError(f'hydra/launcher={match[2]}: not installed; pip install "bnexp[{extra}]" brings it')
+            return UserError(
+                f'hydra/launcher={match[2]}: not installed; pip install "bnexp[{extra}]" brings it'
+            )
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or choices(match[1])
         return bad_choice(match[1], match[2], options)
     if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):

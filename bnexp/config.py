@@ -64,6 +64,7 @@ class Device:
     graphs: bool
     threads: Annotated[int, Range(1, 1024)] | None
     deterministic: bool
+    sync_bn: bool
 
 
 @dataclass(frozen=True)

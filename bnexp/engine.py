@@ -22,6 +22,7 @@ from bnexp.data import Batches
 from bnexp.device import Place
 from bnexp.eager import plain_step
 from bnexp.errors import UserError, one_line
+from bnexp.processes import ALONE, Processes
 from bnexp.runs import Diverged, StopSignal
 from bnexp.seeding import noise_state, seed_global, set_noise_state
 
@@ -62,7 +63,7 @@ class Tally:
     losses: list[float] = field(default_factory=list)  # each times the images of its batch
     correct: int = 0
     train_s: float = 0.0
-    noise: list[Tensor] | None = None  # the state of torch's generators where a signal cut the epoch
+    noise: list[list[Tensor]] = field(default_factory=list)  # each process's generators where it was cut
 
 
 @dataclass
@@ -117,28 +118,38 @@ class Trainer:
     schedule: Schedule = field(default_factory=Schedule)
     l1: float = 0.0
     grad_clip: float | None = None
-    forward: Callable[[Tensor], Tensor] | None = None
+    forward: nn.Module | None = None
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         if self.forward is None:  # not "or": a compiled module has a length, and asks the network for it
             self.forward = self.model
+        self.forward_with_all = self.processes.averaging(self.forward)
         self.scaler = self.place.scaler()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         # The L1 penalty is on weights: matrices and kernels, not biases and not a norm's scale.
         self.weights = [p for p in self.parameters if p.ndim > 1]
         self.update = plain_step(self.optimizer)
 
-    def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, images: Tensor, labels: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
         """One update from images (B, C, H, W) and labels (B,); the loss () and logits (B, K) before it.
 
-        Gradients stay in place until the next step, for whoever wants to look at them.
+        Where several processes work on a batch these are a ``share`` of it, and so is the loss: their sum
+        over the processes is the batch's. Gradients stay in place until the next step, for whoever wants to
+        look at them.
         """
         for parameter in self.parameters:
             parameter.grad = None
         with self.place.autocast():
-            logits = self.forward(images)  # type: ignore[misc]
+            logits = self.forward_with_all(images)
             loss = self.loss(logits, labels)
-        objective = loss if not self.l1 else loss + self.l1 * self._l1_norm()
+        if self.processes.world > 1:
+            loss = loss * share
+            objective = loss * self.processes.world  # gradients are averaged, and shares have to be summed
+        else:
+            objective = loss
+        if self.l1:
+            objective = objective + self.l1 * self._l1_norm()
         if self.scaler is None:
             objective.backward()
             if self.grad_clip is not None:
@@ -177,20 +188,26 @@ class Trainer:
         """
         started, tally, epoch = time.perf_counter(), progress.tally, progress.epoch + 1
         self.model.train()
-        seed_global(seed, "noise", epoch)
-        if tally.noise is not None:
-            set_noise_state(tally.noise, self.place.device)
-        record = Window()
+        mine, together = self.processes, self.processes.world > 1
+        seed_global(seed, f"noise of {mine.rank}" if mine.rank else "noise", epoch)
+        if mine.rank < len(tally.noise):
+            set_noise_state(tally.noise[mine.rank], self.place.device)
+        record = Window(mine)
         for images, labels in islice(batches.epoch(batch_size, seed, epoch), tally.batches, None):
-            record.add(*self.step(images, labels), labels)
+            size = len(labels)
+            images, labels = mine.share(images, labels)
+            record.add(*self.step(images, labels, len(labels) / size), labels, size)
             self.schedule.after_step()
             progress.step += 1
             tally.batches += 1
-            if len(record) == window:
+            full = len(record) == window
+            if full:
                 record.drain(recorder, progress)
-            if stop.received is not None and tally.batches < batches.steps(batch_size):
+            # Several processes have to agree, which they do once a window: it costs a message.
+            asked = self.asked_to_stop(stop) if full or not together else False
+            if asked and tally.batches < batches.steps(batch_size):
                 record.drain(recorder, progress)
-                tally.noise = noise_state(self.place.device)
+                tally.noise = mine.gathered(noise_state(self.place.device))
                 tally.train_s += time.perf_counter() - started
                 return None
         record.drain(recorder, progress)
@@ -201,21 +218,34 @@ class Trainer:
         loss, accuracy = math.fsum(tally.losses) / len(batches), tally.correct / len(batches)
         return {"train/loss": loss, "train/accuracy": accuracy, "images_per_s": len(batches) / train_s}
 
+    def asked_to_stop(self, stop: StopSignal) -> bool:
+        """Whether a signal has come, to this process or to another one of the run."""
+        return self.processes.any(stop.received is not None, self.place.device)
+
     @torch.inference_mode()
     def evaluate(self, batches: Batches, batch_size: int) -> dict[str, float]:
-        """Mean loss and accuracy over all images of a split, in eval mode, each image weighing the same."""
+        """Mean loss and accuracy over all images of a split, in eval mode, each image weighing the same.
+
+        Several processes take turns at the batches.
+        """
         self.model.eval()
+        self.processes.copy_buffers(self.model)
+        rank, world = self.processes.rank, self.processes.world
         steps = batches.steps(batch_size)
         # Made beforehand: results kept one by one between large batches would leave the heap full of holes.
-        losses = torch.empty(steps, device=self.place.device)
-        hits = torch.empty(steps, dtype=torch.int64, device=self.place.device)
+        losses = torch.zeros(steps, device=self.place.device)
+        hits = torch.zeros(steps, dtype=torch.int64, device=self.place.device)
         sizes = []
         for step, (images, labels) in enumerate(batches.in_order(batch_size)):
+            sizes.append(len(labels))
+            if step % world != rank:
+                continue
             with self.place.autocast():
                 logits = self.forward(images)  # type: ignore[misc]
                 losses[step] = self.loss(logits, labels)
             hits[step] = (logits.argmax(1) == labels).sum()
-            sizes.append(len(labels))
+        self.processes.sum_(losses)
+        self.processes.sum_(hits)
         weighted = zip(losses.tolist(), sizes, strict=True)
         loss = math.fsum(value * size for value, size in weighted) / len(batches)
         return {"loss": loss, "accuracy": int(hits.sum()) / len(batches)}
@@ -268,29 +298,32 @@ class Trainer:
 class Window:
     """Losses, logits and labels of a few steps, kept on the device until they are read together."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes = ALONE) -> None:
+        self.processes = processes
         self.losses: list[Tensor] = []
         self.logits: list[Tensor] = []
         self.labels: list[Tensor] = []
+        self.sizes: list[int] = []  # of the whole batches
 
     def __len__(self) -> int:
         return len(self.losses)
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, size: int) -> None:
         self.losses.append(loss)
         self.logits.append(logits)
         self.labels.append(labels)
+        self.sizes.append(size)
 
     def drain(self, recorder: Recorder, progress: Progress) -> None:
         """Reads the window, the one CPU-GPU sync point of training, into the tally; raises Diverged."""
         if not self.losses:
             return
-        losses = torch.stack(self.losses).tolist()
-        hits = torch.cat(self.logits).argmax(1) == torch.cat(self.labels)
+        hits = (torch.cat(self.logits).argmax(1) == torch.cat(self.labels)).sum()
+        losses = self.processes.sum_(torch.stack(self.losses)).tolist()
         first = progress.step - len(losses) + 1
-        progress.tally.losses += [loss * len(y) for loss, y in zip(losses, self.labels, strict=True)]
-        progress.tally.correct += int(hits.sum())
-        self.losses, self.logits, self.labels = [], [], []
+        progress.tally.losses += [loss * size for loss, size in zip(losses, self.sizes, strict=True)]
+        progress.tally.correct += int(self.processes.sum_(hits))
+        self.losses, self.logits, self.labels, self.sizes = [], [], [], []
         recorder.steps(first, losses)
         for step, loss in enumerate(losses, first):
             if not math.isfinite(loss):
@@ -326,7 +359,7 @@ def fit(
     while not over():
         started = time.perf_counter()
         metrics = None
-        if stop.received is None:
+        if not trainer.asked_to_stop(stop):
             metrics = trainer.train_epoch(
                 train, batch_size, seed=seed, progress=progress, window=window, recorder=recorder, stop=stop
             )

@@ -81,7 +81,7 @@ def evaluate(words: argparse.Namespace) -> None:
     except (RuntimeError, TypeError, AttributeError) as error:  # the last two: not a state dict at all
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise UserError(f"{words.run}: the checkpoint does not fit the run's network ({reason})") from error
-    trainer = build.trainer(config, network, place, images.train.steps(config.batch_size))
+    trainer = build.trainer(config, network, place, images)
     found = trainer.evaluate(batches, config.eval_batch_size)
     predictions = trainer.predict(batches, config.eval_batch_size).tolist()
     labels = batches.labels.tolist()

@@ -14,15 +14,12 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnexp.errors import UserError
+from bnexp.runs import ProcessLost
 
 T = TypeVar("T")
-
-
-class ProcessLost(RuntimeError):
-    """Another process of this run has ended; the message says how to go on."""
 
 
 @dataclass(frozen=True)
@@ -32,29 +29,31 @@ class Processes:
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    local_world: int = 1  # processes on this machine
 
     @classmethod
     def started(cls) -> Processes:
         """What torchrun has set in this process's environment."""
-        numbers = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
-        return cls(*numbers)
+        rank, world, local_rank = (int(os.environ.get(name) or 0) for name in VARIABLES)
+        return cls(rank, max(world, 1), local_rank, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
 
     @property
     def first(self) -> bool:
         """Whether this is the one that writes the run's folder."""
         return self.rank == 0
 
-    def join(self, device: torch.device) -> None:
-        """Meets the others: over nccl on GPUs, over gloo elsewhere. Raises ProcessLost if one is missing."""
-        if self.world == 1 or dist.is_initialized():
-            return
-        with _watched():
-            backend = "nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=timedelta(minutes=10))
-
-    def leave(self) -> None:
-        if self.world > 1 and dist.is_initialized():
-            dist.destroy_process_group()
+    @contextmanager
+    def joined(self, device: torch.device) -> Iterator[None]:
+        """In touch with the others: over nccl on GPUs, over gloo elsewhere; raises ProcessLost."""
+        if self.world > 1:
+            with _watched():
+                backend = "nccl" if device.type == "cuda" else "gloo"
+                dist.init_process_group(backend, timeout=timedelta(minutes=10))
+        try:
+            yield
+        finally:
+            if self.world > 1:
+                dist.destroy_process_group()
 
     def share(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """This process's rows of each (B, ...): B / world, one more in the first if there is a rest."""
@@ -93,9 +92,7 @@ class Processes:
             found = work()
         except UserError as error:
             fault = str(error)
-        reports: list[Any] = [None] * self.world
-        with _watched():
-            dist.all_gather_object(reports, (fault, None if fault else same(found)))  # type: ignore[arg-type]
+        reports = self.gathered((fault, None if fault else same(found)))  # type: ignore[arg-type]
         for rank, (wrong, seen) in enumerate(reports):
             if wrong is not None:
                 raise UserError(f"process {rank} of {self.world}: {wrong}")
@@ -103,7 +100,21 @@ class Processes:
                 raise UserError(f"process {rank} of {self.world}: sees other data than process 0 ({seen})")
         return found  # type: ignore[return-value]
 
-    def copy_buffers(self, module: torch.nn.Module) -> None:
+    def gathered(self, value: T) -> list[T]:
+        """What each process gives, in the order of their ranks."""
+        values: list[Any] = [value] * self.world
+        if self.world > 1:
+            with _watched():
+                dist.all_gather_object(values, value)
+        return values
+
+    def averaging(self, module: nn.Module) -> nn.Module:
+        """``module``, its gradients averaged over all processes while they are computed."""
+        if self.world == 1:
+            return module
+        return nn.parallel.DistributedDataParallel(module)
+
+    def copy_buffers(self, module: nn.Module) -> None:
         """Running statistics become the first process's: each has seen its own share of the batches."""
         if self.world > 1:
             with _watched():
@@ -111,7 +122,7 @@ class Processes:
                     dist.broadcast(buffer, src=0)
 
 
-_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 ALONE = Processes()
 
 

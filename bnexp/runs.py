@@ -50,6 +50,10 @@ class Diverged(RuntimeError):
     """The loss is no longer a finite number; the message names epoch and step."""
 
 
+class ProcessLost(RuntimeError):
+    """Another process of this run has ended; the message says how to go on."""
+
+
 class OutOfMemory(RuntimeError):
     """The device has too little memory; the message says which keys take less."""
 

@@ -18,7 +18,7 @@ from hydra.core.singleton import Singleton
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from bnexp import cli, launchers
+from bnexp import cli, launchers, torchrun
 from bnexp.errors import UserError
 from bnexp.runs import SUMMARY, discard, finished_before, load_summary
 
@@ -107,6 +107,8 @@ class SweepStart(Callback):
     """Hydra's calls before the first job, which notes the sweep where its jobs find it, and before each."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        if torchrun.several():
+            sys.exit(cli.exit_code(_refuse_torchrun))  # Hydra turns a callback's exceptions into warnings
         folder = os.path.abspath(str(config.hydra.sweep.dir))
         # A worker's current folder may be another, and Hydra makes the job's folder before bnexp is asked.
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
@@ -126,6 +128,12 @@ class SweepStart(Callback):
         if (sweep := Sweep.current()) is not None:
             os.environ.update(sweep.environment)
             os.chdir(sweep.cwd)
+
+
+def _refuse_torchrun() -> None:
+    raise UserError(
+        "-m: torchrun's processes train one network; hydra/launcher=joblib runs a sweep's jobs side by side"
+    )
 
 
 def jobs_of(config: DictConfig, words: list[str]) -> list[list[str]]:

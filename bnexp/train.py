@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from bnexp.config import Config, parse
 from bnexp.runs import RunFolder, StopSignal, locked, supervised
 
 if TYPE_CHECKING:
+    from bnexp.build import Splits
     from bnexp.checkpoint import Checkpoints
     from bnexp.engine import Progress, Trainer
 
@@ -33,34 +35,63 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
     It goes on from the checkpoint in the folder, where there is one.
     """
     from bnexp import build, device
+    from bnexp.processes import Processes
+
+    jobs, hparams, quiet = (job.at_once, job.hparams, job.quiet) if job else (1, {}, False)
+    processes = Processes.started()
+    number = processes.local_rank if processes.world > 1 else job.number if job and jobs > 1 else None
+    place = device.prepare(config.device, number)
+    with processes.joined(place.device), device.memory_guard(config.batch_size, config.eval_batch_size):
+        images = processes.agreed(lambda: build.splits(config, place), same=lambda found: found.counts)
+        network = build.model(config, images)
+        summary = build.summary(network, config, images)
+        wanted = config.device.threads or folder.threads_before()  # another number would change the last bits
+        flops = summary.flops * config.batch_size / processes.world
+        threads = device.set_threads(wanted, flops, jobs * processes.local_world)
+        command = {"command": job.command} if job else {}
+        folder.record_environment(device=str(place), threads=threads, processes=processes.world, **command)
+        where = f"{place}, {threads} CPU thread{'s' * (threads > 1)}"
+        several = f", {processes.world} processes" if processes.world > 1 else ""
+        log.info(f"{config.name}: seed {config.seed} on {where}{several}")
+        log.log(logging.DEBUG if job else logging.INFO, str(summary))
+        folder.update(
+            parameters=summary.parameters, images=images.counts, classes=len(images.classes),
+            majority=images.majority,
+        )  # fmt: skip
+        trainer = build.trainer(config, network, place, images, processes)
+        notes = {"config": f"```yaml\n{text}```", "model": summary.markdown()}
+        final, best, progress = learn(
+            config, trainer, images, folder, stop, notes, quiet=quiet, hparams=hparams
+        )
+    folder.update(best=best, final=final, time=progress.times())
+    accuracy, loss = final["test/accuracy"], final["test/loss"]
+    log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
+
+
+def learn(
+    config: Config,
+    trainer: Trainer,
+    images: Splits,
+    folder: RunFolder,
+    stop: StopSignal,
+    notes: Mapping[str, str],
+    *,
+    quiet: bool,
+    hparams: Mapping[str, float | str],
+) -> tuple[dict[str, float], dict[str, float] | None, Progress]:
+    """Trains to the end from where the folder's checkpoint is; the final metrics, those of the best epoch."""
+    from bnexp import build
     from bnexp.checkpoint import Checkpoints, load
     from bnexp.engine import conclude, fit
 
-    jobs, hparams, quiet = (job.at_once, job.hparams, job.quiet) if job else (1, {}, False)
-    place = device.prepare(config.device, job.number if job and jobs > 1 else None)
-    images = build.splits(config, place)
-    network = build.model(config, images)
-    summary = build.summary(network, config, images)
-    wanted = config.device.threads or folder.threads_before()  # another number would change the last bits
-    threads = device.set_threads(wanted, summary.flops * config.batch_size, jobs)
-    command = {"command": job.command} if job else {}
-    folder.record_environment(device=str(place), threads=threads, **command)
-    where = f"{place}, {threads} CPU thread{'s' * (threads > 1)}"
-    log.info(f"{config.name}: seed {config.seed} on {where}")
-    log.log(logging.DEBUG if job else logging.INFO, str(summary))
-    steps = images.train.steps(config.batch_size)
-    trainer = build.trainer(config, network, place, steps)
-    folder.update(
-        parameters=summary.parameters, images=images.counts, classes=len(images.classes),
-        majority=images.majority,
-    )  # fmt: skip
-    keys = config.checkpoint
+    keys, processes = config.checkpoint, trainer.processes
     checkpoints = Checkpoints(folder.path / "checkpoints", every=keys.every, keep=keys.keep)
     progress = carried_on(config, trainer, checkpoints, folder)
+    steps = images.train.steps(config.batch_size)
     tracker = build.tracker(config, folder.path, steps, progress, quiet=quiet, hparams=hparams)
-    with closing(tracker), device.memory_guard(config.batch_size, config.eval_batch_size):
-        tracker.text("config", f"```yaml\n{text}```")
-        tracker.text("model", summary.markdown())
+    with closing(tracker):
+        for tag, markdown in notes.items():
+            tracker.text(tag, markdown)
         metrics = fit(
             trainer, images.train, images.watched, epochs=config.epochs, batch_size=config.batch_size,
             eval_batch_size=config.eval_batch_size, seed=config.seed, patience=config.early_stopping.patience,
@@ -69,19 +100,17 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
         )  # fmt: skip
         final, best = conclude(
             trainer, images.train, images.test, metrics, batch_size=config.eval_batch_size, progress=progress,
-            best_weights=lambda: load(checkpoints.best, place.device),
+            best_weights=lambda: processes.from_first(lambda: load(checkpoints.best)),
         )  # fmt: skip
         tracker.final(final, progress.epoch)
-    folder.update(best=best, final=final, time=progress.times())
-    accuracy, loss = final["test/accuracy"], final["test/loss"]
-    log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
+    return final, best, progress
 
 
 def carried_on(config: Config, trainer: Trainer, checkpoints: Checkpoints, folder: RunFolder) -> Progress:
     """How far the run in the folder had come, with the trainer as it was then; nowhere in a new one."""
     from bnexp.engine import Progress
 
-    state = checkpoints.newest()
+    state = trainer.processes.from_first(checkpoints.newest)
     if state is None:
         folder.clear()
         return Progress(config.early_stopping.monitor)

@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent / "bnexp"
 FLOORS = [
     ["errors", "files", "seeding", "eager", "conf"],
-    ["checks", "runs", "helptext", "events", "trust", "processes", "launchers"],
-    ["config", "checkpoint", "norms", "losses", "tracking", "report", "cli"],
-    ["device", "data", "models", "sweep"],
-    ["engine"],
+    ["checks", "runs", "helptext", "events", "trust", "launchers", "torchrun"],
+    ["config", "checkpoint", "processes", "losses", "tracking", "report", "cli"],
+    ["device", "data", "norms", "sweep"],
+    ["engine", "models"],
     ["build"],
     ["train", "evaluate", "compare", "plan"],
     ["resume"],

@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 SUMMARY = "summary.json"
 ENVIRONMENT = "environment.json"
 PACKAGES = ("bnexp", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "tensorboard")
-# What a run is called or where its files lie changes no number in it.
+# What a run is called, where its files lie, what its verdict calls small: these change no number in it.
 NO_IDENTITY = ("name", "tags", "tracking", "checkpoint", "on_failure")
+NO_IDENTITY_OF_DATASET = ("root", "delta")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -54,7 +55,8 @@ class OutOfMemory(RuntimeError):
 def config_hash(config: Mapping[str, Any]) -> str:
     """Twelve hex digits that two runs share exactly when they are the same experiment."""
     identity = {key: value for key, value in config.items() if key not in NO_IDENTITY}
-    identity["dataset"] = {k: v for k, v in dict(config.get("dataset", {})).items() if k != "root"}
+    dataset = dict(config.get("dataset", {}))
+    identity["dataset"] = {key: dataset[key] for key in dataset if key not in NO_IDENTITY_OF_DATASET}
     text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

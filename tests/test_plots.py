@@ -26,6 +26,7 @@ def test_every_picture_is_there_and_has_words(tmp_path):
         assert picture.caption
         assert picture.svg.startswith("<svg")
         assert "currentColor" in picture.svg
+        assert "#ffffff" not in picture.svg  # no white card on a dark page
         assert "<script" not in picture.svg
         png = io.BytesIO()
         picture.write_png(png)

@@ -27,7 +27,7 @@ STYLE: Any = {
     "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.alpha": 0.25, "axes.titlesize": 9, "axes.titlelocation": "left", "legend.frameon": False,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
-    "grid.color": INK, "axes.unicode_minus": True,
+    "grid.color": INK, "axes.facecolor": "none", "axes.unicode_minus": True,
 }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def _page(comparison: Comparison, width: int, plain: bool) -> Iterator[Line]:
 
 def title(comparison: Comparison) -> list[str]:
     """What is compared with what, on which metric, over how many seeds, in which family."""
-    grouping, ns = comparison.grouping, sorted({one.found.n for one in comparison.compared})
+    grouping, ns = comparison.grouping, sorted({one.found.n for one in comparison.compared if one.found.n})
     parts = [f"compare {grouping.by} vs {grouping.baseline}" if grouping.by else "one group"]
     parts.append(f"{comparison.metric.label}, final epoch")
     if ns:

@@ -135,9 +135,10 @@ def _more(one: Compared) -> str:
 
 
 def _nothing(one: Compared) -> str:
-    return (
-        f"{one.ours.group.value} and {one.theirs.group.value} have no finished runs to compare: no verdict."
-    )
+    names = f"{one.ours.group.value} and {one.theirs.group.value}"
+    if one.ours.rate == one.theirs.rate == 1:
+        return f"{names} diverged in every run: no verdict."
+    return f"{names} have no finished runs to compare: no verdict."
 
 
 def _single(one: Compared) -> str:

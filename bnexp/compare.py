@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bnexp import cli
 from bnexp.errors import UserError
-from bnexp.report.verdict import METRIC
+from bnexp.report.rows import METRIC
 
 
 def arguments() -> argparse.Namespace:
@@ -26,7 +26,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--metric", default=METRIC, metavar="M", help=f"a final metric; default {METRIC}")
     parser.add_argument("--baseline", metavar="NAME", help="the group that the others are held against")
     parser.add_argument("--target", type=float, metavar="ACC", help="accuracy, 0 to 1, to time the way to")
-    parser.add_argument("--delta", type=float, metavar="POINTS", help="the smallest difference that matters")
+    parser.add_argument(
+        "--delta",
+        type=float,
+        metavar="POINTS",
+        help="the smallest difference that matters, in place of the runs' own dataset.delta",
+    )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="write report.html, tables and pictures here"
     )
@@ -41,7 +46,7 @@ def compare() -> None:
         raise UserError(f"--delta={words.delta:g}: must be above 0")
 
     from bnexp.report.collect import collect
-    from bnexp.report.output import looks
+    from bnexp.report.looks import before
     from bnexp.report.text import show
     from bnexp.report.verdict import compare
 
@@ -50,7 +55,8 @@ def compare() -> None:
         print(f"bnexp: {problem}", file=sys.stderr)
     found = compare(
         runs, problems, by=words.by, metric=words.metric, baseline=words.baseline, target=words.target,
-        delta=words.delta, looks=looks(words.output or words.folders[0]),
+        delta=words.delta,
+        looks=before([*words.folders, *([words.output] if words.output else [])]),
     )  # fmt: skip
     for problem in found.problems[len(problems) :]:
         print(f"bnexp: {problem}", file=sys.stderr)

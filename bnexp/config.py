@@ -50,6 +50,7 @@ class Dataset:
     std: tuple[Positive, ...] | Literal["auto"]
     augment: tuple[Literal["flip", "crop"], ...]
     crop_padding: Annotated[int, Range(1, 512)]
+    delta: Positive | None
 
     @property
     def has_val(self) -> bool:

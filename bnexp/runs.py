@@ -34,8 +34,9 @@ LOCK = ".lock"
 PACKAGES = ("bnexp", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "tensorboard")
 # Where null, these keys of a scheduler are the whole run: its learning rates follow from ``epochs``.
 HORIZONS = ("T_max", "total_iters", "total_steps")
-# What a run is called or where its files lie changes no number in it.
+# What a run is called, where its files lie, what its verdict calls small: these change no number in it.
 NO_IDENTITY = ("name", "tags", "tracking", "checkpoint", "on_failure")
+NO_IDENTITY_OF_DATASET = ("root", "delta")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -61,7 +62,8 @@ class OutOfMemory(RuntimeError):
 def experiment(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration changes a number: two runs that share it are the same experiment."""
     kept = {key: value for key, value in config.items() if key not in NO_IDENTITY}
-    kept["dataset"] = {k: v for k, v in dict(config.get("dataset", {})).items() if k != "root"}
+    dataset = dict(config.get("dataset", {}))
+    kept["dataset"] = {key: dataset[key] for key in dataset if key not in NO_IDENTITY_OF_DATASET}
     return kept
 
 

@@ -153,7 +153,8 @@ def conclude(code: int) -> int:
     if sweep is None:
         return code
     from bnexp.report.collect import collect
-    from bnexp.report.output import looks, write
+    from bnexp.report.looks import before
+    from bnexp.report.output import write
     from bnexp.report.text import show
     from bnexp.report.verdict import compare
 
@@ -162,7 +163,7 @@ def conclude(code: int) -> int:
     failed = [f"diverged: {run.folder}: {run.error}" for run in runs if run.diverged]
     if runs or problems:
         try:
-            found = compare(runs, problems, looks=looks(folder))
+            found = compare(runs, problems, looks=before([folder]))
             print()
             show(found)
             print(f"\n{write(found, folder)}")

@@ -51,6 +51,23 @@ def test_a_grid_is_compared_block_by_block(tmp_path):
     assert {one.block for one in by_lr.groups} == {"norm=none", "norm=batch"}
 
 
+def test_blocks_stand_in_the_order_of_their_numbers(tmp_path):
+    for lr in (10, 3, 0.1):
+        made(tmp_path, {"none": [97], "batch": [98]}, optimizer_lr=lr)
+    assert list(grouped(tmp_path).blocks) == ["lr=0.1", "lr=3", "lr=10"]
+    assert [one.value for one in grouped(tmp_path, by="lr", baseline="3").groups[:3]] == ["3", "0.1", "10"]
+
+
+def test_models_are_called_as_they_were_typed(tmp_path):
+    for word, target in (("mlp", "MLP"), ("conv", "ConvNet"), ("conv_bn", "ConvNet")):
+        run = made_run(tmp_path, 0.9, seed=0, folder=word, model__target_=f"bnexp.models.{target}")
+        summary = json.loads((run / "summary.json").read_text()) | {"overrides": [f"model={word}"]}
+        (run / "summary.json").write_text(json.dumps(summary))
+    names = {one.value for one in grouped(tmp_path / "mlp", tmp_path / "conv").groups}
+    assert names == {"mlp", "conv"}
+    assert {one.value for one in grouped(tmp_path).groups} == {"mlp", "ConvNet"}  # two words for one class
+
+
 def test_a_key_that_varies_along_is_a_confounder(tmp_path):
     made(tmp_path / "a", {"none": [97, 96]})
     made(tmp_path / "b", {"batch": [98, 97]}, epochs=20, optimizer_lr=0.5)

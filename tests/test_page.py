@@ -3,13 +3,15 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from made_runs import compared
 
 from bnexp.errors import UserError
-from bnexp.report.output import looks, write
+from bnexp.report.looks import after, before
+from bnexp.report.output import write
 from bnexp.report.words import all_sentences
 
 GROUPS = {"none": [97.0, 97.2, 96.9, None, 97.1], "batch": [98.0, 98.1, 98.2, 98.1, 98.0]}
@@ -108,7 +110,7 @@ def test_json_holds_the_values_and_what_was_done(folder):
     assert one["method"] == "paired t"
     assert one["differences"] == pytest.approx([1.0, 0.9, 1.3, 0.9])
     assert found["methods"]["family"].startswith("Holm")
-    assert found["looks"][0]["runs"] == {"none": 4, "batch": 5}
+    assert found["looks"][0]["runs"] == {"none": 5, "batch": 5}
 
 
 def test_csv_has_a_line_a_run(folder):
@@ -128,10 +130,22 @@ def test_every_rendering_says_the_same_sentences(tmp_path):
 
 
 def test_looks_are_read_back(folder, tmp_path):
-    assert looks(folder)[0]["runs"] == {"none": 4, "batch": 5}
+    assert [look["runs"] for look in before([folder, tmp_path])] == [{"none": 5, "batch": 5}]
     (folder / "comparison.json").write_text('{"looks": [{"runs": 3}]}')
-    assert looks(folder) == ()
-    assert looks(tmp_path / "nowhere") == ()
+    assert before([folder]) == []
+    assert before([tmp_path / "nowhere"]) == []
+
+
+def test_looks_of_every_folder_count(tmp_path):
+    """Three seeds, then three others, then all six: the third look is at what was looked at twice."""
+    values = {"none": [97.0, 97.2, 96.9], "batch": [98.0, 98.1, 98.2]}
+    for i, name in enumerate(("a", "b")):
+        found = compared(tmp_path / name, values)
+        write(replace(found, looks=({"at": f"2026-01-0{i + 1}", "runs": {"none": 3 + i}},)), tmp_path / name)
+    found = before([tmp_path / "b", tmp_path / "a"])
+    assert [look["runs"] for look in found] == [{"none": 3}, {"none": 4}]
+    assert len(after(found, {"none": 7})) == 3
+    assert len(after(found, {"renamed": 4})) == 2
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

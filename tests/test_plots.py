@@ -4,7 +4,7 @@ import io
 import math
 
 import pytest
-from made_runs import compared, made
+from made_runs import compared, made, made_run
 
 from bnexp.report.collect import collect
 from bnexp.report.curves import band, reached
@@ -26,6 +26,7 @@ def test_every_picture_is_there_and_has_words(tmp_path):
         assert picture.caption
         assert picture.svg.startswith("<svg")
         assert "currentColor" in picture.svg
+        assert "#ffffff" not in picture.svg  # no white card on a dark page
         assert "<script" not in picture.svg
         png = io.BytesIO()
         picture.write_png(png)
@@ -36,7 +37,52 @@ def test_a_grid_of_learning_rates_shows_stability(tmp_path):
     for lr in (0.01, 0.1):
         made(tmp_path, {"none": [97, None], "batch": [98, 98.2]}, optimizer_lr=lr)
     found = drawn(compare(*collect([tmp_path])))
-    assert {"stability", "curves", "curves-2"} <= set(found)
+    assert set(found) == {"forest", "twins", "stability", "curves", "curves-2", "finals", "target"}
+    (axes,) = found["stability"].figure.axes
+    crosses = [line for line in axes.get_lines() if line.get_marker() == "x"]
+    assert [text.get_text() for text in axes.texts] == ["1", "1"]  # one diverged at each rate
+    assert all(line.get_ydata()[0] < 97 for line in crosses)
+    assert [one.get_title("left") for one in found["twins"].figure.axes] == ["lr=0.01", "lr=0.1"]
+
+
+def test_curves_by_second_of_training(tmp_path):
+    """60,000 images at 1,000 a second (2,000 in seed 1): the mean's seconds are the means at each epoch."""
+    made(tmp_path, {"none": [97, 98, 97]})
+    path = tmp_path / "model.norm=none,seed=1" / "metrics.csv"
+    path.write_text(path.read_text().replace(",1000,", ",2000,"))
+    runs, _ = collect([tmp_path])
+    assert runs[0].train_s == [60, 120, 180]
+    assert band(runs, "test/accuracy").seconds == (50, 100, 150)
+    curves = drawn(compare(*collect([tmp_path])))["curves"].figure.axes
+    assert [one.get_ylabel() for one in curves[::2]] == [
+        "train accuracy (%)",
+        "test accuracy (%)",
+        "train loss",
+        "test loss",
+    ]
+    assert [one.get_xlabel() for one in curves[-2:]] == ["epoch", "training time (s)"]
+    means = [next(line for line in one.get_lines() if line.get_marker() == "o") for one in curves[-2:]]
+    assert [list(line.get_xdata()) for line in means] == [[1, 2, 3], [50, 100, 150]]
+
+
+def test_without_a_count_of_images_there_are_no_seconds(tmp_path):
+    for seed in range(3):
+        made_run(tmp_path, 0.9, seed=seed, dataset_name="image_folder")
+    runs, _ = collect([tmp_path])
+    assert (runs[0].train_s, band(runs, "test/accuracy").seconds) == ([], ())
+    found = drawn(compare(runs))
+    assert [one.get_xlabel() for one in found["curves"].figure.axes][-1] == "epoch"
+    assert "target" not in found
+
+
+def test_a_difference_far_beyond_the_others_is_an_arrow(tmp_path):
+    for lr, low in ((0.1, 97), (0.2, 97.2), (0.3, 97.1), (1, 40)):
+        made(tmp_path, {"none": [low, low + 0.1, low], "batch": [98, 98, 98.1]}, optimizer_lr=lr)
+    forest = drawn(compare(*collect([tmp_path])))["forest"]
+    (axes,) = forest.figure.axes
+    assert axes.get_xlim()[1] < 3
+    assert [text.get_text() for text in axes.texts] == ["+58.00"]
+    assert "An arrow: the difference lies beyond the axis." in forest.caption
 
 
 def test_the_forest_draws_differences_intervals_zero_and_delta(tmp_path):

@@ -26,7 +26,7 @@ def folder_in(path):
 
 
 def test_hash_is_of_the_experiment_not_of_its_name_or_place():
-    same = CONFIG | {"name": "b", "tags": ["t"], "dataset": {"name": "digits", "root": "/y"}}
+    same = CONFIG | {"name": "b", "tags": ["t"], "dataset": {"name": "digits", "root": "/y", "delta": 0.5}}
     assert config_hash(same) == config_hash(CONFIG)
     assert config_hash(CONFIG | {"seed": 1}) != config_hash(CONFIG)
     assert config_hash(dict(reversed(CONFIG.items()))) == config_hash(CONFIG)

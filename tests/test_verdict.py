@@ -9,10 +9,11 @@ from made_runs import compared, made, made_run
 
 from bnexp.errors import UserError
 from bnexp.report.collect import collect
+from bnexp.report.formats import p_value
 from bnexp.report.plan import commands
 from bnexp.report.statistics import Difference, paired
 from bnexp.report.verdict import compare, judge
-from bnexp.report.words import all_sentences, looked, p_value
+from bnexp.report.words import all_sentences, looked
 
 SEEDS = 5
 NONE = [97.0, 97.2, 96.9, 97.1, 97.0]
@@ -107,9 +108,79 @@ def test_divergence_is_the_headline(tmp_path):
 
 
 def test_a_run_at_chance_has_diverged(tmp_path):
-    """10 classes, 10,000 images: at most .1 + 3 sqrt(.09 / 10,000) = 0.109."""
-    found = compared(tmp_path, {"none": [10.9, 97, 97], "batch": [10.91, 98, 98]})
+    """MNIST's largest class, the ones: at most .1135 + 3 sqrt(.1135 x .8865 / 10,000) = 0.1230."""
+    found = compared(tmp_path, {"none": [12.3, 97, 97], "batch": [12.31, 98, 98]})
     assert [len(row.diverged) for row in found.rows] == [1, 0]
+
+
+def test_what_never_finished_is_paired_all_the_same_and_asks_for_no_more_seeds(tmp_path):
+    found = compared(tmp_path, {"none": [None] * 5, "batch": [97, None, 98, 97.5, 97.8]})
+    (one,) = found.compared
+    assert (one.paired, one.found.n, one.plan) == (True, 0, None)
+    assert all_sentences(found) == [
+        "none diverged in 5 of 5 runs (57-100 %), batch in 1 of 5. Stability is the main finding; "
+        "no seed finished in both."
+    ]
+    single = compared(tmp_path / "b", {"none": [None, None, 96], "batch": [97, 98, 97.5]})
+    assert "One seed finished in both: batch 97.50 %, none 96.00 %: no verdict." in all_sentences(single)
+
+
+def study(root, **models):
+    """A sweep over models and norms: by model, the differences batch - none."""
+    for name, differences in models.items():
+        keys = {"model__target_": f"bnexp.models.{name}"}
+        made(root / name, {"none": NONE[: len(differences)], "batch": shifted(*differences)}, **keys)
+    return compare(*collect([root]))
+
+
+def test_two_axes_compare_each_norm_with_none_within_its_model(tmp_path):
+    found = study(tmp_path, MLP=(1, 1.1, 1.05, 0.9, 0.95), ConvNet=(0.5, -0.4, 0.3, 0.6, -0.2))
+    assert found.grouping.by == "model.norm"
+    pairs = [(one.ours.group.name, one.theirs.group.name) for one in found.compared]
+    assert set(pairs) == {
+        ("batch (model=MLP)", "none (model=MLP)"),
+        ("batch (model=ConvNet)", "none (model=ConvNet)"),
+    }
+    assert (found.family, [one.found.n for one in found.compared]) == (2, [5, 5])
+    mlp = next(one for one in found.compared if "MLP" in one.ours.group.name)
+    assert mlp.p_adjusted == pytest.approx(2 * mlp.found.p)
+    first, *rest = all_sentences(found)
+    assert first == "batch vs none over 2 values of model: better for MLP; not decided for ConvNet."
+    assert any(sentence.startswith("model=MLP: batch beats none by 1.00 points") for sentence in rest)
+
+
+def test_the_overview_over_learning_rates(tmp_path):
+    for lr, by, seeds in ((10, 0, 0), (1, -1, 5), (0.1, 1, 5), (0.01, 1.05, 3)):
+        groups = {"none": [None] * 5, "batch": NONE}
+        if seeds:
+            near = [by + 0.01 * i for i in range(seeds)]
+            groups = {"none": NONE[:seeds], "batch": shifted(*near)}
+        made(tmp_path, groups, optimizer_lr=lr)
+    assert all_sentences(compare(*collect([tmp_path])))[0] == (
+        "batch vs none over 4 values of lr: diverges less often at 10; better at 0.1; "
+        "better, provisionally, at 0.01; worse at 1."
+    )
+
+
+def test_delta_comes_from_the_runs_own_configuration(tmp_path):
+    groups = {"none": NONE, "batch": shifted(0.01, -0.02, 0.0, 0.02, -0.01)}
+    assert compared(tmp_path / "old", groups).compared[0].delta == 0.1  # none recorded: what is shipped
+    made(tmp_path / "own", groups, dataset_delta=0.005)
+    found = compare(*collect([tmp_path / "own"]))
+    assert (found.compared[0].delta, found.compared[0].outcome) == (0.005, "undecided")
+    assert compare(*collect([tmp_path / "own"]), delta=0.4).compared[0].outcome == "equivalent"
+    assert compare(*collect([tmp_path / "own"]), metric="test/loss").compared[0].delta is None
+    made(tmp_path / "null", groups, dataset_delta=None)
+    assert compare(*collect([tmp_path / "null"])).compared[0].delta is None
+
+
+def test_runs_that_disagree_on_delta_are_pointed_out(tmp_path):
+    made(tmp_path, {"none": NONE}, dataset_delta=0.5)
+    made(tmp_path, {"batch": shifted(1, 1.1, 1, 0.9, 1)}, dataset_delta=0.2)
+    found = compare(*collect([tmp_path]))
+    assert found.compared[0].delta == 0.2
+    assert "runs disagree on dataset.delta (0.2, 0.5): the least is used" in found.notes
+    assert not any("delta" in note for note in compare(*collect([tmp_path]), delta=0.3).notes)
 
 
 def test_confounders_take_the_effect_away(tmp_path):
@@ -194,6 +265,14 @@ def test_the_command_for_more_seeds(tmp_path):
     assert commands(groups, 9) == ("bnexp -m model.norm=none,batch 'seed=range(3,12)'",)
 
 
+def test_more_seeds_join_the_sweep_that_they_belong_to(tmp_path):
+    made(tmp_path, {"none": NONE[:3], "batch": shifted(0.1, 0.6, -0.3)})
+    (tmp_path / "multirun.yaml").write_text("")
+    groups = [row.group for row in compare(*collect([tmp_path])).rows]
+    (command,) = commands(groups, 2)
+    assert command.endswith(f" seed=3,4 hydra.sweep.dir={tmp_path}")
+
+
 def test_groups_of_other_words_get_a_command_each(tmp_path):
     made_run(tmp_path, 0.97, seed=0)
     made_run(tmp_path, 0.98, seed=0, model_norm="batch")
@@ -204,7 +283,12 @@ def test_groups_of_other_words_get_a_command_each(tmp_path):
 def test_time_to_target_counts_those_that_never_got_there(tmp_path):
     found = compared(tmp_path, {"none": [97, 97, 96], "batch": [98, 98.5, 98]}, target=0.97)
     none, batch = (row.target for row in found.rows)
-    assert (none.count, none.runs, none.epochs, none.seconds) == (2, 3, 3, 6.0)
+    assert (none.count, none.runs, none.epochs, none.seconds) == (
+        2,
+        3,
+        3,
+        180.0,
+    )  # 60,000 images at 1,000 a second
     assert (batch.count, batch.epochs) == (3, 2)
     never = compared(tmp_path / "b", {"none": [97], "batch": [98]}, target=0.99).rows[0].target
     assert (never.count, never.epochs) == (0, math.inf)

@@ -9,25 +9,19 @@ import csv
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from bnexp.errors import UserError, one_line
+from bnexp.report.saved import CONFIG, delta_of, image_counts, largest_class, positive, read_config
 from bnexp.runs import ENVIRONMENT, SUMMARY, load_summary
 
-CONFIG = Path(".hydra") / "config.yaml"
-LARGEST = 1 << 20  # bytes; a configuration has about 1,500
 ENDED = {"failed": "failed", "interrupted": "interrupted", "running": "still being written, or killed"}
-# Where a run's summary does not count its images: train, test, classes.
-KNOWN = {
-    "mnist": (60_000, 10_000, 10),
-    "fashion_mnist": (60_000, 10_000, 10),
-    "cifar10": (50_000, 10_000, 10),
-    "digits": (1438, 359, 10),
-}
+Twin = tuple[int, int | None]  # seed and fold
 
 
 @dataclass(frozen=True)
@@ -62,13 +56,26 @@ class Run:
     total_s: float = math.nan
     images: Mapping[str, int] = field(default_factory=dict)  # of train, val and test, where known
     classes: int | None = None
+    largest: float | None = None  # the share of the largest class, which always naming it gets right
+    delta: float | None = (
+        None  # the smallest difference of interest that the configuration declares, in points
+    )
     versions: Mapping[str, str] = field(default_factory=dict)
     started: str = ""
 
     @property
-    def twin(self) -> tuple[int, int | None]:
+    def twin(self) -> Twin:
         """What a run shares with its twins."""
         return self.seed, self.fold
+
+    @cached_property
+    def train_s(self) -> list[float]:
+        """Seconds of training up to the end of each epoch, evaluation left out; empty where not known.
+
+        metrics.csv holds the images a second of each epoch's training, over all its images.
+        """
+        rates, images = self.curves.get("images_per_s", ()), self.images.get("train")
+        return list(accumulate(images / rate if rate > 0 else math.nan for rate in rates)) if images else []
 
     @property
     def dataset(self) -> str:
@@ -121,16 +128,10 @@ def read(folder: Path) -> tuple[Run, list[str]]:
     if status in ENDED or status not in ("finished", "diverged"):
         reason = summary.get("error")
         raise UserError(one_line(ENDED.get(status, f"status {status!r}") + (f": {reason}" if reason else "")))
-    settings, wrong = read_config(folder), []
-    try:
-        curves = read_curves(folder / "metrics.csv")
-    except (OSError, ValueError) as error:
-        curves, wrong = getattr(error, "whole", {}), [f"metrics.csv: {_reason(error)}"]
-    final = _numbers(summary.get("final"), "final")
-    if any(differs(final.get(key), values[-1]) for key, values in curves.items() if values):
-        wrong.append(f"metrics.csv and {SUMMARY} disagree about the last epoch; {SUMMARY} is used")
-    timing, environment = _numbers(summary.get("time"), "time"), _environment(folder)
-    images, classes = _counts(settings, summary)
+    settings, final = read_config(folder), _numbers(summary.get("final"), "final")
+    curves, wrong = _curves(folder, final)
+    timing, (versions, started) = _numbers(summary.get("time"), "time"), _environment(folder)
+    (images, classes), delta = image_counts(settings, summary), delta_of(settings)
     seed, fold = settings.pop("seed", summary.get("seed")), settings.pop("dataset.fold", None)
     if not isinstance(seed, int):
         raise UserError(f"{CONFIG}: no whole number as seed")
@@ -141,51 +142,23 @@ def read(folder: Path) -> tuple[Run, list[str]]:
         error=one_line(summary.get("error") or ""),
         seed=seed,
         fold=fold,
-        epochs=_count(settings.get("epochs")) or 0,
+        epochs=positive(settings.get("epochs")) or 0,
         settings=settings,
         overrides={key: value for key, _, value in overrides},
         final=final,
         best=_numbers(summary.get("best"), "best"),
         curves=curves,
-        parameters=float(_count(summary.get("parameters")) or math.nan),
+        parameters=float(positive(summary.get("parameters")) or math.nan),
         images_per_s=timing.get("images_per_s", math.nan),
         total_s=timing.get("total_s", math.nan),
         images=images,
         classes=classes,
-        versions=environment[0],
-        started=environment[1],
+        largest=largest_class(settings, classes),
+        delta=delta,
+        versions=versions,
+        started=started,
     )
     return run, wrong
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The saved configuration as dotted keys; lists are values. Plain YAML, safely, no interpolation."""
-    import yaml
-
-    path = folder / CONFIG
-    try:
-        text = path.read_text() if path.stat().st_size <= LARGEST else ""
-        if not text or re.search(r"(^|[\s\[,])\*\w", text):  # aliases could grow without bound
-            raise UserError(f"{CONFIG}: damaged (empty, above 1 MiB, or with YAML aliases)")
-        values = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except OSError as error:
-        raise UserError(f"{CONFIG}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(one_line(f"{CONFIG}: damaged ({error})")) from None
-    if not isinstance(values, dict):
-        raise UserError(f"{CONFIG}: damaged (no keys in it)")
-    return flatten(values)
-
-
-def flatten(values: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones; an empty group keeps its place."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{inside}{key}.")
-        else:
-            flat[f"{inside}{key}"] = value
-    return flat
 
 
 class Cut(ValueError):
@@ -216,6 +189,17 @@ def read_curves(path: Path) -> dict[str, list[float]]:
     return columns
 
 
+def _curves(folder: Path, final: Mapping[str, float]) -> tuple[dict[str, list[float]], list[str]]:
+    """The curves as far as they can be read, and what is wrong with them."""
+    try:
+        curves, wrong = read_curves(folder / "metrics.csv"), []
+    except (OSError, ValueError) as error:
+        curves, wrong = getattr(error, "whole", {}), [f"metrics.csv: {_reason(error)}"]
+    if any(differs(final.get(key), values[-1]) for key, values in curves.items() if values):
+        wrong.append(f"metrics.csv and {SUMMARY} disagree about the last epoch; {SUMMARY} is used")
+    return curves, wrong
+
+
 def differs(one: float | None, other: float) -> bool:
     """Both are there and are not the same number."""
     return one is not None and math.isfinite(other) and not math.isclose(one, other, rel_tol=1e-6)
@@ -243,27 +227,6 @@ def _numbers(values: object, where: str) -> dict[str, float]:
     return found
 
 
-def _counts(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[dict[str, int], int | None]:
-    """Images by split, and classes: the summary's own counts, or those of a known data set and its sizes."""
-    train, test, classes = KNOWN.get(str(settings.get("dataset.name")), (None, None, None))
-    counts = {}
-    for split, whole in (("train", train), ("test", test)):
-        size = settings.get(f"dataset.{split}_size")
-        if isinstance(size, int | float) and size > 0 and (size >= 1 or whole):
-            counts[split] = round(size if size >= 1 else size * (whole or 0))
-        elif whole:
-            counts[split] = whole
-    held, folds = settings.get("dataset.val_size"), _count(settings.get("dataset.folds"))
-    if folds:
-        held = 1 / folds
-    if isinstance(held, int | float) and held > 0 and (held >= 1 or "train" in counts):
-        counts["val"] = round(held if held >= 1 else held * counts["train"])
-    own = summary.get("images")
-    if isinstance(own, dict):
-        counts |= {str(split): count for split, count in own.items() if _count(count)}
-    return counts, _count(summary.get("classes")) or classes
-
-
 def _environment(folder: Path) -> tuple[dict[str, str], str]:
     """Versions, device and start of a run; nothing where the file is missing or damaged."""
     try:
@@ -273,10 +236,6 @@ def _environment(folder: Path) -> tuple[dict[str, str], str]:
         return versions, str(found.get("started", ""))
     except (OSError, ValueError, AttributeError, TypeError):
         return {}, ""
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _list(value: object) -> list[Any]:

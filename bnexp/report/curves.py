@@ -22,7 +22,7 @@ class Reached:
     count: int
     runs: int
     epochs: float
-    seconds: float
+    seconds: float  # of training, evaluation left out
     each: tuple[float, ...]  # seconds of every run, inf for never
 
 
@@ -31,6 +31,7 @@ class Band:
     """The mean over a group's runs where all of them have a value, and the band around it."""
 
     epochs: tuple[float, ...]
+    seconds: tuple[float, ...]  # of training up to each epoch, the mean over the runs; empty where not known
     mean: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -60,25 +61,26 @@ def reached(runs: Sequence[Run], split: str, target: float) -> Reached:
     for run in runs:
         values = run.curves.get(key, ())
         first = next((i for i, value in enumerate(values) if value >= target), None)
-        took = list(run.curves.get("epoch_s", ()))
         epochs.append(math.inf if first is None else run.curves["epoch"][first])
-        seconds.append(math.inf if first is None else sum(took[: first + 1]) if took else math.nan)
+        seconds.append(math.inf if first is None else run.train_s[first] if run.train_s else math.nan)
     count = sum(map(math.isfinite, epochs))
     middle = statistics.median(epochs) if epochs else math.nan
-    late = statistics.median(seconds) if seconds else math.nan
+    late = math.nan if any(map(math.isnan, seconds)) or not seconds else statistics.median(seconds)
     return Reached(split, target, count, len(runs), middle, late, tuple(seconds))
 
 
 def band(runs: Sequence[Run], key: str, scale: float = 1.0) -> Band:
-    """Mean and band over runs, epoch by epoch; they stop where the first run stops or is no longer finite."""
-    curves = [run.curves.get(key, ()) for run in runs]
-    curves = [values for values in curves if _finite(values)]
+    """Mean and band over runs, epoch by epoch; they stop where the first run stops or is no longer finite.
+
+    No x is made up between epochs: an epoch's second is the mean of the runs' seconds at its end.
+    """
+    logged = [run for run in runs if _finite(run.curves.get(key, ()))]
     columns: list[list[float]] = []
-    for column in zip(*curves, strict=False):
+    for column in zip(*(run.curves[key] for run in logged), strict=False):
         if not all(map(math.isfinite, column)):
             break
         columns.append([scale * value for value in column])
-    n = len(curves)
+    n, length = len(logged), len(columns)
     mean = [statistics.fmean(column) for column in columns]
     low, high = [min(column) for column in columns], [max(column) for column in columns]
     if n >= BAND_FROM:
@@ -88,8 +90,11 @@ def band(runs: Sequence[Run], key: str, scale: float = 1.0) -> Band:
         low = [m - h for m, h in zip(mean, half, strict=True)]
         high = [m + h for m, h in zip(mean, half, strict=True)]
     kind = "95 % t interval" if n >= BAND_FROM else "least to greatest" if n > 1 else ""
-    epochs = next((run.curves["epoch"][: len(mean)] for run in runs if run.curves.get("epoch")), ())
-    return Band(tuple(epochs), tuple(mean), tuple(low), tuple(high), n, kind)
+    seconds = [statistics.fmean(column) for column in zip(*(run.train_s for run in logged), strict=False)]
+    epochs = logged[0].curves["epoch"] if logged else ()
+    return Band(
+        tuple(epochs[:length]), tuple(seconds[:length]), tuple(mean), tuple(low), tuple(high), n, kind
+    )  # fmt: skip
 
 
 def _finite(values: Sequence[float]) -> list[float]:

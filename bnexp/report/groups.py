@@ -8,8 +8,11 @@ pointed out.
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from bnexp.errors import UserError, bad_choice
@@ -42,20 +45,28 @@ class Grouping:
     title: str  # the compared key, short
     baseline: str
     groups: tuple[Group, ...]
+    blocked: tuple[str, ...]  # the keys that tell blocks apart, short
     constants: Mapping[str, str]
     notes: tuple[str, ...]
     problems: tuple[Problem, ...]
+    typed: Mapping[str, str]  # the word on the command line for a _target_, where all its runs agree on one
     along: tuple[str, ...] = field(default=())  # keys that are no blocks
+
+    def word(self, key: str, value: str) -> str:
+        return _word(key, value, self.typed)
 
     def reference(self, group: Group) -> Group | None:
         """What a group is compared with: the baseline of its block."""
-        block = [one for one in self.groups if one.block == group.block and one is not group]
-        return next((one for one in block if one.value == self.baseline), None)
+        first = self.blocks[group.block][0]  # where there is one
+        return first if first.value == self.baseline and first is not group else None
 
-    def blocks(self) -> list[list[Group]]:
+    @cached_property
+    def blocks(self) -> dict[str, list[Group]]:
         """The groups that agree in all but the compared key and what changes along with it."""
-        names = dict.fromkeys(one.block for one in self.groups)
-        return [[one for one in self.groups if one.block == name] for name in names]
+        found: dict[str, list[Group]] = {}
+        for one in self.groups:
+            found.setdefault(one.block, []).append(one)
+        return found
 
     def confounders(self, group: Group, other: Group) -> list[str]:
         """What differs between two groups besides the compared key and what its choice brings with it."""
@@ -84,26 +95,40 @@ def group(runs: Sequence[Run], by: str | None = None, baseline: str | None = Non
         key for key in varying if key != by and (key == DATASET or _splits(values[key], values.get(by or "")))
     ]
     shown = _shown(by, blocks, values)
-    names = {key: _short(key, shown) for key in shown}
+    names, typed = {key: _short(key, shown) for key in shown}, _typed(runs)
     found: dict[tuple[str, ...], list[int]] = {}
     for i in range(len(runs)):
         found.setdefault(tuple(values[key][i] for key in ([by] if by else []) + blocks), []).append(i)
     groups, problems = [], []
     for members in found.values():
         settings = {key: values[key][members[0]] for key in varying}
-        rest = " ".join(f"{names[key]}={_word(key, settings[key])}" for key in shown if key != by)
-        value = _word(by, settings[by]) if by else ""
+        rest = " ".join(f"{names[key]}={_word(key, settings[key], typed)}" for key in shown if key != by)
+        value = _word(by, settings[by], typed) if by else ""
         name = (f"{value} ({rest})" if rest and value else value or rest) or "all runs"
         kept, repeats = _one_each([runs[i] for i in members], name)
         problems += repeats
         groups.append(Group(name, value, rest, settings, kept))
     first = _baseline(baseline, groups)
-    groups.sort(key=lambda one: (one.block, one.value != first))
-    title = names[by] if by else "group"
-    along = tuple(key for key in varying if key != by and key not in blocks)
+    outer, ranks = [key for key in shown if key != by], {key: _ranks(values[key]) for key in shown}
+    groups.sort(
+        key=lambda one: (
+            [ranks[key][one.settings[key]] for key in outer],
+            one.value != first,
+            ranks[by][one.settings[by]] if by else 0,
+        )
+    )
     return Grouping(
-        by, title, first, tuple(groups), constants, (*notes, *_versions(runs)), tuple(problems), along
-    )  # fmt: skip
+        by,
+        names[by] if by else "group",
+        first,
+        tuple(groups),
+        tuple(names[key] for key in outer),
+        constants,
+        (*notes, *_versions(runs)),
+        tuple(problems),
+        typed,
+        tuple(key for key in varying if key != by and key not in blocks),
+    )
 
 
 def show(value: Any) -> str:
@@ -218,5 +243,29 @@ def _short(key: str, among: Sequence[str]) -> str:
     return key if any(other != key and _short(other, []) == short for other in among) else short
 
 
-def _word(key: str | None, value: str) -> str:
-    return value.rpartition(".")[2] if key and key.endswith("._target_") else value
+def _word(key: str, value: str, typed: Mapping[str, str]) -> str:
+    return typed.get(value, value.rpartition(".")[2]) if key.endswith("._target_") else value
+
+
+def _typed(runs: Sequence[Run]) -> dict[str, str]:
+    """``mlp`` for ``bnexp.models.MLP``, where that is how each of its runs was asked for, and no other's."""
+    words: dict[str, set[str | None]] = {}
+    for run in runs:
+        for key, value in run.settings.items():
+            if key.endswith("._target_"):
+                words.setdefault(str(value), set()).add(run.overrides.get(_part(key)))
+    single = {target: found.pop() for target, found in words.items() if len(found) == 1}
+    often = Counter(word for word in single.values() if word)
+    return {target: word for target, word in single.items() if word and often[word] == 1}
+
+
+def _ranks(column: Sequence[str]) -> dict[str, int]:
+    """Numbers by size, then words in the order in which they came."""
+
+    def size(word: str) -> float:
+        try:
+            return float(word)
+        except ValueError:
+            return math.inf
+
+    return {word: rank for rank, word in enumerate(sorted(dict.fromkeys(column), key=size))}

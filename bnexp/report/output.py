@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from bnexp.errors import UserError, one_line
 from bnexp.files import write_atomically, write_json
+from bnexp.report.looks import RECORD
 from bnexp.report.record import markdown, plain, table_csv
-from bnexp.report.verdict import Comparison, Look
+from bnexp.report.verdict import Comparison
 
-JSON, CSV, MARKDOWN, PAGE = "comparison.json", "comparison.csv", "comparison.md", "report.html"
+CSV, MARKDOWN, PAGE = "comparison.csv", "comparison.md", "report.html"
 
 
 def write(comparison: Comparison, folder: Path) -> Path:
@@ -21,7 +20,7 @@ def write(comparison: Comparison, folder: Path) -> Path:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / JSON, plain(comparison))
+        write_json(folder / RECORD, plain(comparison))
         _write_text(folder / CSV, table_csv(comparison))
         _write_text(folder / MARKDOWN, markdown(comparison))
         drawn = pictures(comparison)
@@ -34,19 +33,6 @@ def write(comparison: Comparison, folder: Path) -> Path:
             one_line(f"{error.filename or folder}: cannot be written ({error.strerror})")
         ) from None
     return folder / PAGE
-
-
-def looks(folder: Path) -> Sequence[Look]:
-    """The looks an earlier comparison in this folder recorded; none where there is no whole one."""
-    try:
-        found = json.loads((folder / JSON).read_text())["looks"]
-        whole = isinstance(found, list) and all(
-            isinstance(look["runs"], dict) and all(isinstance(n, int) for n in look["runs"].values())
-            for look in found
-        )
-        return found if whole else ()
-    except (OSError, ValueError, KeyError, TypeError):
-        return ()
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -8,11 +8,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from bnexp.report.formats import p_value, points
 from bnexp.report.plots import Picture
-from bnexp.report.table import blocks, cells, difference, header, interval, mark
+from bnexp.report.rows import Row
+from bnexp.report.table import cells, difference, header, interval, mark
 from bnexp.report.text import constants, following, footnotes, title
-from bnexp.report.verdict import Comparison, Row
-from bnexp.report.words import COVERS, all_sentences, exact, p_value, points
+from bnexp.report.verdict import Comparison
+from bnexp.report.words import COVERS, all_sentences, exact
 
 TEMPLATE = "page.html.j2"
 
@@ -33,7 +35,7 @@ def page(comparison: Comparison, pictures: Sequence[Picture]) -> str:
         covers=COVERS,
         header=header(comparison),
         marks={"+": "better", "-": "worse", "~": "undecided", "o": "small"},
-        blocks=[(name, [cells(row, comparison) for row in rows]) for name, rows in blocks(comparison)],
+        blocks=[(name, [cells(row, comparison) for row in rows]) for name, rows in comparison.blocks.items()],
         following=following(comparison),
         pictures=[
             (picture, Markup(picture.svg)) for picture in pictures
@@ -100,7 +102,7 @@ def _tests(comparison: Comparison) -> list[dict[str, Any]]:
                 "floor": "" if math.isnan(one.floor) else f"±{points(one.floor, metric, signed=False)}",
                 "delta": "" if one.delta is None else f"±{one.delta:g}",
                 "r": "" if math.isnan(one.correlation) else f"{one.correlation:.2f}",
-                "best": interval(one.secondary, metric) if one.secondary.n else "",
+                "best": interval(one.at_best_val, metric) if one.at_best_val.n else "",
                 "missing": ", ".join(_twin(twin) for twin in one.missing),
             }
         )

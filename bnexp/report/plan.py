@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bnexp.report.groups import Group
 from bnexp.report.statistics import Difference, seeds_for, upper_sd
@@ -54,7 +55,11 @@ def commands(groups: Sequence[Group], more: int) -> tuple[str, ...]:
     folds = sorted({run.fold for run in runs if run.fold is not None})
     last = first + math.ceil(more / max(len(folds), 1))  # each seed brings a twin a fold
     seeds = ",".join(map(str, range(first, last))) if last - first <= 5 else f"range({first},{last})"
+    folders = {Path(run.folder).parent for run in runs}
+    sweep = folders.pop() if len(folders) == 1 else None
     tail = ({"dataset.fold": ",".join(map(str, folds))} if folds else {}) | {"seed": seeds}
+    if sweep and (sweep / "multirun.yaml").exists():  # the new runs join the old, and the verdict is on both
+        tail["hydra.sweep.dir"] = str(sweep)
     keys = list(dict.fromkeys(key for one in words for key in one))
     unlike = [key for key in keys if len({one.get(key) for one in words}) > 1]
     if len(unlike) == 1 and all(unlike[0] in one for one in words):

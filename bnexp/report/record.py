@@ -8,9 +8,10 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from bnexp.report.table import blocks, cells, header
+from bnexp.report.rows import Row
+from bnexp.report.table import cells, header
 from bnexp.report.text import footnotes, title
-from bnexp.report.verdict import Compared, Comparison, Row
+from bnexp.report.verdict import Compared, Comparison
 from bnexp.report.words import all_sentences, exact, sentences
 
 SCHEMA = 1
@@ -22,7 +23,7 @@ METHODS = {
     "noise floor": "1.96 sqrt((err_A + err_B) / (2 N)) / sqrt(n), N test images (Jordan 2023)",
     "equivalence": "two one-sided tests: 90 % interval within delta",
     "rates": "Wilson interval, 95 %",
-    "diverged": "loss not finite, or test accuracy at most 1/c + 3 sqrt((1/c)(1-1/c)/N), c classes",
+    "diverged": "loss not finite, or test accuracy at most q + 3 sqrt(q (1-q) / N), q: the largest class",
     "seeds to go": "t s / sqrt(n) <= max(delta, |mean|) / 2, with the upper 80 % limit of s",
 }
 
@@ -77,7 +78,7 @@ def markdown(comparison: Comparison) -> str:
     titles = header(comparison)
     lines = [f"**{' | '.join(title(comparison))}**".replace(" | ", " · "), ""]
     lines += [_md_row(titles), "|" + "---|" * len(titles)]
-    for block, rows in blocks(comparison):
+    for block, rows in comparison.blocks.items():
         for row in rows:
             words = cells(row, comparison)
             lines.append(_md_row([f"{words[0]} ({block})" if block else words[0], *words[1:]]))
@@ -144,7 +145,7 @@ def _compared(one: Compared, comparison: Comparison) -> dict[str, Any]:
         "delta": one.delta,
         "exact_p": one.exact,
         "exact": exact(one, comparison),
-        "at_best_val": asdict(one.secondary),
+        "at_best_val": asdict(one.at_best_val),
         "confounders": one.confounders,
         "plan": None if one.plan is None else asdict(one.plan),
     }

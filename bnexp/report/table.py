@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
+from bnexp.report.formats import p_value, points
+from bnexp.report.rows import Metric, Row
 from bnexp.report.statistics import Difference
-from bnexp.report.verdict import Compared, Comparison, Metric, Row
-from bnexp.report.words import p_value, points
+from bnexp.report.verdict import Compared, Comparison
 
 MARKS = {"better": "+", "worse": "-", "undecided": "~", "small": "o", "equivalent": "o"}
 MEANINGS = {
@@ -27,21 +27,15 @@ def header(comparison: Comparison) -> list[str]:
     return [comparison.grouping.title, "n", "div", value, difference, "p", "p.adj", "wins", ""]
 
 
-def blocks(comparison: Comparison) -> Iterator[tuple[str, list[Row]]]:
-    """The rows by block, each block's baseline first."""
-    for name in dict.fromkeys(row.group.block for row in comparison.rows):
-        yield name, [row for row in comparison.rows if row.group.block == name]
-
-
 def cells(row: Row, comparison: Comparison) -> list[str]:
     one = comparison.of(row)
-    baseline = any(other.theirs is row for other in comparison.compared)
+    baseline = one is None and any(other.theirs is row for other in comparison.compared)
     name = (row.group.value or "all runs") + (" *" if baseline else "")
     first = [name, str(len(row.values)), str(len(row.diverged)), _level(row, comparison.metric)]
     if one is None or one.found.n == 0:
         return [*first, "", "", "", "", ""]
     tested = one.found.n >= 3 and not math.isnan(one.found.p)
-    wins = f"{one.ahead}/{one.found.n}" if one.twins else "-"
+    wins = f"{one.ahead}/{one.found.n}" if one.paired else "-"
     return [
         *first,
         difference(one, comparison.metric),

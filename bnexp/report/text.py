@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from bnexp.report.plan import commands
+from bnexp.report.rows import Row
 from bnexp.report.statistics import mean_sd
-from bnexp.report.table import blocks, cells, header, legend, mark
-from bnexp.report.verdict import Comparison, Row
+from bnexp.report.table import cells, header, legend, mark
+from bnexp.report.verdict import Comparison
 from bnexp.report.words import COVERS, all_sentences, exact, looked
 
 MAIN = (
@@ -73,11 +74,11 @@ def _page(comparison: Comparison, width: int, plain: bool) -> Iterator[Line]:
 
 def title(comparison: Comparison) -> list[str]:
     """What is compared with what, on which metric, over how many seeds, in which family."""
-    grouping, ns = comparison.grouping, sorted({one.found.n for one in comparison.compared})
+    grouping, ns = comparison.grouping, sorted({one.found.n for one in comparison.compared if one.found.n})
     parts = [f"compare {grouping.by} vs {grouping.baseline}" if grouping.by else "one group"]
     parts.append(f"{comparison.metric.label}, final epoch")
     if ns:
-        paired = "paired" if all(one.twins for one in comparison.compared) else "partly unpaired"
+        paired = "paired" if all(one.paired for one in comparison.compared) else "partly unpaired"
         parts.append(
             f"{'-'.join(map(str, dict.fromkeys((ns[0], ns[-1]))))} {paired} seed{'s' * (ns[-1] != 1)}"
         )
@@ -88,14 +89,11 @@ def title(comparison: Comparison) -> list[str]:
 
 def constants(comparison: Comparison) -> str:
     """The keys that matter most of those that every run shares; the page has them all."""
-    found = comparison.grouping.constants
-    words = []
+    found, words = comparison.grouping.constants, []
     for key in MAIN:
         if key in found:
             short = key.removesuffix("._target_").removesuffix(".name")
-            words.append(
-                f"{short}={found[key].rpartition('.')[2] if key.endswith('_target_') else found[key]}"
-            )
+            words.append(f"{short}={comparison.grouping.word(key, found[key])}")
     return f"same in all: {' '.join(words)}" if words else ""
 
 
@@ -113,14 +111,14 @@ def footnotes(comparison: Comparison) -> list[str]:
     for words, names in checks.items():
         which = f"{', '.join(names)}: " if len(names) <= 4 else f"{len(names)} groups: "
         notes.append(f"exact check (sign flips): {'' if len(names) == len(found) else which}{words}")
-    for block, rows in blocks(comparison):
+    for block, rows in comparison.blocks.items():
         times = [(row.group.value or "all", row.target, row) for row in rows if row.target]
         if times and few:
             goal = f"{times[0][1].split} accuracy {100 * times[0][1].accuracy:.1f} %"
             each = "; ".join(
                 f"{name} {time.count} of {time.runs}, {_median(row)}" for name, time, row in times
             )
-            notes.append(f"{block + ': ' if block else ''}{goal} reached: {each}")
+            notes.append(f"{block + ': ' if block else ''}{goal} reached (in training time): {each}")
     return [note for note in [*notes, looked(comparison), *comparison.notes, COVERS] if note]
 
 
@@ -128,7 +126,8 @@ def _median(row: Row) -> str:
     assert row.target is not None
     if row.target.epochs == float("inf"):
         return f">{max(run.epochs for run in row.group.runs)} epochs"
-    return f"epoch {row.target.epochs:g}, {row.target.seconds:.1f} s"
+    seconds = "" if math.isnan(row.target.seconds) else f", {row.target.seconds:.1f} s"
+    return f"epoch {row.target.epochs:g}{seconds}"
 
 
 def _table(comparison: Comparison, width: int, plain: bool) -> Iterator[Line]:
@@ -144,7 +143,7 @@ def _table(comparison: Comparison, width: int, plain: bool) -> Iterator[Line]:
         keep.remove(drop)
     widths[0] = max(widths[0] + min(spare, 0), LEAST)
     yield _row([titles[i] for i in keep], list(widths.values()), keep, plain), "bold"
-    for block, members in blocks(comparison):
+    for block, members in comparison.blocks.items():
         if block:
             yield from _wrapped(f"{block}:", width, "underline")
         for row in members:
@@ -180,7 +179,7 @@ def _length(word: str, plain: bool) -> int:
 def following(comparison: Comparison) -> list[tuple[int, float, tuple[str, ...]]]:
     """For what is open in each block: how many more seeds, their minutes as trained so far, the commands."""
     found = []
-    for _, rows in blocks(comparison):
+    for _, rows in comparison.blocks.items():
         every = [(one, one.plan) for row in rows if (one := comparison.of(row)) and one.plan]
         for first_verdict in (True, False):  # a verdict at 5 seeds needs few, a narrower interval often many
             wanting = [(one, more) for one, more in every if math.isnan(more.half_width) is first_verdict]

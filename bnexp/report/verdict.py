@@ -1,71 +1,26 @@
-"""The comparison of groups of runs as one object; text, Markdown, CSV, JSON, page and plots come from it."""
+"""The comparison of groups of runs as one object; text, Markdown, CSV, JSON, page and plots come from it.
+
+A ``Row`` is a group and what its runs came to, a ``Compared`` two rows of one block and how they differ, a
+``Comparison`` all of them.
+"""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from bnexp.errors import UserError, bad_choice
 from bnexp.report import statistics as st
-from bnexp.report.collect import Problem, Run
-from bnexp.report.curves import Reached, default_target, reached, watched
+from bnexp.report.collect import Problem, Run, Twin
+from bnexp.report.curves import default_target, reached, watched
 from bnexp.report.groups import Group, Grouping, group
+from bnexp.report.looks import Look, after
 from bnexp.report.plan import ENOUGH, Plan, plan
+from bnexp.report.rows import METRIC, Metric, Row, stuck
 
-METRIC = "test/accuracy"
-# The smallest difference of interest, in points, where --delta gives none.
-DELTAS = {"mnist": 0.1, "fashion_mnist": 0.1, "cifar10": 0.5, "digits": 1.0}
-Twin = tuple[int, int | None]  # seed and fold
-Look = Mapping[str, object]
-SECONDARY = tuple(f"{split}/{name}" for split in ("val", "test") for name in ("accuracy", "loss"))
-DECIDED = ("better", "worse", "small", "equivalent")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A final metric: accuracies in per cent and points, losses as they are."""
-
-    key: str
-
-    @property
-    def is_accuracy(self) -> bool:
-        return self.key.endswith("/accuracy")
-
-    @property
-    def label(self) -> str:
-        return self.key.replace("/", " ")
-
-    @property
-    def scale(self) -> float:
-        return 100.0 if self.is_accuracy else 1.0
-
-    @property
-    def sign(self) -> int:
-        """+1 where more is better."""
-        return -1 if self.key.endswith("loss") else 1
-
-
-@dataclass(frozen=True)
-class Row:
-    """One group: its values by twin, scaled, and what its runs cost."""
-
-    group: Group
-    values: Mapping[Twin, float]  # runs that finished
-    diverged: tuple[Twin, ...]
-    mean: float
-    sd: float
-    secondary: Mapping[str, tuple[int, float, float]]  # n, mean, sd of each other metric
-    best: Mapping[Twin, float]  # the metric at the epoch that val chose
-    split: str  # whose curves are shown: val, or test where nothing was held out
-    target: Reached | None
-    images_per_s: float
-    parameters: float
-
-    @property
-    def started(self) -> int:
-        return len(self.values) + len(self.diverged)
+DECIDED = ("better", "worse", "small", "equivalent", "identical", "constant")
 
 
 @dataclass(frozen=True)
@@ -75,20 +30,46 @@ class Compared:
     by: str
     ours: Row
     theirs: Row
-    sign: int  # +1 where more is better
     found: st.Difference
-    twins: tuple[Twin, ...]
-    differences: tuple[float, ...]
-    missing: tuple[Twin, ...]  # twins without a finished run on both sides
-    chance: float  # 95 % of differences between two single runs of one configuration lie within ±chance
+    p_adjusted: float
     delta: float | None
     confounders: tuple[str, ...]
-    exact: float  # p of the sign flips
-    correlation: float
-    secondary: st.Difference  # at the epoch that val chose
-    p_adjusted: float = math.nan
-    outcome: str = ""
-    plan: Plan | None = None
+
+    @property
+    def metric(self) -> Metric:
+        return self.ours.metric
+
+    @property
+    def paired(self) -> bool:
+        return paired(self.ours, self.theirs)
+
+    @cached_property
+    def twins(self) -> tuple[Twin, ...]:
+        return tuple(twin for twin in self.ours.values if twin in self.theirs.values)
+
+    @property
+    def missing(self) -> tuple[Twin, ...]:
+        """Twins without a finished run on both sides."""
+        every = self.ours.started | self.theirs.started
+        return tuple(sorted(every - set(self.twins), key=str)) if self.paired else ()
+
+    @cached_property
+    def differences(self) -> tuple[float, ...]:
+        return tuple(self.ours.values[twin] - self.theirs.values[twin] for twin in self.twins)
+
+    @cached_property
+    def chance(self) -> float:
+        """95 % of differences between two single runs of one configuration lie within ± this, in points.
+
+        nan, and nothing is held against it, where the metric is no accuracy on a known number of images.
+        """
+        split = self.metric.key.partition("/")[0]
+        images = self.ours.group.runs[0].images.get(split)
+        if not self.metric.is_accuracy or split.startswith("train") or not images:
+            return math.nan
+        if not self.ours.values or not self.theirs.values:
+            return math.nan
+        return 1.96 * 100 * st.chance_sd(1 - self.ours.mean / 100, 1 - self.theirs.mean / 100, images)
 
     @property
     def floor(self) -> float:
@@ -98,11 +79,36 @@ class Compared:
     @property
     def ahead(self) -> int:
         """Twins in which this group is the better one."""
-        return sum(self.sign * difference > 0 for difference in self.differences)
+        return sum(self.metric.sign * difference > 0 for difference in self.differences)
 
     @property
     def provisional(self) -> bool:
         return self.found.n < ENOUGH
+
+    @cached_property
+    def exact(self) -> float:
+        """p of the sign flips."""
+        return st.sign_flip(self.differences)
+
+    @property
+    def correlation(self) -> float:
+        pairs = [(self.ours.values[twin], self.theirs.values[twin]) for twin in self.twins]
+        return st.correlation([a for a, _ in pairs], [b for _, b in pairs])
+
+    @property
+    def at_best_val(self) -> st.Difference:
+        return st.paired(self.ours.best, self.theirs.best)
+
+    @cached_property
+    def outcome(self) -> str:
+        return judge(self.found, self.p_adjusted, self.floor, self.delta, self.metric.sign)
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """Where most runs of a group diverge, no number of seeds decides about accuracy."""
+        if max(self.ours.rate, self.theirs.rate) > 0.5:
+            return None
+        return plan(self.found, self.delta, self.outcome in DECIDED)
 
 
 @dataclass(frozen=True)
@@ -120,8 +126,20 @@ class Comparison:
         """How many comparisons Holm's adjustment covers."""
         return len(self.compared)
 
+    @cached_property
+    def blocks(self) -> dict[str, list[Row]]:
+        """The rows by block, each block's baseline first."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.group.block, []).append(row)
+        return found
+
+    @cached_property
+    def _by_group(self) -> dict[str, Compared]:
+        return {one.ours.group.name: one for one in self.compared}
+
     def of(self, row: Row) -> Compared | None:
-        return next((one for one in self.compared if one.ours is row), None)
+        return self._by_group.get(row.group.name)
 
 
 def compare(
@@ -135,23 +153,34 @@ def compare(
     delta: float | None = None,
     looks: Sequence[Look] = (),
 ) -> Comparison:
-    """The verdict over runs; raises UserError where there is nothing to compare or a name is unknown."""
+    """The verdict over runs; raises UserError where there is nothing to compare or a name is unknown.
+
+    ``target`` is an accuracy, 0 to 1; ``delta`` the smallest difference of interest, in points, in place of
+    what the runs' own configurations say; ``looks`` those before this one.
+    """
     used, more = _with_metric(runs, metric)
     grouping, measure = group(used, by, baseline), Metric(metric)
-    rows = tuple(row for block in grouping.blocks() for row in _rows(block, measure, target))
+    rows = [row for block in grouping.blocks.values() for row in _rows(block, measure, target)]
     by_group = {id(row.group): row for row in rows}
-    pairs = [(row, reference) for row in rows if (reference := grouping.reference(row.group))]
-    found = [_compared(row, by_group[id(reference)], measure, grouping, delta) for row, reference in pairs]
-    adjusted = st.holm([one.found.p if one.found.n >= 3 else math.nan for one in found])
-    found = [_judged(one, p) for one, p in zip(found, adjusted, strict=True)]
+    pairs = [(row, by_group[id(one)]) for row in rows if (one := grouping.reference(row.group))]
+    found = [_difference(*pair) for pair in pairs]
+    adjusted = st.holm([one.p if one.n >= 3 else math.nan for one in found])
+    compared = tuple(
+        Compared(
+            grouping.by or "", ours, theirs, difference, p,
+            delta if delta or not measure.is_accuracy else least_of_interest((ours.group, theirs.group)),
+            tuple(grouping.confounders(ours.group, theirs.group)),
+        )
+        for (ours, theirs), difference, p in zip(pairs, found, adjusted, strict=True)
+    )  # fmt: skip
     return Comparison(
         measure,
         grouping,
-        rows,
-        tuple(found),
+        tuple(rows),
+        compared,
         (*problems, *more, *grouping.problems),
-        (*looks, *_look(rows, looks)),
-        _notes(grouping, rows, found),
+        after(looks, {row.group.name: len(row.group.runs) for row in rows}),
+        _notes(grouping, rows, compared, delta),
     )
 
 
@@ -172,18 +201,21 @@ def judge(found: st.Difference, p: float, floor: float, delta: float | None, sig
     return "equivalent" if inside else "undecided"
 
 
-def stuck(run: Run) -> bool:
-    """Diverged, by the declared rule: it stopped at a loss that was not finite, or it ended at chance.
+def paired(ours: Row, theirs: Row) -> bool:
+    """Pairing is a matter of design: the groups were started with shared seeds, finished or not."""
+    return bool(ours.started & theirs.started)
 
-    At chance is a test accuracy of at most 1/c + 3 sqrt((1/c)(1 - 1/c) / N) with c classes and N images.
-    """
-    accuracy = run.final.get(METRIC, math.nan)
-    if run.diverged or any(math.isinf(v) or math.isnan(v) for v in run.final.values()):
-        return True
-    if not run.classes or "test" not in run.images:
-        return False
-    chance = 1 / run.classes
-    return accuracy <= chance + 3 * math.sqrt(chance * (1 - chance) / run.images["test"])
+
+def least_of_interest(groups: Sequence[Group]) -> float | None:
+    """The difference of interest that the runs' configurations declare; the least where they disagree."""
+    declared = [run.delta for one in groups for run in one.runs if run.delta is not None]
+    return min(declared, default=None)
+
+
+def _difference(ours: Row, theirs: Row) -> st.Difference:
+    if paired(ours, theirs):
+        return st.paired(ours.values, theirs.values)
+    return st.welch([*ours.values.values()], [*theirs.values.values()])
 
 
 def _with_metric(runs: Sequence[Run], metric: str) -> tuple[list[Run], list[Problem]]:
@@ -195,7 +227,7 @@ def _with_metric(runs: Sequence[Run], metric: str) -> tuple[list[Run], list[Prob
         if metric in names or not names:
             raise UserError(f"no finished run to compare (all {len(runs)} diverged)")
         raise bad_choice("--metric", metric, names)
-    without = [run for run in runs if run not in used]
+    without = [run for run in runs if not run.diverged and metric not in run.final]
     return used, [Problem(run.folder, f"no {metric} among its final metrics") for run in without]
 
 
@@ -203,102 +235,29 @@ def _rows(groups: Sequence[Group], metric: Metric, target: float | None) -> list
     """The rows of one block, which share split and target."""
     split = watched([run for one in groups for run in one.runs])
     if target is None:
-        target = default_target([one.runs for one in groups], f"{split}/accuracy")
-    return [_row(one, metric, split, target) for one in groups]
+        target = default_target(
+            [[run for run in one.runs if not stuck(run)] for one in groups], f"{split}/accuracy"
+        )
+    goals = [None if target is None else reached(one.runs, split, target) for one in groups]
+    return [Row(one, metric, split, goal) for one, goal in zip(groups, goals, strict=True)]
 
 
-def _row(group: Group, metric: Metric, split: str, target: float | None) -> Row:
-    ended = [run for run in group.runs if not stuck(run)]
-    values = {run.twin: metric.scale * run.final[metric.key] for run in ended}
-    secondary = {}
-    for where in ("final", "best"):
-        for key in SECONDARY:
-            scale = Metric(key).scale
-            found = [scale * getattr(run, where)[key] for run in ended if key in getattr(run, where)]
-            if found:
-                secondary[f"{where} {key}"] = (len(found), *st.mean_sd(found))
-    return Row(
-        group,
-        values,
-        tuple(run.twin for run in group.runs if stuck(run)),
-        *st.mean_sd(list(values.values())),
-        secondary,
-        {run.twin: metric.scale * run.best[metric.key] for run in ended if metric.key in run.best},
-        split,
-        None if target is None else reached(group.runs, split, target),
-        st.mean_sd([run.images_per_s for run in ended])[0],
-        next((run.parameters for run in group.runs if run.parameters > 0), math.nan),
-    )
-
-
-def _compared(ours: Row, theirs: Row, metric: Metric, grouping: Grouping, delta: float | None) -> Compared:
-    twins = tuple(twin for twin in ours.values if twin in theirs.values)
-    every = {run.twin for row in (ours, theirs) for run in row.group.runs}
-    pairs = [(ours.values[twin], theirs.values[twin]) for twin in twins]
-    differences = tuple(a - b for a, b in pairs)
-    found = (
-        st.paired(ours.values, theirs.values)
-        if twins
-        else st.welch([*ours.values.values()], [*theirs.values.values()])
-    )
-    run = ours.group.runs[0]
-    if delta is None and metric.is_accuracy:
-        delta = DELTAS.get(run.dataset)
-    return Compared(
-        grouping.by or "",
-        ours,
-        theirs,
-        metric.sign,
-        found,
-        twins,
-        differences,
-        tuple(sorted(every - set(twins), key=str)) if twins else (),
-        _chance(ours, theirs, metric),
-        delta,
-        tuple(grouping.confounders(ours.group, theirs.group)),
-        st.sign_flip(differences),
-        st.correlation([a for a, _ in pairs], [b for _, b in pairs]),
-        st.paired(ours.best, theirs.best),
-    )
-
-
-def _chance(ours: Row, theirs: Row, metric: Metric) -> float:
-    """1.96 f in points, for an accuracy on a known number of images; else nan, and the floor is not held."""
-    images = ours.group.runs[0].images.get(metric.key.partition("/")[0])
-    if not metric.is_accuracy or metric.key.startswith("train") or not images:
-        return math.nan
-    if not ours.values or not theirs.values:
-        return math.nan
-    errors = (1 - ours.mean / 100, 1 - theirs.mean / 100)
-    return 1.96 * 100 * st.chance_sd(*errors, images)
-
-
-def _judged(one: Compared, p: float) -> Compared:
-    outcome = judge(one.found, p, one.floor, one.delta, one.sign)
-    decided = outcome in DECIDED or outcome in ("identical", "constant")
-    more = plan(one.found, one.delta, decided)
-    return replace(one, p_adjusted=p, outcome=outcome, plan=more)
-
-
-def _look(rows: Sequence[Row], looks: Sequence[Look]) -> list[Look]:
-    """This look at the groups, unless the last one saw as many runs of each."""
-    seen = {row.group.name: len(row.values) for row in rows}
-    if looks and looks[-1].get("runs") == seen:
-        return []
-    return [{"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "runs": seen}]
-
-
-def _notes(grouping: Grouping, rows: Sequence[Row], found: Sequence[Compared]) -> tuple[str, ...]:
-    notes = list(grouping.notes)
+def _notes(
+    grouping: Grouping, rows: Sequence[Row], found: Sequence[Compared], delta: float | None
+) -> tuple[str, ...]:
+    """What else a reader must know: what differs, what was left out, what an interval does not hold."""
+    notes, runs = list(grouping.notes), [run for row in rows for run in row.group.runs]
     alone = [row.group.name for row in rows if not any(row in (one.ours, one.theirs) for one in found)]
     if alone and len(rows) > 1:
-        why = (
-            "no baseline agrees with them in every other key"
-            if grouping.by
-            else "nothing but the data set differs"
-        )
+        agree = "no baseline agrees with them in every other key"
+        why = agree if grouping.by else "nothing but the data set differs"
         notes.append(f"not compared ({why}): {', '.join(alone)}")
-    if any(run.fold is not None for row in rows for run in row.group.runs):
+    for pair in found:
+        deltas = {run.delta for row in (pair.ours, pair.theirs) for run in row.group.runs if run.delta}
+        if len(deltas) > 1 and delta is None and pair.delta is not None:
+            listed = ", ".join(f"{value:g}" for value in sorted(deltas))
+            notes.append(f"runs disagree on dataset.delta ({listed}): the least is used")
+    if any(run.fold is not None for run in runs):
         notes.append(
             "folds share training images, so intervals over them are too narrow (Nadeau and Bengio 2003)"
         )
@@ -306,4 +265,4 @@ def _notes(grouping: Grouping, rows: Sequence[Row], found: Sequence[Compared]) -
         notes.append(
             "the noise of the test set is not known for this metric or data; no difference is held against it"
         )
-    return tuple(notes)
+    return tuple(dict.fromkeys(notes))

@@ -1,0 +1,118 @@
+"""What the runs of one group came to: values by twin, how many diverged, what they cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from bnexp.report import statistics as st
+from bnexp.report.collect import Run, Twin
+from bnexp.report.curves import Reached
+from bnexp.report.groups import Group
+
+METRIC = "test/accuracy"
+SECONDARY = tuple(f"{split}/{name}" for split in ("val", "test") for name in ("accuracy", "loss"))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A final metric: accuracies in per cent and points, losses as they are."""
+
+    key: str
+
+    @property
+    def is_accuracy(self) -> bool:
+        return self.key.endswith("/accuracy")
+
+    @property
+    def label(self) -> str:
+        return self.key.replace("/", " ")
+
+    @property
+    def scale(self) -> float:
+        return 100.0 if self.is_accuracy else 1.0
+
+    @property
+    def sign(self) -> int:
+        """+1 where more is better."""
+        return -1 if self.key.endswith("loss") else 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group: its values by twin, in the metric's units, and what its runs cost."""
+
+    group: Group
+    metric: Metric
+    split: str  # whose curves are shown: val, or test where nothing was held out
+    target: Reached | None
+
+    @cached_property
+    def ended(self) -> list[Run]:
+        """The runs whose accuracy counts: those that did not diverge."""
+        return [run for run in self.group.runs if not stuck(run)]
+
+    @cached_property
+    def values(self) -> dict[Twin, float]:
+        return {run.twin: self.metric.scale * run.final[self.metric.key] for run in self.ended}
+
+    @cached_property
+    def best(self) -> dict[Twin, float]:
+        """The metric at the epoch that val chose."""
+        key = self.metric.key
+        return {run.twin: self.metric.scale * run.best[key] for run in self.ended if key in run.best}
+
+    @cached_property
+    def diverged(self) -> tuple[Twin, ...]:
+        return tuple(run.twin for run in self.group.runs if run.twin not in self.values)
+
+    @property
+    def started(self) -> set[Twin]:
+        return {run.twin for run in self.group.runs}
+
+    @property
+    def rate(self) -> float:
+        """The share that diverged."""
+        return len(self.diverged) / len(self.group.runs)
+
+    @property
+    def mean(self) -> float:
+        return st.mean_sd([*self.values.values()])[0]
+
+    @property
+    def sd(self) -> float:
+        return st.mean_sd([*self.values.values()])[1]
+
+    @cached_property
+    def secondary(self) -> dict[str, tuple[int, float, float]]:
+        """n, mean and sd of every metric, at the final and at the best epoch."""
+        found = {}
+        for where in ("final", "best"):
+            for key in SECONDARY:
+                held = [getattr(run, where) for run in self.ended]
+                if values := [Metric(key).scale * metrics[key] for metrics in held if key in metrics]:
+                    found[f"{where} {key}"] = (len(values), *st.mean_sd(values))
+        return found
+
+    @property
+    def images_per_s(self) -> float:
+        return st.mean_sd([run.images_per_s for run in self.ended])[0]
+
+    @property
+    def parameters(self) -> float:
+        return next((run.parameters for run in self.group.runs if run.parameters > 0), math.nan)
+
+
+def stuck(run: Run) -> bool:
+    """Diverged, by the declared rule: it stopped at a loss that was not finite, or it ended at chance.
+
+    At chance is a test accuracy of at most q + 3 sqrt(q (1 - q) / N) on N images, q the share of the largest
+    class (1/c of c classes where it is not known): what always naming that class gets.
+    """
+    accuracy = run.final.get(METRIC, math.nan)
+    if run.diverged or not all(map(math.isfinite, run.final.values())):
+        return True
+    if run.largest is None or "test" not in run.images:
+        return False
+    return accuracy <= run.largest + 3 * math.sqrt(run.largest * (1 - run.largest) / run.images["test"])

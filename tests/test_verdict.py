@@ -1,5 +1,6 @@
 """Each sentence of a verdict, and when it may be said."""
 
+import json
 import math
 import re
 
@@ -110,6 +111,15 @@ def test_divergence_is_the_headline(tmp_path):
 def test_a_run_at_chance_has_diverged(tmp_path):
     """MNIST's largest class, the ones: at most .1135 + 3 sqrt(.1135 x .8865 / 10,000) = 0.1230."""
     found = compared(tmp_path, {"none": [12.3, 97, 97], "batch": [12.31, 98, 98]})
+    assert [len(row.diverged) for row in found.rows] == [1, 0]
+
+
+def test_chance_is_what_the_run_itself_says_of_its_largest_class(tmp_path):
+    root = made(tmp_path, {"none": [30, 97, 97], "batch": [34, 98, 98]})
+    for path in root.glob("*/summary.json"):
+        counts = {"images": {"test": 10_000}, "classes": 3, "majority": 0.3}
+        path.write_text(json.dumps(json.loads(path.read_text()) | counts))
+    found = compare(*collect([root]))
     assert [len(row.diverged) for row in found.rows] == [1, 0]
 
 

@@ -153,7 +153,7 @@ def read(folder: Path) -> tuple[Run, list[str]]:
         total_s=timing.get("total_s", math.nan),
         images=images,
         classes=classes,
-        largest=largest_class(settings, classes),
+        largest=largest_class(settings, summary, classes),
         delta=delta,
         versions=versions,
         started=started,

@@ -13,7 +13,7 @@ from bnexp.errors import UserError, one_line
 
 CONFIG = Path(".hydra") / "config.yaml"
 LARGEST = 1 << 20  # bytes; a configuration has about 1,500
-# Where a run's summary does not count its images: train, test, classes; the test share of the largest class.
+# Where an older run's summary does not count: train, test, classes; the test share of the largest class.
 KNOWN = {
     "mnist": (60_000, 10_000, 10, 0.1135),
     "fashion_mnist": (60_000, 10_000, 10, 0.1),
@@ -74,8 +74,13 @@ def _size(size: object, whole: int) -> int:
     return round(size if size >= 1 else size * whole)
 
 
-def largest_class(settings: Mapping[str, Any], classes: int | None) -> float | None:
+def largest_class(
+    settings: Mapping[str, Any], summary: Mapping[str, Any], classes: int | None
+) -> float | None:
     """The share of the largest class of the test images; of unknown data as if all were of one size."""
+    own = summary.get("majority")
+    if isinstance(own, float) and 0 < own <= 1:
+        return own
     known = KNOWN.get(str(settings.get("dataset.name")))
     return known[3] if known else 1 / classes if classes else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import gc
@@ -81,7 +82,8 @@ def prepare(wanted: config.Device, number: int | None = None) -> Place:
 def _settle() -> None:
     """Once in a process, when everything is imported: nothing is looked for or fetched twice from here on."""
     gc.enable()  # cli.launch has put it off
-    gc.freeze()  # modules stay: no collection needs to walk through them again
+    gc.freeze()  # modules stay: no collection needs to walk through them again,
+    atexit.register(gc.unfreeze)  # but the last, for those who look for leaks
     # A step frees what the next one allocates. glibc gives large blocks back to the system between the two,
     # which then clears every page anew: a twentieth of a small convolutional step, more with large batches.
     libc = ctypes.CDLL(None) if os.name == "posix" else None

@@ -68,7 +68,7 @@ def prepare(keys: config.Config) -> tuple[Trainer, build.Splits]:
     network = build.model(keys, images)
     flops = build.summary(network, keys, images).flops
     device.set_threads(keys.device.threads, flops * keys.batch_size)
-    return build.trainer(keys, network, place, images.train.steps(keys.batch_size)), images
+    return build.trainer(keys, network, place, images), images
 
 
 @dataclass(frozen=True)

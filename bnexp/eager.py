@@ -1,4 +1,4 @@
-"""torch's optimizers without torch's compiler.
+"""torch's optimizers and backward pass without torch's compiler.
 
 torch.optim imports the compiler (torch._dynamo: 2 s and 150 MB at every start) only to be left alone by it,
 and calls it twice a step to the same end. Nothing here compiles an optimizer, so the plain functions below
@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 _MARKED = ("add_param_group", "state_dict", "load_state_dict")
@@ -38,3 +39,18 @@ def plain_step(optimizer: Optimizer) -> Callable[[], object]:
         optimizer._opt_called = True  # type: ignore[attr-defined]  # what schedulers look for
 
     return step
+
+
+def plain_backward(loss: Tensor) -> None:
+    """``loss.backward()`` for a scalar, without what its wrappers look for.
+
+    They ask for tensor subclasses, nested tensors, hooks that log and the compiler's context, which takes a
+    tenth of a small network's step; the engine below them does the same either way. Not for a compiled
+    network, which needs the context.
+    """
+    engine = getattr(torch.autograd.Variable, "_execution_engine", None)
+    if engine is None:  # a torch that keeps it elsewhere
+        loss.backward()
+        return
+    one = torch.ones_like(loss)
+    engine.run_backward((loss,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True)

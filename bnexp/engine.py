@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from bnexp.checkpoint import Checkpoints
 from bnexp.data import Batches
 from bnexp.device import Place
-from bnexp.eager import plain_step
+from bnexp.eager import plain_backward, plain_step
 from bnexp.errors import UserError, one_line
 from bnexp.processes import ALONE, Processes
 from bnexp.runs import Diverged, StopSignal
@@ -130,6 +130,7 @@ class Trainer:
         # The L1 penalty is on weights: matrices and kernels, not biases and not a norm's scale.
         self.weights = [p for p in self.parameters if p.ndim > 1]
         self.update = plain_step(self.optimizer)
+        self.backward = plain_backward if self.forward_with_all is self.model else Tensor.backward
 
     def step(self, images: Tensor, labels: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
         """One update from images (B, C, H, W) and labels (B,); the loss () and logits (B, K) before it.
@@ -151,7 +152,7 @@ class Trainer:
         if self.l1:
             objective = objective + self.l1 * self._l1_norm()
         if self.scaler is None:
-            objective.backward()
+            self.backward(objective)
             if self.grad_clip is not None:
                 nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
             self.update()
@@ -230,25 +231,24 @@ class Trainer:
         """
         self.model.eval()
         self.processes.copy_buffers(self.model)
-        rank, world = self.processes.rank, self.processes.world
-        steps = batches.steps(batch_size)
+        rank, world, count = self.processes.rank, self.processes.world, len(batches)
         # Made beforehand: results kept one by one between large batches would leave the heap full of holes.
-        losses = torch.zeros(steps, device=self.place.device)
-        hits = torch.zeros(steps, dtype=torch.int64, device=self.place.device)
-        sizes = []
+        losses = torch.zeros(batches.steps(batch_size), device=self.place.device)
+        found = torch.full((count,), -1, device=self.place.device)
+        starts = range(0, count, batch_size)
         for step, (images, labels) in enumerate(batches.in_order(batch_size)):
-            sizes.append(len(labels))
             if step % world != rank:
                 continue
             with self.place.autocast():
                 logits = self.forward(images)  # type: ignore[misc]
                 losses[step] = self.loss(logits, labels)
-            hits[step] = (logits.argmax(1) == labels).sum()
+            torch.argmax(logits, 1, out=found[starts[step] : starts[step] + batch_size])
+        hits = (found == batches.labels).sum()
         self.processes.sum_(losses)
         self.processes.sum_(hits)
-        weighted = zip(losses.tolist(), sizes, strict=True)
-        loss = math.fsum(value * size for value, size in weighted) / len(batches)
-        return {"loss": loss, "accuracy": int(hits.sum()) / len(batches)}
+        sizes = (min(batch_size, count - start) for start in starts)
+        loss = math.fsum(value * size for value, size in zip(losses.tolist(), sizes, strict=True)) / count
+        return {"loss": loss, "accuracy": int(hits) / count}
 
     @torch.inference_mode()
     def predict(self, batches: Batches, batch_size: int) -> Tensor:

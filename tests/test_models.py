@@ -8,6 +8,7 @@ from bnexp.errors import UserError
 from bnexp.models import MLP
 from bnexp.models.blocks import ACTIVATIONS
 from bnexp.models.densenet import DenseBlock, transition
+from bnexp.models.pooling import MaxPool
 from bnexp.models.resnet import Basic, Bottleneck, Preact
 
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "custom")
@@ -107,7 +108,7 @@ def test_dropout_drops_in_training_alone(name):
 
 def test_order_in_a_layer():
     layer = build("conv_bn").layers[0]
-    assert [type(m) for m in layer] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d]
+    assert [type(m) for m in layer] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, MaxPool]
     layer = build("mlp_bn", dropout=0.5).hidden[0]
     assert [type(m) for m in layer] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout]
 

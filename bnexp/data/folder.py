@@ -69,7 +69,7 @@ def load(root: Path, resize: int | None) -> Source:
     listing = find(root)
     name = f"image_folder-{resize}" if resize else "image_folder"
     key = listing.fingerprint(resize)
-    return cache.fetch(root, name, lambda: key, lambda: _decode(listing, resize))
+    return cache.load(root, name, lambda: key, lambda: _decode(listing, resize))
 
 
 def find(root: Path) -> Listing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def load(name: str, root: str | None, resize: int | None) -> Source:
     return torchvision_sets.load(name, place)
 
 
+@functools.cache
 def _digits() -> Source:
     """scikit-learn's 1797 handwritten digits (Alpaydin and Kaynak, 1998), 8x8, brought to MNIST's 28x28."""
     table = torch.from_numpy(_digits_table())  # (N, 65)

@@ -96,7 +96,7 @@ def load(name: str, root: Path) -> Source:
             _download(root, known)
         return _read_cifar(root, known) if name == "cifar10" else _read_idx_set(root, known)
 
-    return cache.fetch(root, name, lambda: _fingerprint(root, known), build)
+    return cache.load(root, name, lambda: _fingerprint(root, known), build)
 
 
 def _missing(root: Path, known: Known) -> str | None:

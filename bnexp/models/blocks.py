@@ -13,6 +13,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from bnexp.models.pooling import MaxPool
 from bnexp.norms import Norm
 
 ActivationName = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu"]
@@ -31,7 +32,7 @@ ACTIVATIONS: dict[ActivationName, Make] = {
     "leaky_relu": nn.LeakyReLU,
     "elu": nn.ELU,
 }
-POOLS: dict[PoolName, Make] = {"max": lambda: nn.MaxPool2d(2), "avg": lambda: nn.AvgPool2d(2)}
+POOLS: dict[PoolName, Make] = {"max": MaxPool, "avg": lambda: nn.AvgPool2d(2)}
 
 
 class Network(nn.Module):

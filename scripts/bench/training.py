@@ -1,0 +1,207 @@
+"""Training and evaluation in this process: against their ceilings, what recording costs, how it grows."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from bench.recipes import RECIPES, bare_step, prepare, recipe_keys, scaled, tutorial, whole_loop
+from bench.table import Row, Table, interleaved, median, ratio, spread
+from bnexp.config import Config
+from bnexp.engine import Window
+
+BATCH_SIZES = (16, 64, 256, 1024, 4096)
+DATA_SIZES = (1_000, 4_000, 15_000, 60_000)
+
+
+def train(models: list[str], repeats: int, scale: float) -> list[Table]:
+    """bnexp's whole loop, the bare step and the tutorials' way."""
+    rows: list[Row] = []
+    for name in models:
+        keys = recipe_keys(name, scale)
+        with tempfile.TemporaryDirectory() as folder:
+            ours = partial(_rate, keys, Path(folder), RECIPES[name].epoch)
+            ours(), tutorial(name, keys, scale / 8)  # warm: caches, allocator, thread pool
+            ways: dict[str, Callable[[], float]] = {
+                "a": ours,
+                "b": partial(bare_step, keys),
+                "c": partial(tutorial, name, keys, scale),
+            }
+            found = interleaved(ways, repeats)
+        rows.append(
+            {
+                "model": name,
+                "threads": torch.get_num_threads(),
+                "a: bnexp": median(found["a"]),
+                "b: ceiling": median(found["b"]),
+                "c: tutorial": median(found["c"]),
+                "a/b": ratio(found["a"], found["b"]),
+                "a/b from, to": spread(found["a"], found["b"]),
+                "a/c": ratio(found["a"], found["c"]),
+                "a/c from, to": spread(found["a"], found["c"]),
+            }
+        )
+    note = (
+        f"Images/s, medians of {repeats}; the ratios are medians of paired ones. a: the whole loop, all its"
+        " recording on, over a full epoch; b: the same step on one fixed batch with nothing around it; c: a"
+        " transform an image, a DataLoader and loss.item() each step."
+    )
+    return [Table("Training", note, rows)]
+
+
+def _rate(keys: Config, folder: Path, epoch: int) -> float:
+    return whole_loop(keys, folder).rate(epoch)
+
+
+def evaluate(models: list[str], repeats: int, scale: float) -> list[Table]:
+    """The evaluation of a split against the forward pass of one fixed batch."""
+    rows: list[Row] = []
+    for name in models:
+        large = RECIPES[name].images < 1000
+        words = ["eval_batch_size=64", "dataset.test_size=128"] if large else []
+        keys = recipe_keys(name, min(scale, 0.1), *words)
+        trainer, images = prepare(keys)
+        size = keys.eval_batch_size
+        pixels, labels = next(images.test.in_order(size))
+        passes = max(1, round(scale * (20 if name.startswith("mlp") else 1)))
+
+        def ours(trainer=trainer, images=images, passes=passes, size=size) -> float:
+            started = time.perf_counter()
+            for _ in range(passes):
+                trainer.evaluate(images.test, size)
+            return passes * len(images.test) / (time.perf_counter() - started)
+
+        @torch.inference_mode()
+        def ceiling(trainer=trainer, pixels=pixels, labels=labels, images=images, passes=passes) -> float:
+            trainer.model.eval()
+            steps = passes * images.test.steps(len(labels))
+            started = time.perf_counter()
+            for _ in range(steps):
+                trainer.loss(trainer.model(pixels), labels)
+            return steps * len(labels) / (time.perf_counter() - started)
+
+        ours(), ceiling()
+        found = interleaved({"a": ours, "b": ceiling}, repeats)
+        rows.append(
+            {
+                "model": name,
+                "bnexp": median(found["a"]),
+                "ceiling": median(found["b"]),
+                "ratio": ratio(found["a"], found["b"]),
+                "from, to": spread(found["a"], found["b"]),
+            }
+        )
+    note = "Images/s over the test set, against forward and loss of one fixed batch in eval mode."
+    return [Table("Evaluation", note, rows)]
+
+
+def recording(models: list[str], repeats: int, scale: float) -> list[Table]:
+    """What each kind of recording takes of an epoch: the time spent in its calls."""
+    rows: list[Row] = []
+    for name in models:
+        keys = recipe_keys(name, scale)
+        shares = [_shares(keys, RECIPES[name].epoch) for _ in range(repeats + 1)][1:]
+        row: Row = {"model": name} | {part: median([s[part] for s in shares]) for part in shares[0]}
+        rows.append(row)
+    note = (
+        "Per cent of a full epoch, by the time spent in the calls; steps.csv is every step's loss; reading is"
+        " what brings losses and hits from the device to the loggers, once in a window of steps."
+    )
+    return [Table("Recording", note, rows)]
+
+
+def _shares(keys: Config, epoch: int) -> dict[str, float]:
+    spent: dict[str, float] = defaultdict(float)
+
+    def timed(part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*words: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return call(*words, **named)
+            finally:
+                spent[part] += time.perf_counter() - started
+
+        return run
+
+    from bench import recipes
+    from bnexp.checkpoint import Checkpoints
+    from bnexp.tracking import Console, Csv, TensorBoard
+
+    stepwise = {"steps.csv": Csv, "console": Console, "TensorBoard, steps": TensorBoard}
+    once = {"metrics.csv": Csv, "TensorBoard, epoch": TensorBoard}
+    with tempfile.TemporaryDirectory() as folder, patch.object(Window, "drain", Window.drain):
+        patches = [patch.object(kind, "steps", timed(part, kind.steps)) for part, kind in stepwise.items()]
+        patches += [patch.object(kind, "epoch", timed(part, kind.epoch)) for part, kind in once.items()]
+        patches.append(patch.object(Checkpoints, "save", timed("checkpoint", Checkpoints.save)))
+        patches.append(patch.object(Window, "drain", timed("drain", Window.drain)))
+        for change in patches:
+            change.start()
+        try:
+            found = recipes.whole_loop(keys, Path(folder))
+        finally:
+            for change in patches:
+                change.stop()
+    whole = epoch / found.rate(epoch)
+    steps = epoch / found.images  # what grows with the steps is brought to a full epoch
+    seconds = {part: spent[part] * steps for part in stepwise}
+    seconds |= {part: spent[part] for part in (*once, "checkpoint")}
+    logged = sum(spent[part] for part in stepwise)
+    shares = {part: 100 * value / whole for part, value in seconds.items()}
+    shares["all recording"] = sum(shares.values())
+    shares["reading"] = 100 * (spent["drain"] - logged) * steps / whole
+    return shares
+
+
+def growth(models: list[str], repeats: int, scale: float) -> list[Table]:
+    """Speed by batch size and by the number of images."""
+    batches: list[Row] = []
+    sizes: list[Row] = []
+    for name in models:
+        for size in BATCH_SIZES:
+            keys = recipe_keys(name, scale, f"batch_size={size}")
+            with tempfile.TemporaryDirectory() as folder:
+                ways: dict[str, Callable[[], float]] = {
+                    "a": partial(_rate, keys, Path(folder), RECIPES[name].epoch),
+                    "b": partial(bare_step, keys),
+                }
+                found = interleaved(ways, repeats)
+            batches.append(
+                {
+                    "model": name,
+                    "batch size": str(size),
+                    "threads": torch.get_num_threads(),
+                    "images/s": median(found["a"]),
+                    "ceiling": median(found["b"]),
+                    "ratio": ratio(found["a"], found["b"]),
+                }
+            )
+        for count in DATA_SIZES:
+            keys = recipe_keys(name, scale, f"dataset.train_size={scaled(count, scale)}")
+            with tempfile.TemporaryDirectory() as folder:
+                epochs = [whole_loop(keys, Path(folder)) for _ in range(repeats)]
+            seconds = median([found.steps_s + found.once_s for found in epochs])
+            sizes.append(
+                {
+                    "model": name,
+                    "images": epochs[0].images,
+                    "epoch, s": seconds,
+                    "images/s": epochs[0].images / seconds,
+                    "once an epoch, s": median([found.once_s for found in epochs]),
+                }
+            )
+    return [
+        Table("Growth with the batch size", "Images/s of the whole loop and of the bare step.", batches),
+        Table(
+            "Growth with the data",
+            "One epoch of the whole loop; its last column does not grow: checkpoint, metrics, events.",
+            sizes,
+        ),
+    ]

@@ -232,7 +232,9 @@ def _translate(error: Exception, arguments: list[str]) -> UserError:
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         if match[1] == "hydra/launcher" and match[2] in EXTRAS:
             extra = EXTRAS[match[2]]
-            return UserError(f'hydra/launcher={match[2]}: not installed; pip install "bnexp[{extra}]" brings it')
+            return UserError(
+                f'hydra/launcher={match[2]}: not installed; pip install "bnexp[{extra}]" brings it'
+            )
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or choices(match[1])
         return bad_choice(match[1], match[2], options)
     if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):

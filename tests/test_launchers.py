@@ -207,6 +207,39 @@ def test_every_launcher_gives_the_same_bits_and_the_same_verdict(plain, launcher
     assert not (folder / "accident").exists()
 
 
+LOST = {
+    "joblib": (("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), "a job's process died", {"running"}),
+    "submitit_local": (("hydra/launcher=submitit_local",), "a job was lost", {"running", "finished"}),
+    "ray": (
+        ("hydra/launcher=ray", "+hydra.launcher.ray.init={num_cpus:2,include_dashboard:false}",
+         "+hydra.launcher.ray.remote={max_retries:0}"),
+        "a job was lost", {"running", "finished"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LOST)
+def test_a_job_that_is_killed_is_told_and_can_be_carried_on(plain, launcher):
+    folder, _ = plain
+    words, said, statuses = LOST[launcher]
+    plugin = "submitit" if launcher == "submitit_local" else launcher
+    needs(f"hydra_plugins.hydra_{plugin}_launcher", launchers.EXTRAS[launcher])
+    (folder / "accident").write_text("9")
+    swept = [*(word for word in WORDS if "width" not in word), "+model.width=8", "hydra.sweep.dir=lost"]
+    shutil.rmtree(folder / "lost", ignore_errors=True)
+    done = bnexp(folder, *swept, *words)
+    assert done.code == 1, done.err
+    assert said in done.err
+    assert "still being written, or killed; not compared" in done.err
+    found = {json.loads(path.read_text())["status"] for path in folder.glob("lost/*/summary.json")}
+    assert found >= statuses
+    assert bnexp(folder, *swept).code == 0
+    for run in folder.glob("lost/*/summary.json"):
+        (twin,) = folder.glob(f"basic/*{run.parent.name.rpartition('-')[2]}")
+        assert record(run.parent) == record(twin)
+
+
 @pytest.mark.parametrize(
     ("choice", "extra"),
     [("joblib", "parallel"), ("submitit_local", "slurm"), ("slurm", "slurm"), ("ray", "ray")],

@@ -10,6 +10,7 @@ import re
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -109,6 +110,9 @@ def exit_code(work: Callable[[], Any]) -> int:
         return 1
     except OutOfMemory as error:
         print(f"bnexp: out of memory: {error}", file=sys.stderr)
+        return 1
+    except BrokenExecutor as error:  # joblib's, and with it the jobs that were still to come
+        print(one_line(f"bnexp: a job's process died and ended the sweep: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"bnexp: interrupted ({one_line(error) or 'SIGINT'})", file=sys.stderr)
@@ -211,7 +215,7 @@ def checked(entry: Callable[[], Any], arguments: list[str]) -> None:
     """Runs what composes a configuration from ``arguments``; Hydra's complaints become a UserError."""
     try:
         entry()
-    except UserError:
+    except (UserError, BrokenExecutor):
         raise
     except Exception as error:  # a run's own exceptions end inside entry: this is about the command line
         raise _translate(error, arguments) from error

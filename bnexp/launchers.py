@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from bnexp.errors import one_line
@@ -19,7 +22,7 @@ EXTRAS = {
     "ray": "ray",
     "ray_cluster": "ray",
 }
-lost: list[str] = []  # what is known of each job that never answered
+_lost: list[str] = []  # what is known of each job that never answered
 
 
 def kind(hydra: DictConfig) -> str:
@@ -52,39 +55,33 @@ def wait_for_all(hydra: DictConfig) -> None:
     itself never comes here: its run records it.
     """
     if (name := kind(hydra)) in ("LocalLauncher", "SlurmLauncher"):
-        from submitit.core.core import Job
-        from submitit.core.utils import FailedJobError, UncompletedJobError
+        from submitit.core import core, utils
 
-        given_up = (FailedJobError, UncompletedJobError)
-        if not hasattr(Job.results, "patient"):
-            Job.results = _patient(Job.results, given_up, lambda nothing: [nothing])
+        patient = _patient(core.Job.results, (utils.FailedJobError, utils.UncompletedJobError))
+        setattr(core.Job, "results", lambda job: [patient(job)])  # noqa: B010
     elif name == "RayLauncher":
         import ray
         from hydra_plugins.hydra_ray_launcher import _core
-        from ray.exceptions import RayError
 
-        if _core.ray is ray:
-            _core.ray = _Ray(_patient(ray.get, (RayError,), lambda nothing: nothing))
-
-
-class _Ray:
-    """All that the plugin takes from the module ``ray`` where it collects results."""
-
-    def __init__(self, get: Callable[[Any], Any]) -> None:
-        self.get = get
+        # All that the plugin takes from the module ray where it collects results.
+        setattr(_core, "ray", SimpleNamespace(get=_patient(ray.get, (ray.exceptions.RayError,))))  # noqa: B010
 
 
-def _patient(
-    results: Callable[[Any], Any], given_up: tuple[type[Exception], ...], form: Callable[[Any], Any]
-) -> Callable[[Any], Any]:
+def _patient(result: Callable[[Any], Any], given_up: tuple[type[Exception], ...]) -> Callable[[Any], Any]:
     def collect(job: Any) -> Any:
-        from hydra.core.utils import JobReturn, JobStatus
-
         try:
-            return results(job)
+            found = result(job)
         except given_up as error:
-            lost.append(one_line(f"a job was lost: {error}")[:300])
-            return form(JobReturn(status=JobStatus.COMPLETED))
+            _lost.append(one_line(f"a job was lost: {error}")[:300])
+            return JobReturn(status=JobStatus.COMPLETED)  # for Hydra; its summary.json knows how far it came
+        return found[0] if isinstance(found, list) else found
 
-    collect.patient = True  # type: ignore[attr-defined]
     return collect
+
+
+def finish() -> list[str]:
+    """What is known of a sweep's lost jobs; ends its Ray, so that no line comes after the verdict."""
+    if (ray := sys.modules.get("ray")) is not None:
+        ray.shutdown()
+    said, _lost[:] = list(_lost), []
+    return said

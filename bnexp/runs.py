@@ -303,7 +303,7 @@ class StopSignal:
 
         submitit queues the job again and ends the process; Ray ends it and starts the job elsewhere.
         """
-        handler = self._before.get(self.received)
+        handler = self._before.get(self.received or 0)
         if callable(handler) and handler is not signal.default_int_handler:
             handler(self.received, None)
 

@@ -124,7 +124,7 @@ class SweepStart(Callback):
         )  # fmt: skip
         launchers.wait_for_all(config.hydra)
 
-    def on_job_start(self, **_: Any) -> None:
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
         if (sweep := Sweep.current()) is not None:
             os.environ.update(sweep.environment)
             os.chdir(sweep.cwd)
@@ -150,6 +150,7 @@ def conclude(code: int) -> int:
     """
     sweep = Sweep.current()
     _UnderWay().sweep = None
+    lost = launchers.finish()
     if sweep is None:
         return code
     from bnexp.report.collect import collect
@@ -169,9 +170,9 @@ def conclude(code: int) -> int:
             print(f"\n{write(found, folder)}")
         except UserError as error:
             failed.append(str(error))
-    for line in [*failed, *map(str, problems), *launchers.lost]:
+    for line in [*failed, *map(str, problems), *lost]:
         print(line, file=sys.stderr)
-    return code or (1 if failed or launchers.lost or any(not problem.used for problem in problems) else 0)
+    return code or (1 if failed or lost or any(not problem.used for problem in problems) else 0)
 
 
 def settings(overrides: list[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from bnexp.report.collect import Run
 from bnexp.report.curves import Band, band
 from bnexp.report.picture import (
+    MOST_LINES,
     Picture,
     Style,
     canvas,
@@ -17,6 +18,7 @@ from bnexp.report.picture import (
     left_out,
     legend,
     legend_height,
+    lines,
     loss_axis,
     panels,
     shorten,
@@ -58,20 +60,22 @@ def curves(comparison: Comparison, rows: Sequence[Row], block: str, suffix: str)
         axes[-1].set_xlabel(SECONDS)
     legend(figure, axes[0])
     by = "by epoch and by second of training" if timed else "by epoch"
+    drawn = f", the first {MOST_LINES}" if any(len(row.group.runs) > MOST_LINES for row in rows) else ""
     seconds = " Seconds leave evaluation out; the mean's are the means at each epoch's end." if timed else ""
     return Picture(
         f"curves{suffix}", f"Curves: {block}" if block else "Curves", f"Accuracy and loss {by}",
-        "Thin: one seed each; thick: the mean, until a run ends, marked where it was logged. "
+        f"Thin: one seed each{drawn}; thick: the mean, until a run ends, marked where it was logged. "
         f"Band: {'; '.join(kinds) or 'none'}. Nothing is smoothed.{seconds}", figure,
     )  # fmt: skip
 
 
 def _course(axes: Any, row: Row, tag: str, scale: float, mean: Band, by: str, style: Style) -> None:
     """A thin line a run, the mean and its band, on one of the two axes."""
-    for run in row.group.runs:
+    thin = []
+    for run in row.group.runs[:MOST_LINES]:
         xs = run.curves.get("epoch", ()) if by == "epochs" else run.train_s
-        values = [scale * value for value in run.curves.get(tag, ())]
-        axes.plot(xs[: len(values)], values, color=style.colour, alpha=0.3, linewidth=0.6)
+        thin.append([(x, scale * y) for x, y in zip(xs, run.curves.get(tag, ()), strict=False)])
+    lines(axes, thin, style.colour, alpha=0.3, linewidth=0.6)
     xs = getattr(mean, by)
     axes.fill_between(xs, mean.low, mean.high, color=style.colour, alpha=0.15, linewidth=0)
     axes.plot(
@@ -120,7 +124,8 @@ def _shares(axes: Any, rows: Sequence[Row], comparison: Comparison) -> None:
         axes.step(
             [0.0, *steps, 1.05 * last], [100 * i / n for i in (*range(len(steps) + 1), len(steps))],
             where="post", label=_name(row), linewidth=1.5, color=style.colour, linestyle=style.dash,
-            marker=style.marker, markersize=3, markevery=list(range(1, len(steps) + 1)),
+            marker=style.marker if n <= MOST_LINES else "", markersize=3,
+            markevery=list(range(1, len(steps) + 1)),
         )  # fmt: skip
     axes.set_xlim(0, 1.05 * last)
     axes.set_ylim(-4, 104)

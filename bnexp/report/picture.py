@@ -21,6 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS, DASHES = "osD^vP*", ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 LONGEST = 28  # letters of a name in a legend
 MOST, MOST_BLOCKS = 8, 9  # groups and blocks that one picture can hold apart
+MOST_LINES = 50  # seeds with a thin line of their own
 WIDTH, LINE, LETTER = 5.2, 0.18, 0.075  # inches: of a figure; the height of a line, the width of a letter
 STYLE: Any = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
@@ -104,6 +105,14 @@ def panels(
     for one, (block, _) in zip(axes, shown, strict=False):
         one.set_title(shorten(block))
     return figure, [(one, rows[:MOST]) for one, (_, rows) in zip(axes, shown, strict=False)]
+
+
+def lines(axes: Any, each: Sequence[Sequence[tuple[float, float]]], colour: str, **style: Any) -> None:
+    """Many thin lines as one."""
+    from matplotlib.collections import LineCollection
+
+    axes.add_collection(LineCollection([*each], colors=colour, **style))
+    axes.autoscale_view()
 
 
 def legend(figure: Any, axes: Any) -> None:

@@ -13,12 +13,14 @@ from bnexp.report.picture import (
     INK,
     MOST,
     MOST_BLOCKS,
+    MOST_LINES,
     STYLE,
     Picture,
     Style,
     canvas,
     label_of,
     left_out,
+    lines,
     numbered,
     panels,
     room_for,
@@ -112,9 +114,11 @@ def twins(comparison: Comparison) -> Picture | None:
     figure, found = panels(comparison, 3 if most < 3 else 2 if most < 5 else 1, 2.3 if single else 1.4)
     for axes, rows in found:
         values = [value for row in rows for value in row.values.values()]
-        for twin in dict.fromkeys(twin for row in rows for twin in row.values):
-            line = [(x, row.values[twin]) for x, row in enumerate(rows) if twin in row.values]
-            axes.plot(*zip(*line, strict=True), color=INK, alpha=0.35, linewidth=0.8)
+        every = list(dict.fromkeys(twin for row in rows for twin in row.values))[:MOST_LINES]
+        seeds = [
+            [(x, row.values[twin]) for x, row in enumerate(rows) if twin in row.values] for twin in every
+        ]
+        lines(axes, seeds, INK, alpha=0.35, linewidth=0.8)
         bottom = min(values, default=0) - 0.12 * ((max(values, default=1) - min(values, default=0)) or 1)
         for x, row in enumerate(rows):
             _column(axes, x, row, bottom, style_of(row, comparison))
@@ -174,22 +178,22 @@ def stability(comparison: Comparison) -> Picture | None:
     if len({row.group.settings[key] for row in rows}) < 2:
         return None
     figure, (axes,) = canvas()
-    lines: dict[str, list[tuple[float, Row]]] = {}
+    tried: dict[str, list[tuple[float, Row]]] = {}
     for row in rows:
-        lines.setdefault(_without(row, key, comparison), []).append((float(row.group.settings[key]), row))
+        tried.setdefault(_without(row, key, comparison), []).append((float(row.group.settings[key]), row))
     values = [value for row in rows for value in row.values.values()]
     span = (max(values, default=1) - min(values, default=0)) or 1
-    for i, (name, members) in enumerate(lines.items()):
-        aside = 1.06 ** (i - (len(lines) - 1) / 2)  # side by side, so that no mark hides another
+    for i, (name, members) in enumerate(tried.items()):
+        aside = 1.06 ** (i - (len(tried) - 1) / 2)  # side by side, so that no mark hides another
         bottom = min(values, default=0) - (0.08 + 0.06 * i) * span  # what diverged has a line a group, below
         _rates(axes, sorted(members, key=lambda pair: pair[0]), aside, bottom, numbered(i), shorten(name))
-    rates = sorted({lr for members in lines.values() for lr, _ in members})
+    rates = sorted({lr for members in tried.values() for lr, _ in members})
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.set_xticks(rates, [f"{lr:g}" for lr in rates], rotation=30 if len(rates) > 9 else 0)
     axes.set_xlabel("learning rate")
     axes.set_ylabel(_axis(comparison))
-    if len(lines) > 1:
+    if len(tried) > 1:
         axes.legend(fontsize=8)
     return Picture(
         "stability", "Stability", f"{comparison.metric.label} against the learning rate",

@@ -67,7 +67,7 @@ class Row:
     def diverged(self) -> tuple[Twin, ...]:
         return tuple(run.twin for run in self.group.runs if run.twin not in self.values)
 
-    @property
+    @cached_property
     def started(self) -> set[Twin]:
         return {run.twin for run in self.group.runs}
 
@@ -76,11 +76,11 @@ class Row:
         """The share that diverged."""
         return len(self.diverged) / len(self.group.runs)
 
-    @property
+    @cached_property
     def mean(self) -> float:
         return st.mean_sd([*self.values.values()])[0]
 
-    @property
+    @cached_property
     def sd(self) -> float:
         return st.mean_sd([*self.values.values()])[1]
 

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bnexp.errors import UserError, bad_choice, nearest, one_line, unknown_key
+from bnexp.files import WriteError, write_atomically
 from bnexp.helptext import GROUPS, choices, help_text
 from bnexp.runs import (
     HORIZONS,
@@ -29,6 +31,7 @@ from bnexp.runs import (
     Diverged,
     Interrupted,
     OutOfMemory,
+    check_inside,
     config_hash,
     experiment,
     goes_on,
@@ -69,6 +72,8 @@ def launch(entry: Callable[[], Any]) -> int:
     if any(word in ("--help", "-h") for word in arguments):
         print(help_text())
         return 0
+    logging.raiseExceptions = False  # a full disk takes train.log's lines too; the run says so by itself
+    threading.excepthook = lambda _: None  # TensorBoard's thread hands its error on to the run
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise: its errors then fit in one line
     # Idle OpenMP threads spin. On a busy machine the default (300,000 turns) slows two threads to a tenth.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -97,6 +102,9 @@ def exit_code(work: Callable[[], Any]) -> int:
         return 1
     except OutOfMemory as error:
         print(f"bnexp: out of memory: {error}", file=sys.stderr)
+        return 1
+    except WriteError as error:
+        print(f"bnexp: {error}; what was saved before is whole, bnexp-resume goes on from it", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"bnexp: interrupted ({one_line(error) or 'SIGINT'})", file=sys.stderr)
@@ -136,6 +144,7 @@ class RunGuard(Callback):
 
     def _check(self, folder: Path, ours: dict[str, Any]) -> None:
         """Raises UserError where another process is at work here, or ``ours`` is another run."""
+        check_inside(folder)
         with locked(folder):
             summary = load_summary(folder)
         if not goes_on(summary, ours):
@@ -167,6 +176,20 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     for name, value in values.items():
         found |= _flat(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": value}
     return found
+
+
+def save_config(folder: Path, composed: DictConfig) -> None:
+    """Writes what Hydra would into a run's ``.hydra``: config.yaml, hydra.yaml and overrides.yaml."""
+    hydra = HydraConfig.instance().cfg
+    assert hydra is not None
+    (folder / ".hydra").mkdir(exist_ok=True)
+    for name, part in (
+        ("config.yaml", composed),
+        ("hydra.yaml", hydra),
+        ("overrides.yaml", hydra.hydra.overrides.task),
+    ):
+        text = OmegaConf.to_yaml(part)
+        write_atomically(folder / ".hydra" / name, lambda file, text=text: file.write(text.encode()))
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

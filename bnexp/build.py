@@ -204,7 +204,7 @@ def tracker(
             folder, every=keys.every, histograms=keys.histograms, hparams=hparams or {}, recorded=recorded
         )
         loggers.append(board)
-    return Tracker(loggers)
+    return Tracker(loggers, folder)
 
 
 def _optimizer(part: Part, network: nn.Module) -> torch.optim.Optimizer:

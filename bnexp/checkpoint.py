@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bnexp.errors import UserError, one_line
-from bnexp.files import write_atomically
+from bnexp.files import write_atomically, writing
 
 log = logging.getLogger(__name__)
 
@@ -112,12 +112,13 @@ class Checkpoints:
     def _link(self, source: Path, target: Path) -> None:
         """``target`` becomes another name for ``source``'s bytes: checkpoints are never rewritten."""
         temporary = target.with_name(f".{target.name}.part")
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
+        with writing(target):
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(source, temporary)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(source, temporary)
+            os.replace(temporary, target)
 
     def _drop_old(self) -> None:
         numbered = sorted(self.folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))

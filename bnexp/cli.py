@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor
@@ -24,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bnexp import torchrun
 from bnexp.errors import UserError, bad_choice, nearest, one_line, unknown_key
+from bnexp.files import WriteError, write_atomically
 from bnexp.helptext import GROUPS, choices, help_text
 from bnexp.launchers import EXTRAS
 from bnexp.runs import (
@@ -34,6 +36,7 @@ from bnexp.runs import (
     Interrupted,
     OutOfMemory,
     ProcessLost,
+    check_inside,
     config_hash,
     experiment,
     goes_on,
@@ -78,6 +81,8 @@ def launch(entry: Callable[[], Any]) -> int:
         print(help_text())
         return 0
     gc.disable()  # until all is imported (device.prepare): what imports make stays, to search it takes 0.3 s
+    logging.raiseExceptions = False  # a full disk takes train.log's lines too; the run says so by itself
+    threading.excepthook = lambda _: None  # TensorBoard's thread hands its error on to the run
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise: its errors then fit in one line
     # Idle OpenMP threads spin. On a busy machine the default (300,000 turns) slows two threads to a tenth.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -113,6 +118,9 @@ def exit_code(work: Callable[[], Any]) -> int:
         return 1
     except BrokenExecutor as error:  # joblib's, and with it the jobs that were still to come
         print(one_line(f"bnexp: a job's process died and ended the sweep: {error}"), file=sys.stderr)
+        return 1
+    except WriteError as error:
+        print(f"bnexp: {error}; what was saved before is whole, bnexp-resume goes on from it", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"bnexp: interrupted ({one_line(error) or 'SIGINT'})", file=sys.stderr)
@@ -155,6 +163,7 @@ class RunGuard(Callback):
 
     def _check(self, folder: Path, ours: dict[str, Any]) -> None:
         """Raises UserError where another process is at work here, or ``ours`` is another run."""
+        check_inside(folder)
         with locked(folder):
             summary = load_summary(folder)
         if not goes_on(summary, ours):
@@ -186,6 +195,20 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     for name, value in values.items():
         found |= _flat(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": value}
     return found
+
+
+def save_config(folder: Path, composed: DictConfig) -> None:
+    """Writes what Hydra would into a run's ``.hydra``: config.yaml, hydra.yaml and overrides.yaml."""
+    hydra = HydraConfig.instance().cfg
+    assert hydra is not None
+    (folder / ".hydra").mkdir(exist_ok=True)
+    for name, part in (
+        ("config.yaml", composed),
+        ("hydra.yaml", hydra),
+        ("overrides.yaml", hydra.hydra.overrides.task),
+    ):
+        text = OmegaConf.to_yaml(part)
+        write_atomically(folder / ".hydra" / name, lambda file, text=text: file.write(text.encode()))
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

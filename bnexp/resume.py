@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -13,9 +14,12 @@ from omegaconf import OmegaConf
 
 from bnexp import cli, train
 from bnexp.errors import UserError, one_line
+from bnexp.helptext import GROUPS
+from bnexp.runs import check_inside
 from bnexp.trust import check_target
 
 # Hydra's keys that only say where and how many at once. Any other can name what is run.
+CHOICES = r"[\w\s,()*-]*"  # names of a group's choices: no path, which could lead to any YAML file
 HARMLESS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra/launcher", "hydra.launcher.n_jobs")
 
 
@@ -28,10 +32,14 @@ def words_of(folder: Path, more: list[str], trusted: Collection[str]) -> list[st
     sweep, run = folder / "multirun.yaml", folder / ".hydra" / "hydra.yaml"
     if not sweep.exists() and not run.exists():
         raise UserError(f"{folder}: neither a run's folder (no .hydra) nor a sweep's (no multirun.yaml)")
+    check_inside(folder)
     try:
-        saved = OmegaConf.load(sweep if sweep.exists() else run).hydra
-        words = [str(word) for word in (*saved.overrides.hydra, *saved.overrides.task)]
-        sources = [str(s.path) for s in saved.runtime.config_sources if s.provider == "command-line"]
+        loaded = OmegaConf.load(sweep if sweep.exists() else run)
+        saved: Any = OmegaConf.to_container(loaded, resolve=False)  # an override may hold an interpolation
+        saved = saved["hydra"]
+        words = [str(word) for word in (*saved["overrides"]["hydra"], *saved["overrides"]["task"])]
+        named = saved["runtime"]["config_sources"]
+        sources = [str(source["path"]) for source in named if source["provider"] == "command-line"]
         overrides = OverridesParser.create().parse_overrides(words)
     except Exception as error:
         raise UserError(f"{folder}: what Hydra saved cannot be read ({one_line(error)})") from error
@@ -53,8 +61,11 @@ def _check_word(override: Any, word: str, trusted: Collection[str]) -> None:
     key = override.key_or_group
     if word in trusted:
         return
-    if key.startswith("hydra") and key not in HARMLESS:
+    if key.startswith("hydra") and key not in HARMLESS or str(override.package or "").startswith("hydra"):
         raise UserError(f"{word}: a key of Hydra's that may run code; --trust '{word}' lets it")
+    group = key in GROUPS or "/" in key or override.package is not None
+    if group and not re.fullmatch(CHOICES, word.partition("=")[2]):
+        raise UserError(f"{word}: not the name of a choice, and may name code; --trust '{word}' lets it")
     if key.endswith("._target_"):
         for target in word.partition("=")[2].split(","):
             check_target(key, target.strip("'\" "), trusted)

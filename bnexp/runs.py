@@ -312,8 +312,23 @@ def _ignores(handler: Any) -> bool:
     return handler is signal.SIG_IGN or getattr(handler, "__name__", "") == "bypass"  # submitit's
 
 
+def check_inside(path: Path) -> None:
+    """Raises UserError where a folder holds a link that leads out of it, or what is no file and no folder.
+
+    A run's folder may come from elsewhere: reading it must not read, and carrying it on must not write,
+    what lies beside it; a pipe in it would hold its reader for ever.
+    """
+    whole = path.resolve()
+    for inner in path.rglob("*"):
+        if inner.is_symlink() and not inner.resolve().is_relative_to(whole):
+            raise UserError(f"{inner}: points outside the run's folder")
+        if inner.exists() and not (inner.is_file() or inner.is_dir()):
+            raise UserError(f"{inner}: neither a file nor a folder")
+
+
 def load_summary(path: Path) -> dict[str, Any]:
-    """A run folder's summary; raises UserError where it is missing or damaged."""
+    """A run folder's summary; raises UserError where it is missing or damaged, or the folder not whole."""
+    check_inside(path)
     try:
         summary = json.loads((path / SUMMARY).read_text())
     except OSError as error:

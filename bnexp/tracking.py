@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -16,7 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from bnexp.events import STEP_LOSS, cut_events
-from bnexp.files import write_atomically
+from bnexp.files import write_atomically, writing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -60,30 +61,35 @@ class Logger:
 
 
 class Tracker(Logger):
-    """Several loggers as one."""
+    """Several loggers as one, which write into ``folder``; raises WriteError where that fails."""
 
-    def __init__(self, loggers: list[Logger]) -> None:
-        self.loggers = loggers
+    def __init__(self, loggers: list[Logger], folder: Path) -> None:
+        self.loggers, self.folder = loggers, folder
 
     def text(self, tag: str, markdown: str) -> None:
-        for logger in self.loggers:
-            logger.text(tag, markdown)
+        with writing(self.folder):
+            for logger in self.loggers:
+                logger.text(tag, markdown)
 
     def steps(self, first_step: int, losses: list[float]) -> None:
-        for logger in self.loggers:
-            logger.steps(first_step, losses)
+        with writing(self.folder):
+            for logger in self.loggers:
+                logger.steps(first_step, losses)
 
     def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None:
-        for logger in self.loggers:
-            logger.epoch(values, epoch, model)
+        with writing(self.folder):
+            for logger in self.loggers:
+                logger.epoch(values, epoch, model)
 
     def final(self, values: dict[str, float], epoch: int) -> None:
-        for logger in self.loggers:
-            logger.final(values, epoch)
+        with writing(self.folder):
+            for logger in self.loggers:
+                logger.final(values, epoch)
 
     def close(self) -> None:
-        for logger in self.loggers:
-            logger.close()
+        with writing(self.folder), ExitStack() as stack:
+            for logger in self.loggers:
+                stack.callback(logger.close)
 
 
 class Console(Logger):

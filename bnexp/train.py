@@ -134,9 +134,14 @@ def entry(composed: DictConfig) -> None:
         values = cli.plain(composed)
         with locked(path), stop:
             folder = RunFolder(path, values, list(hydra_config.overrides.task))
+            if folder.before is None:
+                cli.save_config(path, composed)
             with supervised(folder, keep=current is not None):
+                config = parse(values)
+                if folder.before is not None:  # a mistake leaves it as it was
+                    cli.save_config(path, composed)
                 text = OmegaConf.to_yaml(composed, resolve=True)
-                train(parse(values), folder, text, stop, current.job(hydra_config) if current else None)
+                train(config, folder, text, stop, current.job(hydra_config) if current else None)
         if stop.received is not None:  # it came after the last step: the run is finished, a sweep is not
             raise stop.interrupted()
 

@@ -280,7 +280,16 @@ FOREIGN = {
     "+hydra.callbacks.mine._target_=os.system": "a key of Hydra's that may run code; --trust",
     "hydra.launcher._target_=os.system": "a key of Hydra's that may run code",
     "hydra.searchpath=[file:///tmp]": "a key of Hydra's that may run code",
-    "+model={_target_:os.system}": "names code inside a value",
+    "+model={_target_:os.system}": "not the name of a choice",
+    "+own={_target_:os.system}": "names code inside a value",
+    "model=../../../../evil": "not the name of a choice, and may name code; --trust",
+    "experiment=/evil": "not the name of a choice",
+    "hydra/launcher=../evil": "not the name of a choice",
+    "model=${oc.decode:name}": "not the name of a choice",
+    "+model@hydra.callbacks.mine=mlp": "a key of Hydra's that may run code",
+    "hydra/sweeper=evil": "a key of Hydra's that may run code",
+    "hydra.sweeper._target_=os.system": "a key of Hydra's that may run code",
+    "hydra.output_subdir=evil": "a key of Hydra's that may run code",
 }
 
 
@@ -318,4 +327,4 @@ def test_a_checkpoint_outside_the_run_is_refused(commands, monkeypatch):
     checkpoints.symlink_to(Path("elsewhere").resolve())
     done = commands.eval("cut")
     assert done.code == 2
-    assert done.err == "bnexp: cut/checkpoints/last.pt: points outside the run's folder\n"
+    assert done.err == "bnexp: cut/checkpoints: points outside the run's folder\n"

@@ -53,7 +53,7 @@ def test_console_prints_one_line_an_epoch_and_no_bar_into_a_pipe(capfd, caplog):
 
 
 def test_tracker_passes_everything_on(tmp_path):
-    tracker = Tracker([Csv(tmp_path)])
+    tracker = Tracker([Csv(tmp_path)], tmp_path)
     tracker.text("config", "x")
     tracker.steps(1, [0.1])
     tracker.epoch(VALUES, 1, nn.Identity())

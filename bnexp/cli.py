@@ -35,6 +35,7 @@ from bnexp.runs import (
     config_hash,
     experiment,
     goes_on,
+    interruptible,
     job_folder,
     load_summary,
     locked,
@@ -82,7 +83,8 @@ def launch(entry: Callable[[], Any]) -> int:
         _check_flags(arguments)
         checked(entry, arguments)
 
-    return exit_code(run)
+    with interruptible():
+        return exit_code(run)
 
 
 def exit_code(work: Callable[[], Any]) -> int:

@@ -202,8 +202,13 @@ class Trainer:
         return {"train/loss": loss, "train/accuracy": accuracy, "images_per_s": len(batches) / train_s}
 
     @torch.inference_mode()
-    def evaluate(self, batches: Batches, batch_size: int) -> dict[str, float]:
-        """Mean loss and accuracy over all images of a split, in eval mode, each image weighing the same."""
+    def evaluate(
+        self, batches: Batches, batch_size: int, predictions: list[Tensor] | None = None
+    ) -> dict[str, float]:
+        """Mean loss and accuracy over all images of a split, in eval mode, each image weighing the same.
+
+        The most likely class of each image goes to ``predictions``, a tensor (B,) a batch.
+        """
         self.model.eval()
         steps = batches.steps(batch_size)
         # Made beforehand: results kept one by one between large batches would leave the heap full of holes.
@@ -214,21 +219,14 @@ class Trainer:
             with self.place.autocast():
                 logits = self.forward(images)  # type: ignore[misc]
                 losses[step] = self.loss(logits, labels)
-            hits[step] = (logits.argmax(1) == labels).sum()
+            likeliest = logits.argmax(1)
+            hits[step] = (likeliest == labels).sum()
+            if predictions is not None:
+                predictions.append(likeliest)
             sizes.append(len(labels))
         weighted = zip(losses.tolist(), sizes, strict=True)
         loss = math.fsum(value * size for value, size in weighted) / len(batches)
         return {"loss": loss, "accuracy": int(hits.sum()) / len(batches)}
-
-    @torch.inference_mode()
-    def predict(self, batches: Batches, batch_size: int) -> Tensor:
-        """The most likely class of each image of a split, (N,), in eval mode."""
-        self.model.eval()
-        found = []
-        for images, _ in batches.in_order(batch_size):
-            with self.place.autocast():
-                found.append(self.forward(images).argmax(1))  # type: ignore[misc]
-        return torch.cat(found)
 
     def state(self, progress: Progress) -> dict[str, Any]:
         """All that a run needs to go on from here: randomness needs nothing, it is a function of the seed."""

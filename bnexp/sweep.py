@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from bnexp import cli
 from bnexp.errors import UserError
 from bnexp.runs import SUMMARY, discard, finished_before, load_summary
+from bnexp.workers import Listener
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Sweep:
 
     def progress(self, number: int, words: str) -> str:
         """The line over job ``number`` (from 0): which it is, and how long the rest may take."""
-        elapsed = time.time() - self.started
+        elapsed = max(0.0, time.time() - self.started)  # a clock may be set back under a sweep
         line = f"[{number + 1}/{self.jobs}] {words} | {clock(elapsed)} so far"
         if number:
             line += f", about {clock(elapsed / number * (self.jobs - number))} left"
@@ -90,6 +91,9 @@ class Sweep:
 class SweepStart(Callback):
     """Hydra's call before the first job: notes the sweep where its jobs find it."""
 
+    def __init__(self) -> None:
+        self.listener: Listener | None = None
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         folder = os.path.abspath(str(config.hydra.sweep.dir))
         jobs = jobs_of(config, list(config.hydra.overrides.task))
@@ -97,7 +101,15 @@ class SweepStart(Callback):
         for job in jobs:
             for key, value in settings(job).items():
                 numeric[key] = numeric.get(key, True) and _number(value) is not None
+        if str(config.hydra.launcher.get("_target_")).endswith(".JoblibLauncher"):
+            self.listener = Listener()
+            self.listener.start()
         os.environ[VARIABLE] = json.dumps(asdict(Sweep(folder, len(jobs), time.time(), numeric)))
+
+
+    def on_multirun_end(self, **_: Any) -> None:
+        if self.listener is not None:
+            self.listener.end()
 
 
 def jobs_of(config: DictConfig, words: list[str]) -> list[list[str]]:

@@ -16,7 +16,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from bnexp import cli, sweep
+from bnexp import cli, sweep, workers
 from bnexp.config import Config, parse
 from bnexp.runs import RunFolder, StopSignal, locked, supervised
 
@@ -54,7 +54,8 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
     checkpoints = Checkpoints(folder.path / "checkpoints", every=keys.every, keep=keys.keep)
     progress = carried_on(config, trainer, checkpoints, folder)
     tracker = build.tracker(config, folder.path, steps, progress, quiet=jobs > 1, hparams=hparams)
-    with closing(tracker), device.memory_guard(config.batch_size, config.eval_batch_size):
+    batch = f"batch_size={config.batch_size} or eval_batch_size={config.eval_batch_size}"
+    with closing(tracker), device.memory_guard(batch):
         tracker.text("config", f"```yaml\n{text}```")
         tracker.text("model", summary.markdown())
         metrics = fit(
@@ -92,12 +93,13 @@ def entry(composed: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
     current = sweep.Sweep.current()
-    if current is not None and not current.wants(hydra_config, path, composed):
+    stop = workers.stop_signal()
+    if stop.received is not None or (current and not current.wants(hydra_config, path, composed)):
         return
 
     def run() -> None:
         values = cli.plain(composed)
-        with locked(path), StopSignal() as stop:
+        with locked(path), stop:
             folder = RunFolder(path, values, list(hydra_config.overrides.task))
             if folder.before is None:
                 cli.save_config(path, composed)
@@ -111,12 +113,13 @@ def entry(composed: DictConfig) -> None:
             raise stop.interrupted()
 
     code = cli.exit_code(run)
-    if current is None or code >= 128:
+    if current is None or (code >= 128 and not workers.is_worker()):  # the parent hears for its workers
         sys.exit(code)
 
 
 def main() -> None:
-    sys.exit(sweep.conclude(cli.launch(entry)))
+    code = cli.launch(entry)
+    sys.exit(cli.exit_code(lambda: sys.exit(sweep.conclude(code))))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "bnexp"
 FLOORS = [
     ["errors", "files", "seeding", "eager", "conf"],
     ["checks", "runs", "helptext", "events", "trust"],
-    ["config", "checkpoint", "norms", "losses", "tracking", "report", "cli"],
+    ["workers", "config", "checkpoint", "norms", "losses", "tracking", "report", "cli"],
     ["device", "data", "models", "sweep"],
     ["engine"],
     ["build"],

@@ -22,14 +22,14 @@ from bnexp import data, eager
 from bnexp.checks import check_arguments
 from bnexp.config import ARGUMENTS, Config, Part
 from bnexp.data import Batches
-from bnexp.device import Place
+from bnexp.device import Place, memory_guard
 from bnexp.engine import Progress, Schedule, Trainer
 from bnexp.errors import UserError, bad_value, nearest, one_line
 from bnexp.models.init import seeded
 from bnexp.models.summary import Summary, summarise
 from bnexp.norms import BatchNorm
 from bnexp.processes import ALONE, Processes
-from bnexp.runs import HORIZONS
+from bnexp.runs import HORIZONS, OutOfMemory
 from bnexp.tracking import Console, Csv, Logger, Recorded, TensorBoard, Tracker
 
 
@@ -91,7 +91,8 @@ def model(config: Config, images: Splits) -> nn.Module:
         "image_size": images.train.image_size,
         "num_classes": len(images.classes),
     }
-    built = seeded(lambda: call(config.model, given), config.seed)
+    with memory_guard(f"model={config.model.target}"):
+        built = seeded(lambda: call(config.model, given), config.seed)
     if not isinstance(built, nn.Module):
         raise UserError(
             f"model._target_={config.model.target}: gives a {type(built).__name__}, not an nn.Module"
@@ -109,8 +110,9 @@ def summary(network: nn.Module, config: Config, images: Splits) -> Summary:
     size = images.train.image_size
     example = torch.zeros(count, images.train.in_channels, size, size)
     try:
-        found = summarise(network, example)
-    except UserError:
+        with memory_guard(f"model={config.model.target}"):
+            found = summarise(network, example)
+    except (UserError, OutOfMemory):
         raise
     except Exception as error:
         reason = one_line(error) or type(error).__name__

@@ -40,6 +40,7 @@ from bnexp.runs import (
     config_hash,
     experiment,
     goes_on,
+    interruptible,
     job_folder,
     load_summary,
     locked,
@@ -91,7 +92,8 @@ def launch(entry: Callable[[], Any]) -> int:
         _check_flags(arguments)
         checked(entry, arguments)
 
-    return exit_code(run)
+    with interruptible():
+        return exit_code(run)
 
 
 def exit_code(work: Callable[[], Any]) -> int:
@@ -120,7 +122,9 @@ def exit_code(work: Callable[[], Any]) -> int:
         print(one_line(f"bnexp: a job's process died and ended the sweep: {error}"), file=sys.stderr)
         return 1
     except WriteError as error:
-        print(f"bnexp: {error}; what was saved before is whole, bnexp-resume goes on from it", file=sys.stderr)
+        print(
+            f"bnexp: {error}; what was saved before is whole, bnexp-resume goes on from it", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt as error:
         print(f"bnexp: interrupted ({one_line(error) or 'SIGINT'})", file=sys.stderr)
@@ -202,13 +206,10 @@ def save_config(folder: Path, composed: DictConfig) -> None:
     hydra = HydraConfig.instance().cfg
     assert hydra is not None
     (folder / ".hydra").mkdir(exist_ok=True)
-    for name, part in (
-        ("config.yaml", composed),
-        ("hydra.yaml", hydra),
-        ("overrides.yaml", hydra.hydra.overrides.task),
-    ):
-        text = OmegaConf.to_yaml(part)
-        write_atomically(folder / ".hydra" / name, lambda file, text=text: file.write(text.encode()))
+    parts = {"config.yaml": composed, "hydra.yaml": hydra, "overrides.yaml": HydraConfig.get().overrides.task}
+    for name, part in parts.items():
+        text = OmegaConf.to_yaml(part).encode()
+        write_atomically(folder / ".hydra" / name, lambda file, text=text: file.write(text))  # type: ignore[misc]
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

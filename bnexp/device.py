@@ -140,20 +140,21 @@ def set_threads(wanted: int | None, flops: float, jobs: int = 1) -> int:
     return torch.get_num_threads()
 
 
-# The words of the allocators that raise a plain RuntimeError: Apple's, and the CPU's on Linux and on Windows.
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+# The words of the allocators that raise a plain RuntimeError: Apple's, and the CPU's on Linux and on Windows,
+# and of sizes so large that torch cannot even count their bytes.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "overflow")
 
 
 @contextmanager
-def memory_guard(batch_size: int, eval_batch_size: int) -> Iterator[None]:
-    """Turns what torch raises where the memory runs out into OutOfMemory, one line with a way out."""
+def memory_guard(what: str) -> Iterator[None]:
+    """Turns what torch raises where the memory runs out into OutOfMemory: one line, with a way out."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         words = str(error).lower()
-        if isinstance(error, torch.OutOfMemoryError) or any(sign in words for sign in _NO_MEMORY):
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if known or any(sign in words for sign in _NO_MEMORY):
             raise OutOfMemory(
-                f"batch_size={batch_size} or eval_batch_size={eval_batch_size} takes more memory than"
-                " the device has left; try a smaller one"
+                f"{what} takes more memory than the device has left; try a smaller one"
             ) from error
         raise

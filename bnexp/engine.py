@@ -223,11 +223,15 @@ class Trainer:
         """Whether a signal has come, to this process or to another one of the run."""
         return self.processes.any(stop.received is not None, self.place.device)
 
-    @torch.inference_mode()
     def evaluate(self, batches: Batches, batch_size: int) -> dict[str, float]:
-        """Mean loss and accuracy over all images of a split, in eval mode, each image weighing the same.
+        """Mean loss and accuracy over all images of a split, in eval mode, each image weighing the same."""
+        return self.classify(batches, batch_size)[0]
 
-        Several processes take turns at the batches.
+    @torch.inference_mode()
+    def classify(self, batches: Batches, batch_size: int) -> tuple[dict[str, float], Tensor]:
+        """The same, and the most likely class of each image (N,).
+
+        Several processes take turns at the batches; the classes of the others' are -1.
         """
         self.model.eval()
         self.processes.copy_buffers(self.model)
@@ -248,17 +252,7 @@ class Trainer:
         self.processes.sum_(hits)
         sizes = (min(batch_size, count - start) for start in starts)
         loss = math.fsum(value * size for value, size in zip(losses.tolist(), sizes, strict=True)) / count
-        return {"loss": loss, "accuracy": int(hits) / count}
-
-    @torch.inference_mode()
-    def predict(self, batches: Batches, batch_size: int) -> Tensor:
-        """The most likely class of each image of a split, (N,), in eval mode."""
-        self.model.eval()
-        found = []
-        for images, _ in batches.in_order(batch_size):
-            with self.place.autocast():
-                found.append(self.forward(images).argmax(1))  # type: ignore[misc]
-        return torch.cat(found)
+        return {"loss": loss, "accuracy": int(hits) / count}, found
 
     def state(self, progress: Progress) -> dict[str, Any]:
         """All that a run needs to go on from here: randomness needs nothing, it is a function of the seed."""

@@ -7,13 +7,15 @@ import csv
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from bnexp import cli
 from bnexp.config import PARTS, Config, parse
 from bnexp.errors import UserError, one_line
-from bnexp.runs import load_summary
+from bnexp.files import write_atomically
+from bnexp.runs import load_summary, threads_of
 from bnexp.trust import check_target
 
 
@@ -29,6 +31,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE", help="write label and prediction of every image as CSV"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="images a step, instead of the run's eval_batch_size"
+    )
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="write the weights as safetensors, to be read without bnexp",
     )
     parser.add_argument(
         "--trust", action="append", default=[], metavar="TARGET",
@@ -68,13 +79,16 @@ def evaluate(words: argparse.Namespace) -> None:
     from bnexp import build, checkpoint, device
     from bnexp.report.confusion import confusion, render
 
+    size = config.eval_batch_size if words.batch_size is None else words.batch_size
+    if size < 1:
+        raise UserError(f"--batch-size={size}: must be at least 1")
     place = device.prepare(config.device)
     images = build.splits(config, place)
     batches = getattr(images, words.split)
     if batches is None:
         raise UserError("--split=val: this run had no validation set (dataset.val_size=0)")
     network = build.model(config, images)
-    device.set_threads(config.device.threads, float("inf"))
+    device.set_threads(config.device.threads or threads_of(words.run), float("inf"))
     state = checkpoint.load(words.run / "checkpoints" / f"{words.checkpoint}.pt")
     try:
         network.load_state_dict(state["model"])
@@ -82,14 +96,17 @@ def evaluate(words: argparse.Namespace) -> None:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise UserError(f"{words.run}: the checkpoint does not fit the run's network ({reason})") from error
     trainer = build.trainer(config, network, place, images)
-    found = trainer.evaluate(batches, config.eval_batch_size)
-    predictions = trainer.predict(batches, config.eval_batch_size).tolist()
+    with device.memory_guard(f"--batch-size={size}"):
+        found, classes = trainer.classify(batches, size)
+    predictions = classes.tolist()
     labels = batches.labels.tolist()
     print(f"{words.run}, checkpoint {words.checkpoint}, {words.split}: {len(labels)} images")
     print(f"accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}")
     print(render(confusion(labels, predictions, len(images.classes)), images.classes))
     if words.predictions is not None:
         _write(words.predictions, labels, predictions)
+    if words.export is not None:
+        _export(words, config, state)
 
 
 def _write(path: Path, labels: list[int], predictions: list[int]) -> None:
@@ -101,6 +118,26 @@ def _write(path: Path, labels: list[int], predictions: list[int]) -> None:
     except OSError as error:
         raise UserError(f"--predictions={path}: cannot be written ({error.strerror})") from error
     print(f"predictions in {path}")
+
+
+def _export(words: argparse.Namespace, config: Config, state: dict[str, Any]) -> None:
+    """The state dict as it is, every name and number; what it belongs to stands in the file's metadata."""
+    from safetensors.torch import save
+
+    model, summary = config.model, load_summary(words.run)
+    metadata = {
+        "model": f"{model.target}({', '.join(f'{key}={value!r}' for key, value in model.keys.items())})",
+        "dataset": config.dataset.name,
+        "config_hash": str(summary.get("config_hash")),
+        "checkpoint": f"{words.checkpoint}, after epoch {state.get('progress', {}).get('epoch')}",
+        "format": "pt",
+    }
+    weights = {name: value.contiguous().clone() for name, value in state["model"].items()}
+    try:
+        write_atomically(words.export, lambda file: file.write(save(weights, metadata)))
+    except OSError as error:
+        raise UserError(f"--export={words.export}: cannot be written ({error.strerror})") from error
+    print(f"{len(weights)} tensors in {words.export}")
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def _check_word(override: Any, word: str, trusted: Collection[str]) -> None:
     key = override.key_or_group
     if word in trusted:
         return
-    if key.startswith("hydra") and key not in HARMLESS or str(override.package or "").startswith("hydra"):
+    if (key.startswith("hydra") and key not in HARMLESS) or str(override.package or "").startswith("hydra"):
         raise UserError(f"{word}: a key of Hydra's that may run code; --trust '{word}' lets it")
     group = key in GROUPS or "/" in key or override.package is not None
     if group and not re.fullmatch(CHOICES, word.partition("=")[2]):

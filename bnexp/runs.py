@@ -175,16 +175,28 @@ class RunFolder:
 
     def threads_before(self) -> int | None:
         """The CPU threads that the run in this folder began with, as far as this machine has them."""
-        before = self._environment_before()
-        threads = (before.get("earlier") or [before])[0].get("threads")
-        return threads if isinstance(threads, int) and 1 <= threads <= (os.cpu_count() or 1) else None
+        return threads_of(self.path) if self.before is not None else None
 
     def _environment_before(self) -> dict[str, Any]:
-        try:
-            found = json.loads((self.path / ENVIRONMENT).read_text())
-        except (OSError, ValueError):
-            return {}
-        return found if self.before is not None and isinstance(found, dict) else {}
+        return _environment_of(self.path) if self.before is not None else {}
+
+
+def _environment_of(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((path / ENVIRONMENT).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def threads_of(path: Path) -> int | None:
+    """The CPU threads that a run began with, as far as this machine has them: others change the last bits."""
+    try:
+        before = _environment_of(path)
+        threads = (before.get("earlier") or [before])[0].get("threads")
+    except (AttributeError, TypeError, LookupError):  # not what bnexp writes
+        return None
+    return threads if isinstance(threads, int) and 1 <= threads <= (os.cpu_count() or 1) else None
 
 
 def discard(path: Path) -> None:
@@ -310,6 +322,27 @@ class StopSignal:
 
 def _ignores(handler: Any) -> bool:
     return handler is signal.SIG_IGN or getattr(handler, "__name__", "") == "bypass"  # submitit's
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Outside of a step too, in start-up and between two jobs, a signal ends the block with Interrupted."""
+
+    def leave(signum: int, frame: object) -> None:
+        if frame is not None:  # a launcher may hand on, as a call, what a run has obeyed already
+            raise Interrupted(signum)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in StopSignal.SIGNALS}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # nohup's stay so
+    for number in heard:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 def check_inside(path: Path) -> None:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from bnexp import cli, launchers, torchrun
 from bnexp.errors import UserError
 from bnexp.runs import SUMMARY, discard, finished_before, load_summary
+from bnexp.workers import Listener
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Sweep:
 
     def progress(self, number: int, words: str) -> str:
         """The line over job ``number`` (from 0): which it is, and how long the rest may take."""
-        elapsed = time.time() - self.started
+        elapsed = max(0.0, time.time() - self.started)  # a clock may be set back under a sweep
         line = f"[{number + 1}/{self.jobs}] {words} | {clock(elapsed)} so far"
         finished = number + 1 - self.at_once if self.at_once else 0  # all before it but those beside it
         if finished > 0:
@@ -106,6 +107,9 @@ class _UnderWay(metaclass=Singleton):
 class SweepStart(Callback):
     """Hydra's calls before the first job, which notes the sweep where its jobs find it, and before each."""
 
+    def __init__(self) -> None:
+        self.listener: Listener | None = None
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         if torchrun.several():
             sys.exit(cli.exit_code(_refuse_torchrun))  # Hydra turns a callback's exceptions into warnings
@@ -123,11 +127,18 @@ class SweepStart(Callback):
             environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
         )  # fmt: skip
         launchers.wait_for_all(config.hydra)
+        if launchers.kind(config.hydra) == "JoblibLauncher":
+            self.listener = Listener()
+            self.listener.start()
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         if (sweep := Sweep.current()) is not None:
             os.environ.update(sweep.environment)
             os.chdir(sweep.cwd)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        if self.listener is not None:
+            self.listener.end()
 
 
 def _refuse_torchrun() -> None:

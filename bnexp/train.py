@@ -17,7 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from bnexp import cli, sweep
+from bnexp import cli, sweep, workers
 from bnexp.config import Config, parse
 from bnexp.runs import RunFolder, StopSignal, locked, supervised
 
@@ -41,7 +41,8 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
     processes = Processes.started()
     number = processes.local_rank if processes.world > 1 else job.number if job and jobs > 1 else None
     place = device.prepare(config.device, number)
-    with processes.joined(place.device), device.memory_guard(config.batch_size, config.eval_batch_size):
+    batch = f"batch_size={config.batch_size} or eval_batch_size={config.eval_batch_size}"
+    with processes.joined(place.device), device.memory_guard(batch):
         images = processes.agreed(lambda: build.splits(config, place), same=lambda found: found.counts)
         network = build.model(config, images)
         summary = build.summary(network, config, images)
@@ -125,10 +126,9 @@ def entry(composed: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
     current = sweep.Sweep.current()
-    if current is not None and not current.wants(hydra_config, path, composed):
+    stop = workers.stop_signal()
+    if stop.received is not None or (current and not current.wants(hydra_config, path, composed)):
         return
-
-    stop = StopSignal()
 
     def run() -> None:
         values = cli.plain(composed)
@@ -148,12 +148,13 @@ def entry(composed: DictConfig) -> None:
     code = cli.exit_code(run)
     if code >= 128:
         stop.hand_on()
-    if current is None or code >= 128:
+    if current is None or (code >= 128 and not workers.is_worker()):  # the parent hears for its workers
         sys.exit(code)
 
 
 def main() -> None:
-    sys.exit(sweep.conclude(cli.launch(entry)))
+    code = cli.launch(entry)
+    sys.exit(cli.exit_code(lambda: sys.exit(sweep.conclude(code))))
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def cpu_error() -> RuntimeError:
     ids=["cuda", "mps", "cpu"],
 )
 def test_out_of_memory_names_what_takes_less(error):
-    with pytest.raises(OutOfMemory) as caught, memory_guard(64, 512):
+    with pytest.raises(OutOfMemory) as caught, memory_guard("batch_size=64 or eval_batch_size=512"):
         raise error
     assert str(caught.value).startswith("batch_size=64 or eval_batch_size=512 takes more memory")
     assert caught.value.__cause__ is error
@@ -186,7 +186,7 @@ def test_out_of_memory_names_what_takes_less(error):
 
 def test_the_guard_lets_other_errors_through():
     for error in (RuntimeError("shapes cannot be multiplied"), ValueError("out of memory")):
-        with pytest.raises(type(error)) as caught, memory_guard(64, 512):
+        with pytest.raises(type(error)) as caught, memory_guard("batch_size=64 or eval_batch_size=512"):
             raise error
         assert caught.value is error
 

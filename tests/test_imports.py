@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "bnexp"
 FLOORS = [
     ["errors", "files", "seeding", "eager", "conf"],
     ["checks", "runs", "helptext", "events", "trust", "launchers", "torchrun"],
-    ["config", "checkpoint", "processes", "losses", "tracking", "report", "cli"],
+    ["workers", "config", "checkpoint", "processes", "losses", "tracking", "report", "cli"],
     ["device", "data", "norms", "sweep"],
     ["engine", "models"],
     ["build"],

@@ -47,7 +47,7 @@ class Listener:
         while True:
             signum = signal.sigwait(StopSignal.SIGNALS)
             if self.heard is not None:
-                _thread.interrupt_main(int(signum))
+                _thread.interrupt_main(signal.Signals(signum))
                 return
             self.heard = signum
             for process in _processes():

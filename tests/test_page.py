@@ -80,6 +80,13 @@ def test_the_page_is_whole_and_needs_nothing_from_outside(folder):
     assert sorted(order, key=lambda name: text.index(f"<h2>{name}")) == order
 
 
+def test_colours_of_the_pictures_are_lightened_in_the_dark(folder):
+    text = (folder / "report.html").read_text()
+    assert "var(--c1, #0072b2)" in text
+    assert "--c1: #" in text[text.index("prefers-color-scheme: dark") :]
+    assert "var(" not in (folder / "forest.svg").read_text()
+
+
 def test_references_in_the_pictures_are_unique(folder):
     text = (folder / "report.html").read_text()
     ids = re.findall(r' id="([^"]+)"', text)

@@ -112,6 +112,9 @@ def test_a_run_at_chance_has_diverged(tmp_path):
     """MNIST's largest class, the ones: at most .1135 + 3 sqrt(.1135 x .8865 / 10,000) = 0.1230."""
     found = compared(tmp_path, {"none": [12.3, 97, 97], "batch": [12.31, 98, 98]})
     assert [len(row.diverged) for row in found.rows] == [1, 0]
+    assert all_sentences(found)[0].startswith("none ended at chance in 1 of 3 runs")
+    lost = compared(tmp_path / "b", {"none": [12.0, None, 97], "batch": [10, 10, 10]})
+    assert [row.how for row in lost.rows] == ["diverged or ended at chance", "ended at chance"]
 
 
 def test_chance_is_what_the_run_itself_says_of_its_largest_class(tmp_path):
@@ -121,6 +124,9 @@ def test_chance_is_what_the_run_itself_says_of_its_largest_class(tmp_path):
         path.write_text(json.dumps(json.loads(path.read_text()) | counts))
     found = compare(*collect([root]))
     assert [len(row.diverged) for row in found.rows] == [1, 0]
+    assert all_sentences(found)[0].startswith("none ended at chance in 1 of 3 runs")
+    lost = compared(tmp_path / "b", {"none": [12.0, None, 97], "batch": [10, 10, 10]})
+    assert [row.how for row in lost.rows] == ["diverged or ended at chance", "ended at chance"]
 
 
 def test_what_never_finished_is_paired_all_the_same_and_asks_for_no_more_seeds(tmp_path):
@@ -167,7 +173,7 @@ def test_the_overview_over_learning_rates(tmp_path):
             groups = {"none": NONE[:seeds], "batch": shifted(*near)}
         made(tmp_path, groups, optimizer_lr=lr)
     assert all_sentences(compare(*collect([tmp_path])))[0] == (
-        "batch vs none over 4 values of lr: diverges less often at 10; better at 0.1; "
+        "batch vs none over 4 values of lr: fewer runs lost at 10; better at 0.1; "
         "better, provisionally, at 0.01; worse at 1."
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bnexp.report.verdict import Compared, Comparison
 
 STANDINGS = (
-    "diverges less often",
-    "diverges more often",
+    "fewer runs lost",
+    "more runs lost",
     *(
         word + sure
         for word in (
@@ -44,7 +44,7 @@ def overview(comparison: Comparison) -> list[str]:
 def _standing(one: Compared) -> list[str]:
     """How a group stands within one block, as one of STANDINGS; divergence beside accuracy."""
     ours, theirs = one.ours.rate, one.theirs.rate
-    said = [f"diverges {'less' if ours < theirs else 'more'} often"] if ours != theirs else []
+    said = [f"{'fewer' if ours < theirs else 'more'} runs lost"] if ours != theirs else []
     word = {
         "better": "better",
         "worse": "worse",

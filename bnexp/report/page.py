@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bnexp.report.formats import p_value, points
-from bnexp.report.plots import Picture
+from bnexp.report.picture import COLOURS, Picture
 from bnexp.report.rows import Row
 from bnexp.report.table import cells, difference, header, interval, mark
 from bnexp.report.text import constants, following, footnotes, title
@@ -37,9 +37,7 @@ def page(comparison: Comparison, pictures: Sequence[Picture]) -> str:
         marks={"+": "better", "-": "worse", "~": "undecided", "o": "small"},
         blocks=[(name, [cells(row, comparison) for row in rows]) for name, rows in comparison.blocks.items()],
         following=following(comparison),
-        pictures=[
-            (picture, Markup(picture.svg)) for picture in pictures
-        ],  # our own SVG, escaped by matplotlib
+        pictures=[(picture, Markup(_inline(picture.svg))) for picture in pictures],  # escaped by matplotlib
         metrics=_metrics(comparison),
         tests=_tests(comparison),
         footnotes=[note for note in footnotes(comparison) if note != COVERS],
@@ -53,6 +51,13 @@ def page(comparison: Comparison, pictures: Sequence[Picture]) -> str:
         value=lambda row, run: row.values.get(run.twin),
         json=json.dumps(values, indent=1, ensure_ascii=False),
     )
+
+
+def _inline(svg: str) -> str:
+    """A picture in the page: its colours are the page's to lighten in the dark."""
+    for i, colour in enumerate(COLOURS, 1):
+        svg = svg.replace(colour.lower(), f"var(--c{i}, {colour.lower()})")
+    return svg
 
 
 def _metrics(comparison: Comparison) -> tuple[list[str], list[list[str]]]:

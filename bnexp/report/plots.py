@@ -129,7 +129,7 @@ def twins(comparison: Comparison) -> Picture | None:
         axes.set_ylabel(_axis(comparison))
     return Picture(
         "twins", "Twins", f"{comparison.metric.label} of every seed in every group",
-        "A thin line a seed: twins share weights, batches and noise. Bars: means. x: diverged, with how many."
+        "A line a seed: twins share weights, batches, noise. Bars: means. x: so many diverged or at chance."
         + left_out(comparison), figure,
     )  # fmt: skip
 
@@ -197,7 +197,7 @@ def stability(comparison: Comparison) -> Picture | None:
         axes.legend(fontsize=8)
     return Picture(
         "stability", "Stability", f"{comparison.metric.label} against the learning rate",
-        "Lines: means of those that finished; small marks: each run; x: how many diverged.", figure,
+        "Lines: means of those that finished; small: each run; x: so many diverged or at chance.", figure,
     )  # fmt: skip
 
 

@@ -67,6 +67,13 @@ class Row:
     def diverged(self) -> tuple[Twin, ...]:
         return tuple(run.twin for run in self.group.runs if run.twin not in self.values)
 
+    @property
+    def how(self) -> str:
+        """What became of those: a loss that was not finite, an accuracy no better than chance, or either."""
+        lost = [run for run in self.group.runs if run.twin not in self.values]
+        ways = {"diverged": not_finite, "ended at chance": at_chance}
+        return " or ".join(way for way, true in ways.items() if any(map(true, lost)))
+
     @cached_property
     def started(self) -> set[Twin]:
         return {run.twin for run in self.group.runs}
@@ -105,14 +112,20 @@ class Row:
 
 
 def stuck(run: Run) -> bool:
-    """Diverged, by the declared rule: it stopped at a loss that was not finite, or it ended at chance.
+    """Diverged in the wide sense, by the declared rule: a loss that was not finite, or chance at the end."""
+    return not_finite(run) or at_chance(run)
 
-    At chance is a test accuracy of at most q + 3 sqrt(q (1 - q) / N) on N images, q the share of the largest
-    class (1/c of c classes where it is not known): what always naming that class gets.
+
+def not_finite(run: Run) -> bool:
+    return run.diverged or not all(map(math.isfinite, run.final.values()))
+
+
+def at_chance(run: Run) -> bool:
+    """A test accuracy of at most q + 3 sqrt(q (1 - q) / N) on N images, q the share of the largest class.
+
+    Always naming that class gets q; it is 1/c of c classes where it is not known.
     """
-    accuracy = run.final.get(METRIC, math.nan)
-    if run.diverged or not all(map(math.isfinite, run.final.values())):
-        return True
     if run.largest is None or "test" not in run.images:
         return False
-    return accuracy <= run.largest + 3 * math.sqrt(run.largest * (1 - run.largest) / run.images["test"])
+    bound = run.largest + 3 * math.sqrt(run.largest * (1 - run.largest) / run.images["test"])
+    return run.final.get(METRIC, math.nan) <= bound

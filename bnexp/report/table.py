@@ -68,9 +68,11 @@ def mark(one: Compared) -> str:
 
 
 def legend(comparison: Comparison) -> str:
-    """What the marks in the table mean, those that stand in it."""
+    """What the marks in the table mean, those that stand in it, and what counts as diverged."""
     used = dict.fromkeys(sign for one in comparison.compared for sign in mark(one))
-    return "  ".join(f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in used)
+    words = [f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in used]
+    ways = [row.how for row in comparison.rows if "chance" in row.how]
+    return "  ".join([*words, *(["div: diverged or ended at chance"] if ways else [])])
 
 
 def _level(row: Row, metric: Metric) -> str:

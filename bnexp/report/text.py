@@ -104,13 +104,7 @@ def footnotes(comparison: Comparison) -> list[str]:
     notes = [legend(comparison)]
     if twins and few:
         notes.append("twins correlate: " + ", ".join(f"{name} {r:.2f}" for name, r in twins.items()))
-    checks: dict[str, list[str]] = {}
-    for one in found:
-        if words := exact(one, comparison):
-            checks.setdefault(words, []).append(one.ours.group.name)
-    for words, names in checks.items():
-        which = f"{', '.join(names)}: " if len(names) <= 4 else f"{len(names)} groups: "
-        notes.append(f"exact check (sign flips): {'' if len(names) == len(found) else which}{words}")
+    notes += _exact_checks(comparison)
     for block, rows in comparison.blocks.items():
         times = [(row.group.value or "all", row.target, row) for row in rows if row.target]
         if times and few:
@@ -120,6 +114,16 @@ def footnotes(comparison: Comparison) -> list[str]:
             )
             notes.append(f"{block + ': ' if block else ''}{goal} reached (in training time): {each}")
     return [note for note in [*notes, looked(comparison), *comparison.notes, COVERS] if note]
+
+
+def _exact_checks(comparison: Comparison) -> list[str]:
+    """The sign flips' p of each group, or once for all that too few seeds leave it nothing to say."""
+    checks = [(one, words) for one in comparison.compared if (words := exact(one, comparison))]
+    told = [f"{one.ours.group.name} {words}" for one, words in checks if words.startswith("p ")]
+    few = [words for _, words in checks if not words.startswith("p ")]
+    if few and not told:
+        told = [max(few)]
+    return [f"exact check (sign flips): {', '.join(told)}"] if told and len(told) <= 8 else []
 
 
 def _median(row: Row) -> str:

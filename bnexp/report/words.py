@@ -43,21 +43,17 @@ def alone(comparison: Comparison) -> list[str]:
 
 
 def divergence(one: Compared) -> str:
-    rows = sorted((one.ours, one.theirs), key=lambda row: -row.rate)
-    more, fewer = rows
+    more, fewer = sorted((one.ours, one.theirs), key=lambda row: -row.rate)
     low, high = (round(100 * x) for x in wilson(len(more.diverged), len(more.started)))
-    n = len(one.twins)
-    both = (
-        f"accuracy covers the {n} seed{'s' * (n != 1)} where both finished"
-        if n
-        else "no seed finished in both"
-    )
+    covers = f"accuracy covers the {len(one.twins)} seed{'s' * (len(one.twins) != 1)} where both finished"
     if not one.paired:
-        both = "accuracy covers the runs that finished"
+        covers = "accuracy covers the runs that finished"
+    elif not one.twins:
+        covers = "no seed finished in both"
+    lost = f"{more.how} in {len(more.diverged)} of {len(more.started)} runs ({low}-{high} %)"
     return (
-        f"{more.group.value} diverged in {len(more.diverged)} of {len(more.started)} runs ({low}-{high} %), "
-        f"{fewer.group.value} in {len(fewer.diverged)} of {len(fewer.started)}. "
-        f"{STABILITY}; {both}."
+        f"{more.group.value} {lost}, {fewer.group.value} in {len(fewer.diverged)} of {len(fewer.started)}. "
+        f"{STABILITY}; {covers}."
     )
 
 
@@ -137,7 +133,8 @@ def _more(one: Compared) -> str:
 def _nothing(one: Compared) -> str:
     names = f"{one.ours.group.value} and {one.theirs.group.value}"
     if one.ours.rate == one.theirs.rate == 1:
-        return f"{names} diverged in every run: no verdict."
+        ways = " or ".join(dict.fromkeys((one.ours.how, one.theirs.how)))
+        return f"{names} {ways} in every run: no verdict."
     return f"{names} have no finished runs to compare: no verdict."
 
 

@@ -43,6 +43,17 @@ def at_once(hydra: DictConfig, jobs: int) -> int | None:
     return 1 if name == "BasicLauncher" else None
 
 
+def deals_gpus(hydra: DictConfig, shared: int | None) -> bool:
+    """Whether bnexp has to deal the GPUs that it sees: several jobs see them, and no one has parted them.
+
+    SLURM shows a job its own. Ray does where it is asked for GPUs, and else shows all to everyone.
+    """
+    name = kind(hydra)
+    if name == "RayLauncher":
+        return not (hydra.launcher.ray.get("remote") or {}).get("num_gpus")
+    return shared != 1 and name != "SlurmLauncher"
+
+
 def one_console(hydra: DictConfig) -> bool:
     """Whether jobs that run side by side write to one terminal."""
     return kind(hydra) in ("JoblibLauncher", "RayLauncher")

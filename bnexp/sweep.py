@@ -33,8 +33,8 @@ VARIABLES = ("BNEXP_DATA_DIR", "GOMP_SPINCOUNT")
 class Job:
     """What a run knows of the sweep it belongs to."""
 
-    number: int  # from 0
     at_once: int  # jobs that share this machine
+    turn: int | None  # its number, from 0, where GPUs are dealt among the jobs
     quiet: bool  # whether others write to the same terminal
     hparams: dict[str, float | str]  # its overrides: the same keys in every job, and of one type
     command: str  # the sweep's; a launcher's worker has another
@@ -49,6 +49,7 @@ class Sweep:
     started: float  # seconds since the epoch
     numeric: dict[str, bool]  # the keys of its overrides: whether all their values are numbers
     at_once: int | None  # jobs that share a machine; None where the launcher parts it among them
+    deals_gpus: bool
     command: str
     cwd: str
     environment: dict[str, str]
@@ -90,7 +91,8 @@ class Sweep:
             if key in values
         }
         quiet = launchers.one_console(hydra) and self.at_once != 1  # type: ignore[arg-type]
-        return Job(hydra.job.num, self.at_once or 1, quiet, hparams, self.command)  # type: ignore[arg-type]
+        turn = hydra.job.num if self.deals_gpus else None
+        return Job(self.at_once or 1, turn, quiet, hparams, self.command)  # type: ignore[arg-type]
 
     def failed_since_start(self) -> bool:
         paths = Path(self.folder).glob(f"*/{SUMMARY}")
@@ -121,9 +123,11 @@ class SweepStart(Callback):
         for job in jobs:
             for key, value in settings(job).items():
                 numeric[key] = numeric.get(key, True) and _number(value) is not None
+        shared = launchers.at_once(config.hydra, len(jobs))
         _UnderWay().sweep = Sweep(
             folder, len(jobs), time.time(), numeric,
-            at_once=launchers.at_once(config.hydra, len(jobs)), command=shlex.join(sys.argv), cwd=os.getcwd(),
+            at_once=shared, deals_gpus=launchers.deals_gpus(config.hydra, shared),
+            command=shlex.join(sys.argv), cwd=os.getcwd(),
             environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
         )  # fmt: skip
         launchers.wait_for_all(config.hydra)

@@ -39,7 +39,7 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
 
     jobs, hparams, quiet = (job.at_once, job.hparams, job.quiet) if job else (1, {}, False)
     processes = Processes.started()
-    number = processes.local_rank if processes.world > 1 else job.number if job and jobs > 1 else None
+    number = processes.local_rank if processes.world > 1 else job.turn if job else None
     place = device.prepare(config.device, number)
     batch = f"batch_size={config.batch_size} or eval_batch_size={config.eval_batch_size}"
     with processes.joined(place.device), device.memory_guard(batch):

@@ -96,12 +96,12 @@ def signal_run(trial: Trial) -> None:
     name = list(SIGNALS)[trial.number % 3]
     process = trial.start(*RUN, "hydra.run.dir=run")
     trial.wait(process, trial.rows())
-    time.sleep(trial.random.uniform(0, (kept.whole_s - kept.start_s) / 2))
+    time.sleep(trial.random.uniform(0, (kept.whole_s - kept.start_s) / 6))
     process.send_signal(getattr(signal, name))
     done = trial.end(process)
-    if trial.status() != "finished":  # it came after the last step
+    if trial.status() != "finished":  # else it came after the last step, or even after the end
         require(trial.status() == "interrupted", f"{name}: status {trial.status()}")
-    done.one_line(SIGNALS[name], naming=name)
+        done.one_line(SIGNALS[name], naming=name)
     trial.readable()
     trial.well("run", command="bnexp-resume")
     trial.same(kept.run)

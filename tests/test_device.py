@@ -76,6 +76,17 @@ def test_a_named_device_is_taken(there, name):
         ((), {"precision": "fp16"}, "device.precision=fp16: a CPU does fp32 and bf16; fp16 needs a GPU"),
         (("old cuda",), {"precision": "bf16"}, "device.precision=bf16: this GPU does fp32 and fp16"),
         (
+            ("cuda",),
+            {"graphs": True, "precision": "fp16"},
+            "device.graphs=true: fp16's gradient scaler asks the GPU at every step whether to skip it;"
+            " bf16 needs none",
+        ),
+        (
+            ("cuda",),
+            {"graphs": True, "compile": True},
+            "device.graphs=true: not together with device.compile=true",
+        ),
+        (
             ("mps",),
             {"graphs": True},
             "device.graphs=true: CUDA graphs need device=cuda, and this run is on mps",

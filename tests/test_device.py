@@ -19,7 +19,7 @@ QUICK = ("epochs=2", "dataset.train_size=200", "dataset.test_size=100", "trackin
 def wanted(**keys) -> config.Device:
     defaults = {
         "name": "auto", "precision": "fp32", "compile": False, "graphs": False, "threads": None,
-        "deterministic": False,
+        "deterministic": False, "sync_bn": False,
     }  # fmt: skip
     return config.Device(**(defaults | keys))
 
@@ -227,10 +227,10 @@ def test_a_sweep_goes_on_after_a_job_out_of_memory(commands, monkeypatch):
 
     step = Trainer.step
 
-    def full(trainer, images, labels):
+    def full(trainer, images, *rest):
         if len(images) > 64:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return step(trainer, images, labels)
+        return step(trainer, images, *rest)
 
     monkeypatch.setattr(Trainer, "step", full)
     done = commands.bnexp("-m", "batch_size=100,50", *QUICK)

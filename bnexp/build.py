@@ -25,6 +25,7 @@ from bnexp.data import Batches
 from bnexp.device import Place, memory_guard
 from bnexp.engine import Progress, Schedule, Trainer
 from bnexp.errors import UserError, bad_value, nearest, one_line
+from bnexp.graphs import GraphedStep, make_capturable
 from bnexp.models.init import seeded
 from bnexp.models.summary import Summary, summarise
 from bnexp.norms import BatchNorm
@@ -155,7 +156,7 @@ def trainer(
         network = _synchronised(network, place, processes)
     network.to(place.device, memory_format=place.memory_format(network))  # type: ignore[call-overload]
     optimizer = _optimizer(config.optimizer, network)
-    return Trainer(
+    built = Trainer(
         network,
         call(config.loss, {}).to(place.device),
         optimizer,
@@ -166,6 +167,24 @@ def trainer(
         torch.compile(network) if config.device.compile else None,  # type: ignore[arg-type]  # it is one
         processes,
     )
+    if config.device.graphs:
+        _check_graphs(config, built)
+        built.graph = GraphedStep(built.step, optimizer, config.batch_size)
+    return built
+
+
+def _check_graphs(config: Config, built: Trainer) -> None:
+    """Raises UserError for what can't be in a CUDA graph; device.prepare has looked at the device."""
+    reason = None
+    if built.processes.world > 1:
+        reason = "a graph is one process's; torchrun's talk to each other within a step"
+    elif getattr(built.schedule.scheduler, "cycle_momentum", False):
+        reason = "this scheduler moves the momentum too, which a graph holds; +scheduler.cycle_momentum=false"
+    elif not make_capturable(built.optimizer):
+        target = config.optimizer.target
+        reason = f"optimizer._target_={target} can't run inside a graph; SGD and those with capturable can"
+    if reason is not None:
+        raise bad_value("device.graphs", "true", reason)
 
 
 def _synchronised(network: nn.Module, place: Place, processes: Processes) -> nn.Module:

@@ -62,8 +62,8 @@ def prepare(wanted: config.Device, number: int | None = None) -> Place:
     if device.type == "cuda" and number is not None:
         device = torch.device("cuda", number % torch.cuda.device_count())
         torch.cuda.set_device(device)
-    if wanted.graphs:
-        raise bad_value("device.graphs", "true", _why_no_graphs(device))
+    if wanted.graphs and (reason := _why_no_graphs(device, wanted)):
+        raise bad_value("device.graphs", "true", reason)
     _check_precision(device, wanted.precision)
     if wanted.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be deterministic
@@ -116,10 +116,12 @@ def _check_precision(device: torch.device, precision: str) -> None:
         raise bad_value("device.precision", precision, "this GPU does fp32 and fp16")
 
 
-def _why_no_graphs(device: torch.device) -> str:
+def _why_no_graphs(device: torch.device, wanted: config.Device) -> str | None:
     if device.type != "cuda":
         return f"CUDA graphs need device=cuda, and this run is on {device.type}"
-    return "not available yet; false is"
+    if wanted.precision == "fp16":
+        return "fp16's gradient scaler asks the GPU at every step whether to skip it; bf16 needs none"
+    return "not together with device.compile=true" if wanted.compile else None
 
 
 # What torch took by itself (OMP_NUM_THREADS, else the cores), before any run in this process changed it.

@@ -22,6 +22,7 @@ from bnexp.data import Batches
 from bnexp.device import Place
 from bnexp.eager import plain_backward, plain_step
 from bnexp.errors import UserError, one_line
+from bnexp.graphs import GraphedStep
 from bnexp.processes import ALONE, Processes
 from bnexp.runs import Diverged, StopSignal
 from bnexp.seeding import noise_state, seed_global, set_noise_state
@@ -120,6 +121,7 @@ class Trainer:
     grad_clip: float | None = None
     forward: nn.Module | None = None
     processes: Processes = ALONE
+    graph: GraphedStep | None = None  # takes the steps where there is one
 
     def __post_init__(self) -> None:
         if self.forward is None:  # not "or": a compiled module has a length, and asks the network for it
@@ -197,7 +199,11 @@ class Trainer:
         for images, labels in islice(batches.epoch(batch_size, seed, epoch), tally.batches, None):
             size = len(labels)
             images, labels = mine.share(images, labels)
-            record.add(*self.step(images, labels, len(labels) / size), labels, size)
+            if self.graph is None:
+                done = self.step(images, labels, len(labels) / size)
+            else:
+                done = self.graph(images, labels)
+            record.add(*done, labels, size)
             self.schedule.after_step()
             progress.step += 1
             tally.batches += 1

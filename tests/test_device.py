@@ -19,7 +19,7 @@ QUICK = ("epochs=2", "dataset.train_size=200", "dataset.test_size=100", "trackin
 def wanted(**keys) -> config.Device:
     defaults = {
         "name": "auto", "precision": "fp32", "compile": False, "graphs": False, "threads": None,
-        "deterministic": False,
+        "deterministic": False, "sync_bn": False,
     }  # fmt: skip
     return config.Device(**(defaults | keys))
 
@@ -75,6 +75,17 @@ def test_a_named_device_is_taken(there, name):
         ),
         ((), {"precision": "fp16"}, "device.precision=fp16: a CPU does fp32 and bf16; fp16 needs a GPU"),
         (("old cuda",), {"precision": "bf16"}, "device.precision=bf16: this GPU does fp32 and fp16"),
+        (
+            ("cuda",),
+            {"graphs": True, "precision": "fp16"},
+            "device.graphs=true: fp16's gradient scaler asks the GPU at every step whether to skip it;"
+            " bf16 needs none",
+        ),
+        (
+            ("cuda",),
+            {"graphs": True, "compile": True},
+            "device.graphs=true: not together with device.compile=true",
+        ),
         (
             ("mps",),
             {"graphs": True},
@@ -216,10 +227,10 @@ def test_a_sweep_goes_on_after_a_job_out_of_memory(commands, monkeypatch):
 
     step = Trainer.step
 
-    def full(trainer, images, labels):
+    def full(trainer, images, *rest):
         if len(images) > 64:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return step(trainer, images, labels)
+        return step(trainer, images, *rest)
 
     monkeypatch.setattr(Trainer, "step", full)
     done = commands.bnexp("-m", "batch_size=100,50", *QUICK)

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench tensorboard clean
+.PHONY: help install demo test lint format bench torture tensorboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ format: $(READY)  ## put the code in ruff's form
 
 bench: $(READY)  ## training speed against the tutorials' way, on MNIST in $$BNEXP_DATA_DIR
 	$(BIN)/python scripts/benchmark.py
+
+torture: $(READY)  ## kill, fill, damage and misuse it for ten minutes: is anything lost?
+	$(BIN)/python scripts/torture
 
 tensorboard: $(READY)  ## show outputs/ on http://localhost:6006
 	$(BIN)/tensorboard --logdir outputs --host localhost

@@ -56,7 +56,8 @@ WORDS = (
     "0x10",
 )
 LATERS = (
-    "${seed}", "${oc.env:HOME}", "${oc.env:NO_SUCH_VARIABLE}", "${nothing}", "${model}", "${name}", "${.name}",
+    "${seed}", "${oc.env:HOME}", "${oc.env:NO_SUCH_VARIABLE}", "${nothing}", "${model}", "${name}",
+    "${.name}",
     "${hydra:job.name}", "${oc.decode:'[1'}", "${", "$", "${bnexp.scaled:1,2,0}", "\\${seed}", "${oc.env:}",
 )  # fmt: skip
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12).filter(

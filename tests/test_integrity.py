@@ -1,4 +1,4 @@
-"""What a run recorded can be had again: from its checkpoint to the bit, from exported weights without bnexp."""
+"""What a run recorded can be had again: from its checkpoint to the bit, and without bnexp."""
 
 from __future__ import annotations
 
@@ -106,11 +106,12 @@ def test_too_little_memory_is_one_line(commands, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.")
 
-    monkeypatch.setattr(Trainer, "evaluate", full)
+    monkeypatch.setattr(Trainer, "classify", full)
     done = commands.eval("run", "--batch-size", "300")
     assert done.code == 1
     assert done.err == (
-        "bnexp: out of memory: --batch-size=300 takes more memory than the device has left; try a smaller one\n"
+        "bnexp: out of memory: --batch-size=300 takes more memory than the device has left;"
+        " try a smaller one\n"
     )
 
 

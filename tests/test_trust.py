@@ -1,4 +1,4 @@
-"""A run's folder may come from elsewhere: nothing in it runs, leads out of it, or stands in a page as code."""
+"""A run's folder may come from elsewhere: nothing in it runs, leads out, or stands in a page as code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def test_what_needs_no_trust_are_classes_that_compute():
     for module in modules:
         for name, value in vars(module).items():
             target = f"{module.__name__}.{name}"
-            from_typing = getattr(value, "__module__", "") in ("typing", "typing_extensions", "collections.abc")
+            home = getattr(value, "__module__", "")
+            from_typing = home in ("typing", "typing_extensions", "collections.abc")
             if _OURS.fullmatch(target) and callable(value) and not from_typing:
                 functions |= set() if inspect.isclass(value) else {target}
     assert functions == {"bnexp.models.from_torchvision"}
@@ -147,7 +148,7 @@ def test_whatever_a_run_is_called_a_page_shows_it_as_text(tmp_path):
             (run / "environment.json").write_text(json.dumps(versions))
             if norm == EVIL and not seed:
                 summary = json.loads((run / "summary.json").read_text())
-                for status, folder in (("failed", "f"), ("diverged", "d")):
+                for status in ("failed", "diverged"):
                     summary |= {"status": status, "error": EVIL, "overrides": [f"{EVIL}={EVIL}"]}
                     (run / "summary.json").write_text(json.dumps(summary))
     runs, problems = collect([tmp_path / "runs"])

@@ -1,4 +1,4 @@
-"""Tries each fault for real, and says how often bnexp survived it: make torture, or python scripts/torture [FAULT ...].
+"""Tries each fault for real, and counts what was survived: make torture, or python scripts/torture [FAULT ...].
 
 Each trial has a folder and a random stream of its own, each command a fresh process; two trials run at once.
 Ends with 1 if anything was lost, and then keeps the folder.
@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -71,7 +72,7 @@ def main() -> int:
         fault, began = FAULTS[name], time.monotonic()
         with ThreadPoolExecutor(2) as pool:
             trials = range(lines.PROCESSES if name == "lines" else fault.times)
-            reasons = list(pool.map(lambda number: attempt(name, number, folder), trials))
+            reasons = list(pool.map(partial(attempt, name, folder=folder), trials))
         skipped = [reason for reason in reasons if isinstance(reason, Skip)]
         failed = [reason for reason in reasons if isinstance(reason, str)]
         tried = 0 if skipped else fault.times

@@ -1,4 +1,4 @@
-"""Disks that are full, folders that vanish, files that are not what they were, downloads that end half way."""
+"""Full disks, folders that vanish, files that are not what they were, downloads that end half way."""
 
 from __future__ import annotations
 

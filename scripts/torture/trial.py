@@ -45,7 +45,7 @@ class Done:
     err: str
 
     def one_line(self, *codes: int, naming: str = "") -> None:
-        """Holds it to the promise: one of these exit codes, one line that names what is wrong, no traceback."""
+        """Holds it to the promise: one of these exit codes, one line that names the fault, no traceback."""
         shown = f"exit {self.code}: {self.err[-800:]!r}"
         require(self.code in codes, f"exit {codes} expected, found {shown}")
         require(len(self.err.strip().splitlines()) == 1, f"one line expected, found {shown}")

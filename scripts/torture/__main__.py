@@ -1,4 +1,4 @@
-"""Tries each fault for real, and counts what was survived: make torture, or python scripts/torture [FAULT ...].
+"""Tries each fault for real, and counts what was survived: make torture, or python scripts/torture [FAULT].
 
 Each trial has a folder and a random stream of its own, each command a fresh process; two trials run at once.
 Ends with 1 if anything was lost, and then keeps the folder.

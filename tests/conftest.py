@@ -7,6 +7,7 @@ import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # xdist's workers share the cores; threads that wait would spin
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from bnexp import compare, evaluate, plan, resume, train
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,17 @@ MODELS = {
 
 def seen_by_eval(commands, monkeypatch, *words: str) -> dict[str, float]:
     """Accuracy and loss with all their digits; bnexp-eval prints four."""
-    found, plain = [], Trainer.evaluate
+    found, plain = [], Trainer.classify
 
     def watched(*arguments):
         found.append(plain(*arguments))
         return found[-1]
 
-    monkeypatch.setattr(Trainer, "evaluate", watched)
+    monkeypatch.setattr(Trainer, "classify", watched)
     assert commands.eval(*words).code == 0
-    monkeypatch.setattr(Trainer, "evaluate", plain)
+    monkeypatch.setattr(Trainer, "classify", plain)
     assert len(found) == 1, "the images are looked at once"
-    return {f"test/{key}": value for key, value in found[0].items()}
+    return {f"test/{key}": value for key, value in found[0][0].items()}
 
 
 @pytest.mark.parametrize("name", MODELS)

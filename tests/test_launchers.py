@@ -99,7 +99,8 @@ def verdict(done: Done) -> str:
     said = re.search(r"^compare .*?^\S+/report\.html$", done.out, re.DOTALL | re.MULTILINE)
     assert said, done.out + done.err
     lines = [line for line in said[0].splitlines()[:-1] if not line.startswith("\x1b")]
-    return re.sub(r"[\d.]+\s+s\b|about [\d.]+ \w+ as trained", "", "\n".join(lines))
+    clocks = r"[\d.]+\s+s\b|about [\d.]+ \w+ as trained|hydra\.sweep\.dir=\S+"
+    return re.sub(clocks, "", " ".join(" ".join(lines).split()))  # where a line breaks, too, hangs on them
 
 
 @contextmanager

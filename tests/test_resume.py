@@ -31,12 +31,12 @@ def stop_at(monkeypatch, step: int, how) -> None:
     """``how`` is called inside step number ``step`` of the next run, counted from where that begins."""
     plain, taken = Trainer.step, []
 
-    def counted(self, images, labels):
+    def counted(self, *batch):
         taken.append(None)
         if len(taken) == step:
             monkeypatch.setattr(Trainer, "step", plain)
             how()
-        return plain(self, images, labels)
+        return plain(self, *batch)
 
     monkeypatch.setattr(Trainer, "step", counted)
 

@@ -89,10 +89,10 @@ def test_twins_see_the_same_batches_from_the_same_start(commands, monkeypatch):
 
     seen, step = {}, Trainer.step
 
-    def watch(trainer, images, labels):
+    def watch(trainer, images, *more):
         seen.setdefault("start", {k: v.clone() for k, v in trainer.model.state_dict().items()})
         seen.setdefault("images", []).append(images.clone())
-        return step(trainer, images, labels)
+        return step(trainer, images, *more)
 
     monkeypatch.setattr(Trainer, "step", watch)
     found = {}

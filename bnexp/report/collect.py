@@ -192,12 +192,12 @@ def read_curves(path: Path) -> dict[str, list[float]]:
 def _curves(folder: Path, final: Mapping[str, float]) -> tuple[dict[str, list[float]], list[str]]:
     """The curves as far as they can be read, and what is wrong with them."""
     try:
-        curves, wrong = read_curves(folder / "metrics.csv"), []
+        curves = read_curves(folder / "metrics.csv")
     except (OSError, ValueError) as error:
-        curves, wrong = getattr(error, "whole", {}), [f"metrics.csv: {_reason(error)}"]
+        return getattr(error, "whole", {}), [f"metrics.csv: {_reason(error)}"]
     if any(differs(final.get(key), values[-1]) for key, values in curves.items() if values):
-        wrong.append(f"metrics.csv and {SUMMARY} disagree about the last epoch; {SUMMARY} is used")
-    return curves, wrong
+        return curves, [f"metrics.csv and {SUMMARY} disagree about the last epoch; {SUMMARY} is used"]
+    return curves, []
 
 
 def differs(one: float | None, other: float) -> bool:

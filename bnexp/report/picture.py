@@ -111,7 +111,7 @@ def lines(axes: Any, each: Sequence[Sequence[tuple[float, float]]], colour: str,
     """Many thin lines as one."""
     from matplotlib.collections import LineCollection
 
-    axes.add_collection(LineCollection([*each], colors=colour, **style))
+    axes.add_collection(LineCollection([line for line in each if line], colors=colour, **style))
     axes.autoscale_view()
 
 

@@ -169,6 +169,8 @@ class Done:
             return "a traceback"
         if self.code == 0:
             return None
+        if self.code == 1 and "no finished run to compare" in self.err:
+            return None  # a sweep, whose job says why behind its folder's name
         if self.code == 1 and all(": diverged: " in line or ": out of memory: " in line for line in lines):
             return None
         if self.code == 2 and len(lines) == 1 and lines[0].startswith("bnexp: "):

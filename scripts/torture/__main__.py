@@ -66,7 +66,6 @@ def main() -> int:
         return 2
     started, lost = time.monotonic(), 0
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
-    stops.references(folder)
     print(f"{'fault':<55}{'tried':>7}{'survived':>10}{'seconds':>9}", flush=True)
     for name in names:
         fault, began = FAULTS[name], time.monotonic()

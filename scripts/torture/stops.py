@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from trial import PATIENCE, RUN, Skip, Trial, require
@@ -28,13 +29,29 @@ class References:
         self.start_s = time.monotonic() - started
         require(trial.end(process).code == 0, "the untouched run failed")
         self.whole_s = time.monotonic() - started
-        trial.well(*SWEEP, "hydra.sweep.dir=sweep")
-        self.run, self.sweep = folder / "run", folder / "sweep"
+        self.run, self._sweep = folder / "run", Trial(folder / "of-sweep", "sweep", 0)
+
+    @cached_property
+    def sweep(self) -> Path:
+        self._sweep.well(*SWEEP, "hydra.sweep.dir=sweep")
+        return self._sweep.folder / "sweep"
 
 
 @cache
-def references(folder: Path) -> References:
+def _references(folder: Path) -> References:
     return References(folder / "reference")
+
+
+_one_at_a_time = threading.Lock()
+
+
+def references(folder: Path, *, sweep: bool = False) -> References:
+    """Made when they are first asked for."""
+    with _one_at_a_time:
+        kept = _references(folder)
+        if sweep:
+            kept.sweep  # noqa: B018 - runs it
+        return kept
 
 
 def kill_run(trial: Trial) -> None:
@@ -71,7 +88,7 @@ def stage(run: Path, trial: Trial) -> str:
 
 
 def kill_sweep(trial: Trial) -> None:
-    kept = references(trial.folder.parent)
+    kept = references(trial.folder.parent, sweep=True)
     process = trial.start(*SWEEP, "hydra.sweep.dir=sweep")
     trial.wait(process, lambda: list(trial.folder.glob("sweep/*/checkpoints")))
     time.sleep(trial.random.uniform(0, 2 * kept.whole_s))
@@ -109,7 +126,7 @@ def signal_run(trial: Trial) -> None:
 
 def signal_sweep(trial: Trial, *launcher: str) -> None:
     """To the process alone, as ``kill`` does, or to its whole group, as a terminal does."""
-    kept = references(trial.folder.parent)
+    kept = references(trial.folder.parent, sweep=True)
     name = list(SIGNALS)[trial.number % 3]
     process = trial.start(*SWEEP, *launcher, "hydra.sweep.dir=sweep")
     trial.wait(process, trial.rows("sweep/*"))
@@ -154,7 +171,7 @@ def second_ctrl_c(trial: Trial) -> None:
 
 def kill_joblib(trial: Trial) -> None:
     """The workers see that nobody waits for them, save and go; then the sweep is carried on."""
-    kept = references(trial.folder.parent)
+    kept = references(trial.folder.parent, sweep=True)
     process = trial.start(*SWEEP, *JOBLIB, "hydra.sweep.dir=sweep")
     trial.wait(process, trial.rows("sweep/*"))
     process.kill()

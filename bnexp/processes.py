@@ -6,6 +6,7 @@ torchrun starts the processes and watches them; they talk through torch.distribu
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,15 +45,16 @@ class Processes:
 
     @contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
-        """In touch with the others: over nccl on GPUs, over gloo elsewhere; raises ProcessLost."""
-        if self.world > 1:
-            with _watched():
-                backend = "nccl" if device.type == "cuda" else "gloo"
-                dist.init_process_group(backend, timeout=timedelta(minutes=10))
-        try:
+        """In touch with the others: over nccl on GPUs, over gloo elsewhere. A peer's end raises ProcessLost."""
+        if self.world == 1:
             yield
-        finally:
-            if self.world > 1:
+            return
+        with _watched():
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(minutes=10))
+            try:
+                yield
+            finally:
                 dist.destroy_process_group()
 
     def share(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -64,8 +66,7 @@ class Processes:
     def sum_(self, tensor: Tensor) -> Tensor:
         """``tensor`` replaced by its sum over all processes."""
         if self.world > 1:
-            with _watched():
-                dist.all_reduce(tensor)
+            dist.all_reduce(tensor)
         return tensor
 
     def any(self, flag: bool, device: torch.device) -> bool:
@@ -79,8 +80,7 @@ class Processes:
         if self.world == 1:
             return make()
         made: list[Any] = [make() if self.first else None]
-        with _watched():
-            dist.broadcast_object_list(made)
+        dist.broadcast_object_list(made)
         return made[0]
 
     def agreed(self, work: Callable[[], T], same: Callable[[T], object]) -> T:
@@ -104,8 +104,7 @@ class Processes:
         """What each process gives, in the order of their ranks."""
         values: list[Any] = [value] * self.world
         if self.world > 1:
-            with _watched():
-                dist.all_gather_object(values, value)
+            dist.all_gather_object(values, value)
         return values
 
     def averaging(self, module: nn.Module) -> nn.Module:
@@ -117,9 +116,8 @@ class Processes:
     def copy_buffers(self, module: nn.Module) -> None:
         """Running statistics become the first process's: each has seen its own share of the batches."""
         if self.world > 1:
-            with _watched():
-                for buffer in module.buffers():
-                    dist.broadcast(buffer, src=0)
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
 
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -128,14 +126,20 @@ ALONE = Processes()
 
 @contextmanager
 def _watched() -> Iterator[None]:
-    """Turns what a backend raises when its peer is gone into ProcessLost."""
+    """Turns what a backend raises when its peer is gone into ProcessLost; other errors pass."""
     try:
         yield
     except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not FROM_BACKEND.search(str(error)):
+            raise
         raise ProcessLost(
             "another process of this run has ended or cannot be reached; the same command with the same"
             " hydra.run.dir goes on from the last checkpoint"
         ) from error
+
+
+# gloo has no exception of its own: its messages name its source files, or a connection.
+FROM_BACKEND = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket|timed out", re.IGNORECASE)
 
 
 class SumOverProcesses(torch.autograd.Function):

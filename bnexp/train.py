@@ -132,7 +132,7 @@ def entry(composed: DictConfig) -> None:
 
     def run() -> None:
         values = cli.plain(composed)
-        with locked(path), stop:
+        with locked(path):
             folder = RunFolder(path, values, list(hydra_config.overrides.task))
             if folder.before is None:
                 cli.save_config(path, composed)
@@ -145,7 +145,8 @@ def entry(composed: DictConfig) -> None:
         if stop.received is not None:  # it came after the last step: the run is finished, a sweep is not
             raise stop.interrupted()
 
-    code = cli.exit_code(run)
+    with stop:  # to the last line: torchrun ends the others with a signal while they say what they saw
+        code = cli.exit_code(run)
     if code >= 128:
         stop.hand_on()
     if current is None or (code >= 128 and not workers.is_worker()):  # the parent hears for its workers

@@ -174,7 +174,7 @@ def test_a_process_that_dies_takes_the_others_with_it(torchrun, tmp_path):
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - began < 30
     assert process.returncode != 0
-    assert "bnexp: another process of this run has ended or cannot be reached; the same command" in err
+    assert "bnexp: another process of this run has ended or cannot be reached; the same command" in err, err
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert (

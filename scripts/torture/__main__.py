@@ -65,7 +65,9 @@ def main() -> int:
     if unknown := [name for name in names if name not in FAULTS]:
         print(f"torture: {unknown[0]}: must be one of {', '.join(FAULTS)}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" has it ignored, here and in trials
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's "&" has it ignored, here and in trials
     started, lost = time.monotonic(), 0
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
     print(f"{'fault':<55}{'tried':>7}{'survived':>10}{'seconds':>9}", flush=True)

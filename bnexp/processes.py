@@ -45,7 +45,7 @@ class Processes:
 
     @contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
-        """In touch with the others: over nccl on GPUs, over gloo elsewhere. A peer's end raises ProcessLost."""
+        """In touch with the others, over nccl on GPUs, else over gloo; one that ends raises ProcessLost."""
         if self.world == 1:
             yield
             return

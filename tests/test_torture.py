@@ -1,4 +1,4 @@
-"""A little of scripts/torture: faults tried for real, in fresh processes. ``make torture`` tries all of them."""
+"""A little of scripts/torture: faults tried for real, in fresh processes; ``make torture`` tries all."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +8,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts" / "torture"))
 
-import disks  # noqa: E402
-import stops  # noqa: E402
-from trial import Lost, Trial  # noqa: E402
+import disks
+import stops
+from trial import Lost, Trial
 
 
 @pytest.mark.slow

@@ -64,16 +64,17 @@ def check(value: Any, annotation: Any, key: str) -> Any:
 
 
 def check_mapping(values: Mapping[str, Any], schema: type[T], key: str = "") -> T:
-    """An instance of the dataclass ``schema`` from ``values``; every key is needed and none may be over."""
+    """An instance of the dataclass ``schema`` from ``values``; none may be over, one without a default missing."""
     dotted = f"{key}." if key else ""
     hints = get_type_hints(schema, include_extras=True)
     for name in values:
         if name not in hints:
             raise unknown_key(f"{dotted}{name}", hints)
-    for name in hints:
-        if name not in values:
-            raise UserError(f"{dotted}{name}: this key is missing")
-    return schema(**{name: check(values[name], hint, f"{dotted}{name}") for name, hint in hints.items()})
+    for field in dataclasses.fields(schema):  # type: ignore[arg-type]
+        if field.name not in values and field.default is dataclasses.MISSING:
+            raise UserError(f"{dotted}{field.name}: this key is missing")
+    given = {name: check(value, hints[name], f"{dotted}{name}") for name, value in values.items()}
+    return schema(**given)
 
 
 def check_arguments(

@@ -50,7 +50,7 @@ class Dataset:
     std: tuple[Positive, ...] | Literal["auto"]
     augment: tuple[Literal["flip", "crop"], ...]
     crop_padding: Annotated[int, Range(1, 512)]
-    delta: Positive | None
+    delta: Positive | None = None  # a default: runs saved before a key was there have none
 
     @property
     def has_val(self) -> bool:
@@ -65,7 +65,7 @@ class Device:
     graphs: bool
     threads: Annotated[int, Range(1, 1024)] | None
     deterministic: bool
-    sync_bn: bool
+    sync_bn: bool = False
 
 
 @dataclass(frozen=True)

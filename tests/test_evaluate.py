@@ -130,6 +130,15 @@ def test_a_moved_folder_in_a_fresh_process_elsewhere(commands, run, tmp_path):
     assert not list(elsewhere.iterdir())
 
 
+def test_a_run_from_before_a_key_was_there(commands, run, tmp_path):
+    older = shutil.copytree(run, tmp_path / "older")
+    path = older / ".hydra" / "config.yaml"
+    saved = yaml.safe_load(path.read_text())
+    del saved["dataset"]["delta"], saved["device"]["sync_bn"]
+    path.write_text(yaml.safe_dump(saved))
+    assert evaluated(commands, older) == evaluated(commands, run)
+
+
 def test_a_job_of_a_sweep(commands):
     assert commands.bnexp("-m", "seed=1,2", *QUICK).code == 0
     for run in commands.runs():

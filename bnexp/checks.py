@@ -64,7 +64,7 @@ def check(value: Any, annotation: Any, key: str) -> Any:
 
 
 def check_mapping(values: Mapping[str, Any], schema: type[T], key: str = "") -> T:
-    """An instance of the dataclass ``schema`` from ``values``; none may be over, one without a default missing."""
+    """An instance of the dataclass ``schema``; only keys with a default may be missing, none may be over."""
     dotted = f"{key}." if key else ""
     hints = get_type_hints(schema, include_extras=True)
     for name in values:

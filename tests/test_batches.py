@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnexp.data import Batches, Images, augment, channel_statistics
+from bnexp.data import Batches, Images, augment, batches, channel_statistics
 from bnexp.errors import UserError
 from bnexp.seeding import generator
 
@@ -35,8 +35,8 @@ def make(given: Images, **keys) -> Batches:
     return Batches(given, keys.pop("device", CPU), **({"mean": MEAN, "std": STD} | keys))
 
 
-def joined(batches) -> tuple[torch.Tensor, torch.Tensor]:
-    x, y = zip(*batches, strict=True)
+def joined(parts) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = zip(*parts, strict=True)
     return torch.cat(x), torch.cat(y)
 
 
@@ -135,6 +135,35 @@ def test_a_batch_may_be_kept_and_changed():
         x.zero_()
     again = [x for x, _ in split.epoch(16, 0, 0)]
     assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+
+
+@pytest.mark.parametrize("index", [None, torch.arange(49, -1, -3)])
+def test_a_split_read_in_order_again_is_kept_and_the_same(index, monkeypatch):
+    split = make(images(), index=index)
+    first = [x.clone() for x, _ in split.in_order(16)]
+    made = []
+    floats = split._floats
+    monkeypatch.setattr(split, "_floats", lambda pixels: made.append(len(pixels)) or floats(pixels))
+    for size in (16, 16, 7):
+        assert torch.equal(torch.cat([x for x, _ in split.in_order(size)]), torch.cat(first))
+    assert made == [len(split)], "made once, whole"
+
+
+def test_what_is_kept_may_be_read_with_gradients_whoever_read_it_first():
+    split = make(images())
+    with torch.inference_mode():
+        for _ in range(2):
+            list(split.in_order(16))
+    assert split._kept is not None
+    assert not next(split.in_order(16))[0].is_inference()
+
+
+def test_a_large_split_is_not_kept(monkeypatch):
+    monkeypatch.setattr(batches, "KEPT_BYTES", 100)
+    split = make(images())
+    for _ in range(3):
+        list(split.in_order(16))
+    assert split._kept is None
 
 
 @pytest.mark.parametrize("keys", [{}, {"resize": 12, "augment": ("flip", "crop")}])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import pickle
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -41,11 +43,14 @@ class Kept:
         self.path = root / cache.FOLDER / "small.cache"
 
     def fetch(self, seed: int = 0) -> Source:
-        def build() -> Source:
-            self.built += 1
-            return source(seed)
+        return cache.fetch(self.root, "small", lambda: self.key, lambda: self._build(seed))
 
-        return cache.fetch(self.root, "small", lambda: self.key, build)
+    def load(self, seed: int = 0) -> Source:
+        return cache.load(self.root, "small", lambda: self.key, lambda: self._build(seed))
+
+    def _build(self, seed: int) -> Source:
+        self.built += 1
+        return source(seed)
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +72,32 @@ def test_built_once_and_read_back(kept, home):
     assert kept.built == 1
     assert not home.exists()
     assert sorted(path.name for path in kept.path.parent.iterdir()) == ["small.cache", "small.lock"]
+
+
+def test_within_a_process_a_set_is_read_once(kept, monkeypatch):
+    reads = []
+    read = cache._read
+    monkeypatch.setattr(cache, "_read", lambda *words: reads.append(words) or read(*words))
+    first = kept.load()
+    assert kept.built == 1
+    before = len(reads)
+    assert kept.load() is first
+    assert (kept.built, len(reads)) == (1, before)
+    kept.key = "changed"  # the files are others now
+    again = kept.load(seed=1)
+    assert kept.built == 2
+    assert same(again, source(1))
+
+
+def test_of_two_sets_only_the_last_is_held(kept, tmp_path):
+    (tmp_path / "other").mkdir()
+    first, other = kept.load(), Kept(tmp_path / "other")
+    gone = weakref.ref(first.train.pixels)
+    del first
+    assert same(other.load(seed=1), source(1))
+    gc.collect()
+    assert gone() is None
+    assert same(kept.load(), source())
 
 
 def test_built_again_when_the_files_changed(kept):

@@ -37,6 +37,32 @@ def test_plain_steps_are_the_same_bits(kind, keys):
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_plain_backward_pass_is_the_same_bits(reduction):
+    found = []
+    for backward in (eager.plain_backward, torch.Tensor.backward):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+        seen = []
+        network[0].weight.register_hook(lambda grad, seen=seen: seen.append(grad.clone()))
+        loss = nn.functional.cross_entropy(
+            network(torch.randn(6, 5)), torch.tensor([0, 1, 2, 0, 1, 2]), reduction=reduction
+        )
+        backward(loss)
+        backward_again = network(torch.randn(6, 5)).sum()
+        backward(backward_again)  # gradients add up
+        found.append([parameter.grad for parameter in network.parameters()] + seen)
+    assert len(found[0]) == 8
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_torch_that_keeps_its_engine_elsewhere(monkeypatch):
+    monkeypatch.setattr(torch.autograd, "Variable", object())
+    x = torch.ones((), requires_grad=True)
+    eager.plain_backward(3 * x)
+    assert x.grad == 3
+
+
 def test_foreign_optimizers_and_hooks_are_left_alone():
     class Mine(torch.optim.SGD):
         pass

@@ -67,9 +67,7 @@ def prepare(wanted: config.Device, number: int | None = None) -> Place:
     _check_precision(device, wanted.precision)
     if wanted.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be deterministic
-    if (
-        torch.are_deterministic_algorithms_enabled() != wanted.deterministic
-    ):  # the call imports the compiler, 2 s
+    if torch.are_deterministic_algorithms_enabled() != wanted.deterministic:  # the call takes 2 s (compiler)
         torch.use_deterministic_algorithms(wanted.deterministic)
     torch.backends.cudnn.benchmark = device.type == "cuda" and not wanted.deterministic
     # fp32 means fp32: TF32 keeps 10 bits of the mantissa, so only a named lower precision may lose bits.

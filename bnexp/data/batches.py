@@ -117,9 +117,7 @@ class Batches:
         """uint8 (B, C, H, W) to the normalised float32 (B, C, S, S); always new memory."""
         # Two passes in place are faster than addcmul, which is slow at converting uint8 on a CPU.
         x = images.to(torch.float32).mul_(self._scale).add_(self._shift)
-        if (
-            self._resizes
-        ):  # its weights sum to 1, so it may come after normalising, which is cheaper while small
+        if self._resizes:  # its weights sum to 1: it may come after normalising, which is cheaper while small
             size = (self.image_size, self.image_size)
             x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=self._shrinks)
         # Last, as broadcasting over channels that lie innermost takes ten times as long on a CPU.

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -116,12 +117,14 @@ def _fingerprint(root: Path, known: Known) -> str | None:
 
 
 def _download(root: Path, known: Known) -> None:
+    """Brings the files that are missing, each whole or not at all; raises UserError."""
     log.info("%s: fetching it into %s", known.title, root)
-    missing = _missing(root, known)
-    folders = [root / known.folder, *(root / known.folder).parents]
+    missing, folder = _missing(root, known), root / known.folder
     try:
-        with _quiet(), cache.no_empty_folders(*folders):
-            _torchvision(root, known, train=True, download=True)
+        with _quiet(), cache.no_empty_folders(folder, *folder.parents):
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".fetching-", dir=folder) as aside:
+                _fetch(root, Path(aside), known)
         missing = _missing(root, known)
         reason = f"torchvision left out {missing}"
     except Exception as error:  # whatever the network, the disk or an archive can do to it
@@ -132,6 +135,19 @@ def _download(root: Path, known: Known) -> None:
         raise bad_value(
             "dataset.root", root, f"{lacks}; put its files there, or set BNEXP_DATA_DIR to their folder"
         )
+
+
+def _fetch(root: Path, aside: Path, known: Known) -> None:
+    """torchvision works in ``aside``, so that of a cut or wrong download nothing stays in ``root``."""
+    for packed in (*root.glob("*.gz"), *(root / known.folder).glob("*.gz")):  # need not be fetched
+        link = aside / packed.relative_to(root)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(packed.resolve())
+    _torchvision(aside, known, train=True, download=True)
+    for name in known.md5:
+        fetched, place = aside / known.folder / name, root / known.folder / name
+        if fetched.exists() and not place.exists():
+            fetched.replace(place)
 
 
 @contextmanager
@@ -145,9 +161,7 @@ def _quiet() -> Iterator[None]:
         if sys.stderr is None or not sys.stderr.isatty():
             stack.enter_context(redirect_stderr(io.StringIO()))
         stack.callback(socket.setdefaulttimeout, timeout)
-        socket.setdefaulttimeout(
-            30
-        )  # torchvision sets none: a silent firewall would hold the run for minutes
+        socket.setdefaulttimeout(30)  # torchvision sets none: a silent firewall would hold a run for minutes
         yield
 
 

@@ -19,7 +19,7 @@ landed: Counter[str] = Counter()  # what the runs were at when they were killed
 
 
 class References:
-    """The untouched run and sweep that all others are held against, and how long a run takes."""
+    """The untouched run and sweep that all others are held against; when the run trains, when it is over."""
 
     def __init__(self, folder: Path) -> None:
         trial = Trial(folder, "reference", 0)
@@ -27,8 +27,9 @@ class References:
         process = trial.start(*RUN, "hydra.run.dir=run")
         trial.wait(process, (folder / "run/checkpoints").exists)
         self.start_s = time.monotonic() - started
-        require(trial.end(process).code == 0, "the untouched run failed")
+        trial.wait(process, lambda: trial.status() == "finished")
         self.whole_s = time.monotonic() - started
+        require(trial.end(process).code == 0, "the untouched run failed")
         self.run, self._sweep = folder / "run", Trial(folder / "of-sweep", "sweep", 0)
 
     @cached_property

@@ -69,9 +69,10 @@ class Trial:
         """Begins a command in a process group of its own."""
         given = {"OMP_NUM_THREADS": "1"} | keys.pop("env", {})
         argv = keys.pop("argv", None) or ["-m", f"bnexp.{COMMANDS[command]}"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(
             [sys.executable, *argv, *words], cwd=self.folder, env=os.environ | given, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **keys,
+            start_new_session=True, **(pipes | keys),
         )  # fmt: skip
 
     def end(self, process: subprocess.Popen[str], timeout: float = PATIENCE) -> Done:
@@ -80,7 +81,7 @@ class Trial:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise Lost(f"still there after {timeout} s") from None
-        return Done(process.returncode, out, err)
+        return Done(process.returncode, out or "", err or "")
 
     def run(self, *words: str, **keys: Any) -> Done:
         return self.end(self.start(*words, **keys))

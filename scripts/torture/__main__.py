@@ -65,9 +65,7 @@ def main() -> int:
     if unknown := [name for name in names if name not in FAULTS]:
         print(f"torture: {unknown[0]}: must be one of {', '.join(FAULTS)}", file=sys.stderr)
         return 2
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's "&" has it ignored, here and in trials
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" has it ignored, in trials too
     started, lost = time.monotonic(), 0
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
     print(f"{'fault':<55}{'tried':>7}{'survived':>10}{'seconds':>9}", flush=True)
@@ -86,7 +84,7 @@ def main() -> int:
             print(reason, flush=True)
         lost += tried - survived
     if stops.landed:
-        print("killed in: " + ", ".join(f"{stage} {n}" for stage, n in stops.landed.most_common()))
+        print("they were at: " + ", ".join(f"{stage} {n}" for stage, n in stops.landed.most_common()))
     print(f"{lost} lost, {time.monotonic() - started:.0f} s" + (f"; see {folder}" if lost else ""))
     if not lost:
         shutil.rmtree(folder)

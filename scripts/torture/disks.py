@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from stops import references
+from stops import reference
 from trial import RUN, Skip, Trial, require
 
 from bnexp.data.torchvision_sets import IDX
@@ -22,7 +22,7 @@ from bnexp.data.torchvision_sets import IDX
 
 def full_by_limit(trial: Trial) -> None:
     """No file may grow beyond a random size: some are hit at once, the events file late."""
-    kept = references(trial.folder.parent)
+    kept = reference(trial)
     size = int(10 ** trial.random.uniform(3.7, 5.3))
     words = (*RUN, "hydra.run.dir=run")
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))  # noqa: E731
@@ -31,7 +31,7 @@ def full_by_limit(trial: Trial) -> None:
         done.one_line(1, naming="cannot be written")
     trial.readable()
     trial.well(*words)
-    trial.same(kept.run)
+    trial.same(kept.path)
 
 
 @contextlib.contextmanager
@@ -53,14 +53,14 @@ def remount(place: Path, options: str) -> None:
 
 def full_disk(trial: Trial) -> None:
     """A real file system without room left, which is made larger afterwards."""
-    kept = references(trial.folder.parent)
+    kept = reference(trial)
     words = (*RUN, "hydra.run.dir=disk/run")
     with mounted(trial, f"{trial.random.randint(100, 900)}k") as place:
         trial.run(*words).one_line(1, naming="cannot be written (No space left on device)")
         trial.readable("disk/run")
         remount(place, "size=50m")
         trial.well(*words)
-        trial.same(kept.run, "disk/run")
+        trial.same(kept.path, "disk/run")
 
 
 def vanished(trial: Trial) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from stops import references
+from stops import reference
 from trial import RUN, Lost, Trial, require
 
 from bnexp.checkpoint import load
@@ -104,7 +104,7 @@ def same_second(trial: Trial) -> None:
 
 def same_folder(trial: Trial) -> None:
     """A second run into the folder is refused, or comes so late that there is nothing to do."""
-    kept = references(trial.folder.parent)
+    kept = reference(trial)
     words = (*RUN, "hydra.run.dir=run")
     first = trial.start(*words)
     if trial.number % 2:
@@ -114,7 +114,7 @@ def same_folder(trial: Trial) -> None:
     if done.code == 0:
         if not (other.code == 0 and "nothing to do" in other.out):
             other.one_line(2, naming="run")
-        trial.same(kept.run)
+        trial.same(kept.path)
     else:  # the second was first
         require(other.code == 0, f"neither ran: {done.err} {other.err}")
         done.one_line(2, naming="run")

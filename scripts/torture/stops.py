@@ -3,67 +3,64 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
 import time
 from collections import Counter
-from functools import cache, cached_property
 from pathlib import Path
 
 from trial import PATIENCE, RUN, Skip, Trial, require
 
 SWEEP = ("-m", "seed=0,1,2", *RUN)
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-landed: Counter[str] = Counter()  # what the runs were at when they were killed
+landed: Counter[str] = Counter()  # what the runs were at when they were killed or told to stop
 
 
-class References:
-    """The untouched run and sweep that all others are held against; when the run trains, when it is over."""
+class Reference:
+    """An untouched run or sweep that all others are held against; when it trains, when it is over."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, words: tuple[str, ...]) -> None:
         trial = Trial(folder, "reference", 0)
+        sweeps = words[0] == "-m"
+        self.path = folder / ("sweep" if sweeps else "run")
         started = time.monotonic()
-        process = trial.start(*RUN, "hydra.run.dir=run")
-        trial.wait(process, (folder / "run/checkpoints").exists)
+        process = trial.start(*words, "hydra.sweep.dir=sweep" if sweeps else "hydra.run.dir=run")
+        trial.wait(process, lambda: [*self.path.glob("checkpoints"), *self.path.glob("*/checkpoints")])
         self.start_s = time.monotonic() - started
-        trial.wait(process, lambda: trial.status() == "finished")
+        if not sweeps:
+            trial.wait(process, lambda: trial.status() == "finished")
         self.whole_s = time.monotonic() - started
-        require(trial.end(process).code == 0, "the untouched run failed")
-        self.run, self._sweep = folder / "run", Trial(folder / "of-sweep", "sweep", 0)
+        require(trial.end(process).code == 0, "the untouched one failed")
 
-    @cached_property
-    def sweep(self) -> Path:
-        self._sweep.well(*SWEEP, "hydra.sweep.dir=sweep")
-        return self._sweep.folder / "sweep"
+    def moment(self, trial: Trial, share: float = 1.0) -> float:
+        """Seconds from its first checkpoint folder, at random, within the first ``share`` of its work."""
+        return trial.random.uniform(0, share * (self.whole_s - self.start_s))
 
 
-@cache
-def _references(folder: Path) -> References:
-    return References(folder / "reference")
-
-
+_made: dict[tuple[Path, tuple[str, ...]], Reference] = {}
 _one_at_a_time = threading.Lock()
 
 
-def references(folder: Path, *, sweep: bool = False) -> References:
-    """Made when they are first asked for."""
+def reference(trial: Trial, words: tuple[str, ...] = RUN) -> Reference:
+    """Made when it is first asked for."""
+    root = trial.folder.parent
     with _one_at_a_time:
-        kept = _references(folder)
-        if sweep:
-            kept.sweep  # noqa: B018 - runs it
-        return kept
+        if (root, words) not in _made:
+            _made[root, words] = Reference(root / f"reference-{len(_made)}", words)
+        return _made[root, words]
 
 
 def kill_run(trial: Trial) -> None:
     """Killed once, or again as it goes on, then carried on by bnexp-resume or the same command."""
-    kept = references(trial.folder.parent)
+    kept = reference(trial)
     words = (*RUN, "hydra.run.dir=run")
     for _ in range(trial.random.choice((1, 1, 1, 2))):
         process = trial.start(*words)
         if trial.random.random() < 0.8:  # most of a short run is its start: look for the rest
             trial.wait(process, lambda: (trial.folder / "run/checkpoints").exists())
-            time.sleep(trial.random.uniform(0, kept.whole_s - kept.start_s))
+            time.sleep(kept.moment(trial))
         else:
             time.sleep(trial.random.uniform(0, kept.start_s))
         trial.kill(process)
@@ -73,7 +70,7 @@ def kill_run(trial: Trial) -> None:
         trial.well("run", command="bnexp-resume")
     else:
         trial.well(*words)
-    trial.same(kept.run)
+    trial.same(kept.path)
 
 
 def stage(run: Path, trial: Trial) -> str:
@@ -89,45 +86,52 @@ def stage(run: Path, trial: Trial) -> str:
 
 
 def kill_sweep(trial: Trial) -> None:
-    kept = references(trial.folder.parent, sweep=True)
+    kept, one = reference(trial, SWEEP), reference(trial)
     process = trial.start(*SWEEP, "hydra.sweep.dir=sweep")
     trial.wait(process, lambda: list(trial.folder.glob("sweep/*/checkpoints")))
-    time.sleep(trial.random.uniform(0, 2 * kept.whole_s))
+    time.sleep(3 * one.moment(trial))
     trial.kill(process)
     carry_sweep_on(trial, kept)
 
 
-def carry_sweep_on(trial: Trial, kept: References) -> None:
+def carry_sweep_on(trial: Trial, kept: Reference) -> None:
     for summary in trial.folder.glob("sweep/*/summary.json"):
         trial.readable(str(summary.parent.relative_to(trial.folder)))
     trial.well("sweep", command="bnexp-resume")
-    for run in kept.sweep.glob("*/summary.json"):
+    for run in kept.path.glob("*/summary.json"):
         trial.same(run.parent, f"sweep/{run.parent.name}")
 
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 138}
 
 
+# Three epochs of 400 steps: nearly all of its time it is within one.
+STEPS = (*RUN[: RUN.index("dataset.train_size=300")], "dataset.train_size=800", "dataset.test_size=50",
+         "batch_size=2", "tracking.tensorboard=false", "device.threads=1", "epochs=3")  # fmt: skip
+
+
 def signal_run(trial: Trial) -> None:
     """Each signal in turn, at a random moment of training."""
-    kept = references(trial.folder.parent)
+    kept = reference(trial, STEPS)
     name = list(SIGNALS)[trial.number % 3]
-    process = trial.start(*RUN, "hydra.run.dir=run")
-    trial.wait(process, trial.rows())
-    time.sleep(trial.random.uniform(0, (kept.whole_s - kept.start_s) / 6))
+    process = trial.start(*STEPS, "hydra.run.dir=run")
+    trial.wait(process, (trial.folder / "run/checkpoints").exists)
+    time.sleep(0.2 + kept.moment(trial, 0.6))  # the folder comes just before the first step
     process.send_signal(getattr(signal, name))
     done = trial.end(process)
-    if trial.status() != "finished":  # else it came after the last step, or even after the end
-        require(trial.status() == "interrupted", f"{name}: status {trial.status()}")
-        done.one_line(SIGNALS[name], naming=name)
+    require(trial.status() == "interrupted", f"{name}: status {trial.status()}")
+    done.one_line(SIGNALS[name], naming=name)
     trial.readable()
-    trial.well("run", command="bnexp-resume")
-    trial.same(kept.run)
+    done = trial.well("run", command="bnexp-resume")
+    within = re.search(r"goes on after epoch \d(, \d+ steps into the next)?", done.out)
+    require(within, f"it did not go on: {done.out[-500:]}")
+    landed["signal within an epoch" if within[1] else "signal between epochs"] += 1
+    trial.same(kept.path)
 
 
 def signal_sweep(trial: Trial, *launcher: str) -> None:
     """To the process alone, as ``kill`` does, or to its whole group, as a terminal does."""
-    kept = references(trial.folder.parent, sweep=True)
+    kept = reference(trial, SWEEP)
     name = list(SIGNALS)[trial.number % 3]
     process = trial.start(*SWEEP, *launcher, "hydra.sweep.dir=sweep")
     trial.wait(process, trial.rows("sweep/*"))
@@ -172,7 +176,7 @@ def second_ctrl_c(trial: Trial) -> None:
 
 def kill_joblib(trial: Trial) -> None:
     """The workers see that nobody waits for them, save and go; then the sweep is carried on."""
-    kept = references(trial.folder.parent, sweep=True)
+    kept = reference(trial, SWEEP)
     process = trial.start(*SWEEP, *JOBLIB, "hydra.sweep.dir=sweep")
     trial.wait(process, trial.rows("sweep/*"))
     process.kill()

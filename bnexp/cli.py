@@ -126,9 +126,10 @@ def exit_code(work: Callable[[], Any]) -> int:
             f"bnexp: {error}; what was saved before is whole, bnexp-resume goes on from it", file=sys.stderr
         )
         return 1
-    except KeyboardInterrupt as error:
-        print(f"bnexp: interrupted ({one_line(error) or 'SIGINT'})", file=sys.stderr)
-        return error.exit_code if isinstance(error, Interrupted) else 130
+    except KeyboardInterrupt as error:  # Ray's own, for one, where a handler raised ours
+        told = error if isinstance(error, Interrupted) else Interrupted(Interrupted.latest)
+        print(f"bnexp: interrupted ({told})", file=sys.stderr)
+        return told.exit_code
     except Exception as error:
         print(one_line(f"bnexp: crashed: {type(error).__name__}: {error}"), file=sys.stderr)
         _log_traceback(error)

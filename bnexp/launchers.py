@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +25,10 @@ EXTRAS = {
     "ray": "ray",
     "ray_cluster": "ray",
 }
+PATIENCE_S = 30  # for the step at hand and its checkpoint, where a signal ends a sweep's jobs
 _lost: list[str] = []  # what is known of each job that never answered
+_kept: list[subprocess.Popen[bytes]] = []  # submitit's keepers of the jobs on this machine
+_asked: list[Any] = []  # Ray's promises of the jobs' results
 
 
 def kind(hydra: DictConfig) -> str:
@@ -59,23 +65,55 @@ def one_console(hydra: DictConfig) -> bool:
     return kind(hydra) in ("JoblibLauncher", "RayLauncher")
 
 
-def wait_for_all(hydra: DictConfig) -> None:
+def prepare(hydra: DictConfig) -> None:
     """Makes submitit and Ray wait for a sweep's other jobs where one is lost: killed, out of time or memory.
 
     Their plugins raise at the first such job and leave the others to themselves. What a job raises by
-    itself never comes here: its run records it.
+    itself never comes here: its run records it. A signal ends a sweep on this machine with its jobs.
     """
     if (name := kind(hydra)) in ("LocalLauncher", "SlurmLauncher"):
         from submitit.core import core, utils
+        from submitit.local import local
 
         patient = _patient(core.Job.results, (utils.FailedJobError, utils.UncompletedJobError))
         setattr(core.Job, "results", lambda job: [patient(job)])  # noqa: B010
+        setattr(local, "subprocess", SimpleNamespace(Popen=_aside))  # noqa: B010
     elif name == "RayLauncher":
         import ray
         from hydra_plugins.hydra_ray_launcher import _core
 
         # All that the plugin takes from the module ray where it collects results.
         setattr(_core, "ray", SimpleNamespace(get=_patient(ray.get, (ray.exceptions.RayError,))))  # noqa: B010
+        setattr(_core, "start_ray", _hearing(_core.start_ray))  # noqa: B010
+        setattr(_core, "launch_job_on_ray", _noted(_core.launch_job_on_ray))  # noqa: B010
+
+
+def _aside(command: Any, shell: bool, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Starts submitit's keeper of a job out of the terminal's reach: a Ctrl-C is bnexp's to hand on."""
+    keeper = subprocess.Popen(
+        command, shell=shell, env=env, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    _kept.append(keeper)
+    return keeper
+
+
+def _noted(launch: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*words: Any) -> Any:
+        _asked.append(launch(*words))
+        return _asked[-1]
+
+    return run
+
+
+def _hearing(start: Callable[..., None]) -> Callable[..., None]:
+    """Ray takes SIGTERM for itself; it stays bnexp's."""
+
+    def run(*words: Any) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        start(*words)
+        signal.signal(signal.SIGTERM, before)
+
+    return run
 
 
 def _patient(result: Callable[[Any], Any], given_up: tuple[type[Exception], ...]) -> Callable[[Any], Any]:
@@ -91,8 +129,32 @@ def _patient(result: Callable[[Any], Any], given_up: tuple[type[Exception], ...]
 
 
 def finish() -> list[str]:
-    """What is known of a sweep's lost jobs; ends its Ray, so that no line comes after the verdict."""
+    """What is known of a sweep's lost jobs; ends what is left of it where a signal came before its end.
+
+    A job on this machine or on Ray saves and goes. SLURM's jobs run on, as they do when the terminal closes.
+    """
+    left = [keeper.pid for keeper in _kept if keeper.poll() is None]
+    for group in left:
+        os.killpg(group, signal.SIGUSR1)  # ends the keeper, which would kill its job; the job saves
+    for keeper in _kept:
+        keeper.wait()
+    until = time.monotonic() + PATIENCE_S
+    while any(map(_alive, left)) and time.monotonic() < until:
+        time.sleep(0.05)
     if (ray := sys.modules.get("ray")) is not None:
-        ray.shutdown()
-    said, _lost[:] = list(_lost), []
+        for job in _asked:
+            ray.cancel(job)
+        ray.wait(_asked, num_returns=len(_asked), timeout=PATIENCE_S)
+        ray.shutdown()  # its last line then comes before the verdict
+    said = list(_lost)
+    for known in (_kept, _asked, _lost):
+        known.clear()
     return said
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

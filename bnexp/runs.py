@@ -42,9 +42,12 @@ NO_IDENTITY_OF_DATASET = ("root", "delta")
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2, after the step at hand was finished."""
 
+    latest: int = signal.SIGINT  # for those who raise their own KeyboardInterrupt where a handler raised this
+
     def __init__(self, signum: int = signal.SIGINT) -> None:
         super().__init__(signal.Signals(signum).name)
         self.exit_code = 128 + signum
+        Interrupted.latest = signum
 
 
 class Diverged(RuntimeError):

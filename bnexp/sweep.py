@@ -130,7 +130,7 @@ class SweepStart(Callback):
             command=shlex.join(sys.argv), cwd=os.getcwd(),
             environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
         )  # fmt: skip
-        launchers.wait_for_all(config.hydra)
+        launchers.prepare(config.hydra)
         if launchers.kind(config.hydra) == "JoblibLauncher":
             self.listener = Listener()
             self.listener.start()

@@ -36,12 +36,18 @@ class Fault:
     tried: Callable[[Trial], None]
 
 
+def launched(name: str) -> Callable[[Trial], None]:
+    return partial(stops.signal_launcher, name=name)
+
+
 FAULTS = {
     "kill": Fault("kill -9 of a run at a random moment, then carried on", 50, stops.kill_run),
     "kill-sweep": Fault("kill -9 of a sweep at a random moment", 4, stops.kill_sweep),
     "signal": Fault("Ctrl-C, SIGTERM, SIGUSR1 in a run", 6, stops.signal_run),
     "signal-sweep": Fault("Ctrl-C, SIGTERM, SIGUSR1 in a sweep", 3, stops.signal_sweep),
-    "signal-joblib": Fault("Ctrl-C, SIGTERM, SIGUSR1 in a sweep side by side", 3, stops.signal_joblib),
+    "signal-joblib": Fault("the same, jobs side by side by joblib", 3, launched("joblib")),
+    "signal-submitit": Fault("the same, jobs by submitit", 3, launched("submitit")),
+    "signal-ray": Fault("the same, jobs on Ray", 3, launched("ray")),
     "kill-joblib": Fault("kill -9 of the process that waits for its workers", 1, stops.kill_joblib),
     "second": Fault("a second Ctrl-C within one step", 1, stops.second_ctrl_c),
     "limit": Fault("files that may grow no further", 8, disks.full_by_limit),

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from trial import PATIENCE, RUN, Skip, Trial, require
 
 SWEEP = ("-m", "seed=0,1,2", *RUN)
-JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+# Three epochs of 400 steps: nearly all of its time it is within one.
+STEPS = (*RUN[: RUN.index("dataset.train_size=300")], "dataset.train_size=800", "dataset.test_size=50",
+         "batch_size=2", "tracking.tensorboard=false", "device.threads=1", "epochs=3")  # fmt: skip
+LONG = ("-m", "seed=0,1,2", *STEPS)
 landed: Counter[str] = Counter()  # what the runs were at when they were killed or told to stop
 
 
@@ -105,11 +109,6 @@ def carry_sweep_on(trial: Trial, kept: Reference) -> None:
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 138}
 
 
-# Three epochs of 400 steps: nearly all of its time it is within one.
-STEPS = (*RUN[: RUN.index("dataset.train_size=300")], "dataset.train_size=800", "dataset.test_size=50",
-         "batch_size=2", "tracking.tensorboard=false", "device.threads=1", "epochs=3")  # fmt: skip
-
-
 def signal_run(trial: Trial) -> None:
     """Each signal in turn, at a random moment of training."""
     kept = reference(trial, STEPS)
@@ -131,19 +130,17 @@ def signal_run(trial: Trial) -> None:
 
 def signal_sweep(trial: Trial, *launcher: str) -> None:
     """To the process alone, as ``kill`` does, or to its whole group, as a terminal does."""
-    kept = reference(trial, SWEEP)
+    kept = reference(trial, LONG)
     name = list(SIGNALS)[trial.number % 3]
-    process = trial.start(*SWEEP, *launcher, "hydra.sweep.dir=sweep")
-    trial.wait(process, trial.rows("sweep/*"))
-    time.sleep(trial.random.uniform(0, 0.3))
+    process = trial.start(*LONG, *launcher, "hydra.sweep.dir=sweep")
+    trial.wait(process, lambda: list(trial.folder.glob("sweep/*/checkpoints")))
+    time.sleep(trial.random.uniform(0.2, 1))
     send = os.killpg if name == "SIGINT" else os.kill
     send(process.pid, getattr(signal, name))
     done = trial.end(process)
     require(done.code == SIGNALS[name], f"{name}: exit {done.code}: {done.err[-800:]}")
     require("Traceback" not in done.err, f"{name}: a traceback: {done.err[-800:]}")
-    left = subprocess.run(["ps", "-o", "args=", "-g", str(process.pid)], capture_output=True, text=True)
-    workers = [line for line in left.stdout.splitlines() if "LokyProcess" in line]
-    require(not workers, f"{name}: left behind: {workers}")
+    require(not (left := at_work_in(trial.folder)), f"{name}: left behind: {left}")
     found = [
         trial.status(str(p.parent.relative_to(trial.folder)))
         for p in trial.folder.glob("sweep/*/summary.json")
@@ -152,12 +149,28 @@ def signal_sweep(trial: Trial, *launcher: str) -> None:
     carry_sweep_on(trial, kept)
 
 
-def signal_joblib(trial: Trial) -> None:
-    try:
-        import hydra_plugins.hydra_joblib_launcher  # noqa: F401
-    except ImportError:
-        raise Skip("needs the extra: pip install bnexp[parallel]") from None
-    signal_sweep(trial, *JOBLIB)
+def at_work_in(folder: Path) -> list[str]:
+    """The command lines of the processes whose current folder is this one: workers that nobody ended."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").resolve() == folder.resolve():
+                found.append((process / "cmdline").read_text().replace("\0", " ")[:200])
+    return [line for line in found if "resource_tracker" not in line]
+
+
+LAUNCHERS = {
+    "joblib": ("parallel", ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")),
+    "submitit": ("slurm", ("hydra/launcher=submitit_local",)),
+    "ray": ("ray", ("hydra/launcher=ray",)),
+}
+
+
+def signal_launcher(trial: Trial, name: str) -> None:
+    extra, words = LAUNCHERS[name]
+    if importlib.util.find_spec(f"hydra_plugins.hydra_{name}_launcher") is None:
+        raise Skip(f"needs the extra: pip install bnexp[{extra}]")
+    signal_sweep(trial, *words)
 
 
 def second_ctrl_c(trial: Trial) -> None:
@@ -177,7 +190,7 @@ def second_ctrl_c(trial: Trial) -> None:
 def kill_joblib(trial: Trial) -> None:
     """The workers see that nobody waits for them, save and go; then the sweep is carried on."""
     kept = reference(trial, SWEEP)
-    process = trial.start(*SWEEP, *JOBLIB, "hydra.sweep.dir=sweep")
+    process = trial.start(*SWEEP, *LAUNCHERS["joblib"][1], "hydra.sweep.dir=sweep")
     trial.wait(process, trial.rows("sweep/*"))
     process.kill()
     trial.end(process)  # the workers hold its pipes: this waits for them

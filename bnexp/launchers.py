@@ -15,6 +15,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from bnexp.errors import one_line
+from bnexp.workers import stop_file
 
 # The extra of bnexp that brings each launcher.
 EXTRAS = {
@@ -128,7 +129,7 @@ def _patient(result: Callable[[Any], Any], given_up: tuple[type[Exception], ...]
     return collect
 
 
-def finish() -> list[str]:
+def finish(sweep: str | None) -> list[str]:
     """What is known of a sweep's lost jobs; ends what is left of it where a signal came before its end.
 
     A job on this machine or on Ray saves and goes. SLURM's jobs run on, as they do when the terminal closes.
@@ -142,9 +143,10 @@ def finish() -> list[str]:
     while any(map(_alive, left)) and time.monotonic() < until:
         time.sleep(0.05)
     if (ray := sys.modules.get("ray")) is not None:
-        for job in _asked:
-            ray.cancel(job)
-        ray.wait(_asked, num_returns=len(_asked), timeout=PATIENCE_S)
+        # Not ray.cancel: where a job then ends by itself it brings Ray down (2.60).
+        if sweep is not None and _asked and ray.wait(_asked, num_returns=len(_asked), timeout=0)[1]:
+            stop_file(sweep).touch()
+            ray.wait(_asked, num_returns=len(_asked), timeout=PATIENCE_S)
         ray.shutdown()  # its last line then comes before the verdict
     said = list(_lost)
     for known in (_kept, _asked, _lost):

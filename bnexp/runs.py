@@ -285,6 +285,7 @@ class StopSignal:
     beside SIGUSR2 and whoever left at it would not be queued again.
     """
 
+    ends_process = True  # whether the process goes too, once the run is saved
     NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
     SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 

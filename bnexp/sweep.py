@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from bnexp import cli, launchers, torchrun
 from bnexp.errors import UserError
 from bnexp.runs import SUMMARY, discard, finished_before, load_summary
-from bnexp.workers import Listener
+from bnexp.workers import Listener, stop_file
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,7 @@ class SweepStart(Callback):
             environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
         )  # fmt: skip
         launchers.prepare(config.hydra)
+        stop_file(folder).unlink(missing_ok=True)
         if launchers.kind(config.hydra) == "JoblibLauncher":
             self.listener = Listener()
             self.listener.start()
@@ -165,7 +166,7 @@ def conclude(code: int) -> int:
     """
     sweep = Sweep.current()
     _UnderWay().sweep = None
-    lost = launchers.finish()
+    lost = launchers.finish(sweep.folder if sweep else None)
     if sweep is None:
         return code
     from bnexp.report.collect import collect

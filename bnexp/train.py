@@ -17,7 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from bnexp import cli, sweep, workers
+from bnexp import cli, launchers, sweep, workers
 from bnexp.config import Config, parse
 from bnexp.runs import RunFolder, StopSignal, locked, supervised
 
@@ -126,7 +126,8 @@ def entry(composed: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
     current = sweep.Sweep.current()
-    stop = workers.stop_signal()
+    launcher = launchers.kind(hydra_config)  # type: ignore[arg-type]
+    stop = workers.stop_signal(current.folder if current else None, launcher)
     if stop.received is not None or (current and not current.wants(hydra_config, path, composed)):
         return
 
@@ -149,7 +150,7 @@ def entry(composed: DictConfig) -> None:
         code = cli.exit_code(run)
     if code >= 128:
         stop.hand_on()
-    if current is None or (code >= 128 and not workers.is_worker()):  # the parent hears for its workers
+    if current is None or (code >= 128 and stop.ends_process):  # the parent hears for its workers
         sys.exit(code)
 
 

@@ -1,8 +1,9 @@
-"""Ctrl-C and kill in a sweep whose jobs run in joblib's worker processes.
+"""Ctrl-C and kill in a sweep whose jobs run in the worker processes of joblib or Ray.
 
-Only the process that was started listens. A worker has its signals blocked from its first instant, which a
-process inherits, so that a terminal's Ctrl-C cannot hit it between two lines of an import; within a job it
-takes what the parent hands on, saves, and begins no other.
+Only the process that was started listens. joblib's workers have their signals blocked from their first
+instant, which a process inherits, so that a terminal's Ctrl-C cannot hit one between two lines of an import;
+within a job they take what the parent hands on, save, and begin no other. Ray's may be on other machines:
+they look for a file in the sweep's folder.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 from bnexp.runs import Interrupted, StopSignal
 
@@ -64,6 +66,8 @@ def _processes() -> list[int]:
 class WorkerStop(StopSignal):
     """A worker's: what has been received stays so, for the jobs to come; a repetition changes nothing."""
 
+    ends_process = False
+
     def __init__(self) -> None:
         super().__init__()
         self.at_work = False
@@ -94,17 +98,48 @@ class WorkerStop(StopSignal):
         os._exit(128 + signal.SIGTERM)
 
 
+class FileStop(StopSignal):
+    """A Ray worker's: its sweep's end is a file, a signal is Ray's own and ends the worker."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file, self.at_work = file, False
+        self._look()
+
+    def __enter__(self) -> FileStop:
+        super().__enter__()
+        self.at_work = True
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *words: object) -> None:
+        self.at_work = False
+        super().__exit__(*words)
+
+    def _watch(self) -> None:
+        while self.at_work and not self._look():
+            time.sleep(0.3)
+
+    def _look(self) -> bool:
+        if self.received is None and self.file.exists():
+            self.received, self.ends_process = signal.SIGINT, False
+        return self.received is not None
+
+
+def stop_file(sweep: str) -> Path:
+    """Where it stands, Ray's workers stop."""
+    return Path(sweep) / ".stop"
+
+
 _stop: WorkerStop | None = None
 
 
-def stop_signal() -> StopSignal:
-    """What a job listens with: its own in a process of its own, the process's in a worker."""
+def stop_signal(sweep: str | None, launcher: str) -> StopSignal:
+    """What a job of the sweep in that folder listens with: its process's own, unless it shares a worker."""
     global _stop
-    if not is_worker():
+    if sweep is not None and launcher == "RayLauncher":
+        return FileStop(stop_file(sweep))
+    if not multiprocessing.current_process().name.startswith("LokyProcess"):
         return StopSignal()
     _stop = _stop or WorkerStop()
     return _stop
-
-
-def is_worker() -> bool:
-    return multiprocessing.current_process().name.startswith("LokyProcess")

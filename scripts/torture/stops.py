@@ -140,7 +140,10 @@ def signal_sweep(trial: Trial, *launcher: str) -> None:
     done = trial.end(process)
     require(done.code == SIGNALS[name], f"{name}: exit {done.code}: {done.err[-800:]}")
     require("Traceback" not in done.err, f"{name}: a traceback: {done.err[-800:]}")
-    require(not (left := at_work_in(trial.folder)), f"{name}: left behind: {left}")
+    until = time.monotonic() + PATIENCE / 8
+    while (left := at_work_in(trial.folder)) and time.monotonic() < until:
+        time.sleep(0.2)
+    require(not left, f"{name}: left behind: {left}")
     found = [
         trial.status(str(p.parent.relative_to(trial.folder)))
         for p in trial.folder.glob("sweep/*/summary.json")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import shlex
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -131,6 +133,7 @@ class SweepStart(Callback):
             environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
         )  # fmt: skip
         launchers.prepare(config.hydra)
+        _Composed.keep()
         stop_file(folder).unlink(missing_ok=True)
         if launchers.kind(config.hydra) == "JoblibLauncher":
             self.listener = Listener()
@@ -144,6 +147,29 @@ class SweepStart(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         if self.listener is not None:
             self.listener.end()
+
+
+class _Composed:
+    """Hydra composes each job to see that it can be, then again to run it: the first is kept until then."""
+
+    MOST = 1000  # 20 kB each
+    compose = ConfigLoaderImpl.load_sweep_config
+    kept: ClassVar[dict[tuple[str, ...], bytes]] = {}
+
+    @classmethod
+    def keep(cls) -> None:
+        cls.kept.clear()
+
+        def once(loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> Any:
+            job = tuple(sweep_overrides)
+            if (kept := cls.kept.pop(job, None)) is not None:
+                return pickle.loads(kept)
+            found = cls.compose(loader, master_config, sweep_overrides)
+            if len(cls.kept) < cls.MOST:
+                cls.kept[job] = pickle.dumps(found)
+            return found
+
+        setattr(ConfigLoaderImpl, "load_sweep_config", once)  # noqa: B010
 
 
 def _refuse_torchrun() -> None:

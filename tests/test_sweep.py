@@ -13,7 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from bnexp import checkpoint
+from bnexp import checkpoint, sweep
 
 QUICK = ("epochs=1", "dataset.train_size=100", "dataset.test_size=100", "tracking.tensorboard=false")
 INTO = "hydra.sweep.dir=sweep"
@@ -238,3 +238,23 @@ def test_jobs_side_by_side_give_the_same_bits(commands):
         ours, theirs = (checkpoint.load(path / "checkpoints" / "last.pt")["model"] for path in (run, twin))
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert "test accuracy, final" in done.stdout
+
+
+def test_a_job_is_composed_once_and_runs_as_if_it_were_composed_again(commands, monkeypatch):
+    composed = []
+    compose = sweep._Composed.compose
+    monkeypatch.setattr(
+        sweep._Composed, "compose", lambda *given: composed.append(given[2]) or compose(*given)
+    )
+    words = ("-m", "model.hidden=[8],[4,4]", "seed=0,0,1", "epochs=1", *QUICK[1:])
+    assert commands.bnexp(*words, "hydra.sweep.dir=once").code == 0
+    once = len(composed)
+    monkeypatch.setattr(sweep._Composed, "MOST", 0)
+    assert commands.bnexp(*words, "hydra.sweep.dir=twice").code == 0
+    assert (once, len(composed) - once) == (6, 12)
+    both = ("once", "twice")
+    for name in ("config.yaml", "overrides.yaml", "hydra.yaml"):
+        saved = {folder: sorted(commands.folder.glob(f"{folder}/*/.hydra/{name}")) for folder in both}
+        texts = [[path.read_text().replace(folder, "") for path in paths] for folder, paths in saved.items()]
+        assert texts[0] == texts[1]
+        assert len(texts[0]) == 4

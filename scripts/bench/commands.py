@@ -130,7 +130,7 @@ def sweep(models: list[str], repeats: int, scale: float) -> list[Table]:
         )
     note = (
         "`bnexp -m epochs=1 seed=range(N)`; medians over the jobs. The last column is all that is outside the"
-        " runs and grows with them: composing (twice, once to check them all), folders, callbacks, verdict."
+        " runs and grows with them: composing, folders, callbacks, verdict."
     )
     return [Table("Sweeps", note, rows)]
 

@@ -247,12 +247,12 @@ def test_a_job_is_composed_once_and_runs_as_if_it_were_composed_again(commands, 
         sweep._Composed, "compose", lambda *given: composed.append(given[2]) or compose(*given)
     )
     words = ("-m", "model.hidden=[8],[4,4]", "seed=0,0,1", "epochs=1", *QUICK[1:])
-    assert commands.bnexp(*words, "hydra.sweep.dir=once").code == 0
+    assert commands.bnexp(*words, "hydra.sweep.dir=first").code == 0
     once = len(composed)
     monkeypatch.setattr(sweep._Composed, "MOST", 0)
-    assert commands.bnexp(*words, "hydra.sweep.dir=twice").code == 0
+    assert commands.bnexp(*words, "hydra.sweep.dir=other").code == 0
     assert (once, len(composed) - once) == (6, 12)
-    both = ("once", "twice")
+    both = ("first", "other")
     for name in ("config.yaml", "overrides.yaml", "hydra.yaml"):
         saved = {folder: sorted(commands.folder.glob(f"{folder}/*/.hydra/{name}")) for folder in both}
         texts = [[path.read_text().replace(folder, "") for path in paths] for folder, paths in saved.items()]

@@ -32,6 +32,7 @@ PARTS: dict[str, tuple[Part, tuple[str, ...]]] = {
     "train": (training.train, tuple(RECIPES)),
     "evaluate": (training.evaluate, tuple(RECIPES)),
     "recording": (training.recording, ("mlp_bn", "conv_bn")),
+    "profile": (training.profile, tuple(RECIPES)),
     "growth": (training.growth, ("mlp_bn", "conv_bn")),
     "startup": (commands.startup, ()),
     "memory": (commands.memory, ()),

@@ -57,8 +57,8 @@ def recipe_keys(name: str, scale: float, *words: str) -> config.Config:
 
 
 def scaled(images: int, scale: float) -> int:
-    """So many images, in whole batches of 64."""
-    return max(1, round(images * scale / 64)) * 64
+    """A share of so many images, in whole batches of 64."""
+    return images if scale >= 1 else max(1, round(images * scale / 64)) * 64
 
 
 def prepare(keys: config.Config) -> tuple[Trainer, build.Splits]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,14 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from bench import recipes
 from bench.recipes import RECIPES, bare_step, prepare, recipe_keys, scaled, tutorial, whole_loop
 from bench.table import Row, Table, interleaved, median, ratio, spread
+from bnexp.build import Splits
+from bnexp.checkpoint import Checkpoints
 from bnexp.config import Config
-from bnexp.engine import Window
+from bnexp.engine import Trainer, Window
+from bnexp.tracking import Console, Csv, TensorBoard
 
 BATCH_SIZES = (16, 64, 256, 1024, 4096)
 DATA_SIZES = (1_000, 4_000, 15_000, 60_000)
@@ -130,30 +134,84 @@ def recording(models: list[str], repeats: int, scale: float) -> list[Table]:
     return [Table("Recording", note, rows)]
 
 
-def _shares(keys: Config, epoch: int) -> dict[str, float]:
-    spent: dict[str, float] = defaultdict(float)
+class Spent(defaultdict[str, float]):
+    """Seconds spent in calls, by what they are part of."""
 
-    def timed(part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    def __init__(self) -> None:
+        super().__init__(float)
+
+    def timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def run(*words: Any, **named: Any) -> Any:
             started = time.perf_counter()
             try:
                 return call(*words, **named)
             finally:
-                spent[part] += time.perf_counter() - started
+                self[part] += time.perf_counter() - started
 
         return run
 
-    from bench import recipes
-    from bnexp.checkpoint import Checkpoints
-    from bnexp.tracking import Console, Csv, TensorBoard
+    def drawn(self, part: str, make: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        """The same of what an iterator takes to give its next."""
 
+        def run(*words: Any) -> Iterator[Any]:
+            draw = self.timed(part, partial(next, make(*words), None))
+            while (item := draw()) is not None:
+                yield item
+
+        return run
+
+
+def profile(models: list[str], repeats: int, scale: float) -> list[Table]:
+    """What an epoch of the whole loop is spent on."""
+    rows: list[Row] = []
+    for name in models:
+        keys = recipe_keys(name, scale)
+        shares = [_parts(keys, RECIPES[name].epoch) for _ in range(repeats + 1)][1:]
+        rows.append({"model": name} | {part: median([s[part] for s in shares]) for part in shares[0]})
+    note = (
+        "Per cent of a full epoch. batches: order, gather, normalise; the rest is Python between the calls"
+        " (and these clocks). Recording is split up in the table of that name."
+    )
+    return [Table("Profile", note, rows)]
+
+
+def _parts(keys: Config, epoch: int) -> dict[str, float]:
+    spent = Spent()
+
+    def prepared(keys: Config) -> tuple[Trainer, Splits]:
+        trainer, images = prepare(keys)
+        trainer.forward_with_all = spent.timed("forward", trainer.forward_with_all)
+        trainer.loss = spent.timed("loss", trainer.loss)
+        trainer.backward = spent.timed("backward", trainer.backward)
+        trainer.update = spent.timed("update", trainer.update)
+        images.train.epoch = spent.drawn("batches", images.train.epoch)
+        return trainer, images
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(recipes, "prepare", prepared),
+        patch.object(Window, "drain", spent.timed("reading and recording", Window.drain)),
+    ):
+        found = recipes.whole_loop(keys, Path(folder))
+    parts = ("batches", "forward", "loss", "backward", "update", "reading and recording")
+    steps, whole = epoch / found.images, epoch / found.rate(epoch)
+    seconds = {part: spent[part] * steps for part in parts}
+    seconds["reading and recording"] += found.once_s
+    shares = {part: 100 * value / whole for part, value in seconds.items()}
+    return shares | {"the rest": 100 - sum(shares.values())}
+
+
+def _shares(keys: Config, epoch: int) -> dict[str, float]:
+    spent = Spent()
     stepwise = {"steps.csv": Csv, "console": Console, "TensorBoard, steps": TensorBoard}
     once = {"metrics.csv": Csv, "TensorBoard, epoch": TensorBoard}
     with tempfile.TemporaryDirectory() as folder, patch.object(Window, "drain", Window.drain):
-        patches = [patch.object(kind, "steps", timed(part, kind.steps)) for part, kind in stepwise.items()]
-        patches += [patch.object(kind, "epoch", timed(part, kind.epoch)) for part, kind in once.items()]
-        patches.append(patch.object(Checkpoints, "save", timed("checkpoint", Checkpoints.save)))
-        patches.append(patch.object(Window, "drain", timed("drain", Window.drain)))
+        patches = [
+            patch.object(kind, "steps", spent.timed(part, kind.steps)) for part, kind in stepwise.items()
+        ]
+        patches += [patch.object(kind, "epoch", spent.timed(part, kind.epoch)) for part, kind in once.items()]
+        patches.append(patch.object(Checkpoints, "save", spent.timed("checkpoint", Checkpoints.save)))
+        patches.append(patch.object(Window, "drain", spent.timed("drain", Window.drain)))
         for change in patches:
             change.start()
         try:

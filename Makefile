@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench torture tensorboard clean
+.PHONY: help install demo test lint format bench bench-gpu torture tensorboard clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 install: $(READY)  ## create .venv and install bnexp into it, with what its tests need
 
@@ -33,8 +33,12 @@ format: $(READY)  ## put the code in ruff's form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## training speed against the tutorials' way, on MNIST in $$BNEXP_DATA_DIR
+bench: $(READY)  ## training speed against the tutorials' way, on the sets in BNEXP_DATA_DIR
 	$(BIN)/python scripts/benchmark.py
+
+bench-gpu: $(READY)  ## on a machine with a GPU: what is tested there alone, and whole runs against their targets
+	$(BIN)/python -m pytest -n0 tests/test_graphs.py
+	$(BIN)/python scripts/benchmark.py gpu --repeats 3
 
 torture: $(READY)  ## kill, fill, damage and misuse it for ten minutes: is anything lost?
 	$(BIN)/python scripts/torture

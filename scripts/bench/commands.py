@@ -70,7 +70,7 @@ def startup(models: list[str], repeats: int, scale: float) -> list[Table]:
 def _seconds_to(code: str, *words: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()  # one clock for all processes on Linux
-        out = _python(code, *words, folder=folder)
+        out = python(code, *words, folder=folder)
     line = next(line for line in out.splitlines() if line.startswith("FIRST"))
     return float(line.split()[1]) - started
 
@@ -99,7 +99,7 @@ def _peak(code: str, words: tuple[str, ...]) -> float:
     mark = "next(line for line in open('/proc/self/status') if 'VmHWM' in line).split()[1]"
     watch = f"import atexit\natexit.register(lambda: print('PEAK', {mark}, flush=True))\n"
     with tempfile.TemporaryDirectory() as folder:
-        out = _python(watch + code, *words, folder=folder)
+        out = python(watch + code, *words, folder=folder)
     return int(next(line for line in out.splitlines() if line.startswith("PEAK")).split()[1]) / 1024
 
 
@@ -111,7 +111,7 @@ def sweep(models: list[str], repeats: int, scale: float) -> list[Table]:
         with tempfile.TemporaryDirectory() as folder:
             started = time.monotonic()
             words = ["-m", "epochs=1", f"seed=range({jobs})", f"hydra.sweep.dir={folder}/sweep"]
-            _python("from bnexp.train import main; main()", *words, folder=folder)
+            python("from bnexp.train import main; main()", *words, folder=folder)
             whole = time.monotonic() - started
             runs = _summaries(Path(folder))
         inside = [run["time"]["total_s"] for run in runs]
@@ -169,7 +169,7 @@ def _throughput(words: list[str], at_once: int) -> float:
     """Images/s while training, summed over the jobs that run at the same time."""
     with tempfile.TemporaryDirectory() as folder:
         sweep = ["-m", "seed=0,1" if at_once == 2 else "seed=0", f"hydra.sweep.dir={folder}/sweep"]
-        _python("from bnexp.train import main; main()", *sweep, *words, folder=folder)
+        python("from bnexp.train import main; main()", *sweep, *words, folder=folder)
         runs = _summaries(Path(folder))
     return sum(run["time"]["images_per_s"] for run in runs)
 
@@ -183,7 +183,7 @@ def _summaries(folder: Path) -> list[dict]:
     return sorted(runs, key=lambda run: run["ended"])
 
 
-def _python(code: str, *words: str, folder: str) -> str:
+def python(code: str, *words: str, folder: str) -> str:
     """What the code prints, in a process of its own, with ``words`` as its arguments."""
     done = subprocess.run(
         [sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, env=dict(os.environ)

@@ -124,10 +124,10 @@ def _why_no_graphs(device: torch.device, wanted: config.Device) -> str | None:
 
 # What torch took by itself (OMP_NUM_THREADS, else the cores), before any run in this process changed it.
 _THREADS_AT_START = torch.get_num_threads()
-# A step of less forward work than this is faster on one thread: waking the others costs more than they do.
-# On 2 cores MNIST's MLP (10 MFLOP a batch of 64) ran 0.9 to 1.1 x as fast on two threads as on one, and
-# a tenth as fast whenever something else wanted a core; its convolutional net (37 MFLOP) 1.6 x as fast.
-_ONE_THREAD_FLOPS = 20e6
+# A step of less forward work than this is as fast on one thread, waking the others costs what they do: on 2
+# quiet cores MNIST's MLP ran 0.9 to 1.1 x as fast on two threads (10 to 40 MFLOP a batch), its convolutional
+# net 1.4 x (37 MFLOP). With one other process at work two threads were 3 x slower than one.
+_ONE_THREAD_FLOPS = 30e6
 
 
 def set_threads(wanted: int | None, flops: float, jobs: int = 1) -> int:

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command does; it helps the tutorials' way as well
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command does
 
 import torch
 from bench import commands, gpu, training

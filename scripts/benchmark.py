@@ -23,7 +23,7 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command does
 
 import torch
-from bench import commands, gpu, training
+from bench import commands, gpu, many, training
 from bench.recipes import RECIPES
 from bench.table import Table
 
@@ -38,7 +38,10 @@ PARTS: dict[str, tuple[Part, tuple[str, ...]]] = {
     "startup": (commands.startup, ()),
     "memory": (commands.memory, ()),
     "sweep": (commands.sweep, ()),
-    "parallel": (commands.parallel, ()),
+    "parallel": (many.parallel, ()),
+    "launchers": (many.launchers, ()),
+    "processes": (many.processes, ()),
+    "compare": (many.compare, ()),
     "gpu": (gpu.gpu, ()),
 }
 

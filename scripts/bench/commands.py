@@ -1,4 +1,4 @@
-"""Whole commands in processes of their own: start-up, memory, sweeps, jobs side by side."""
+"""Whole commands in processes of their own: start-up, memory, sweeps."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from bench.recipes import RECIPES, scaled
-from bench.table import Row, Table, interleaved, median, ratio, spread
+from bench.recipes import scaled
+from bench.table import Row, Table, interleaved, median
 
+MAIN = "from bnexp.train import main; main()"
 SWEEPS = (1, 4, 16, 64)
 # A run as its command line gives it, and nothing imported before: the patch waits for the engine's import.
 COMMAND = """
@@ -85,7 +86,7 @@ def memory(models: list[str], repeats: int, scale: float) -> list[Table]:
         "mnist_conv": (run, ("experiment=mnist_conv", "epochs=1", few)),
     }
     data = 70_000 * 28 * 28 / 2**20  # MiB
-    peaks = {name: median([_peak(*case) for _ in range(repeats)]) for name, case in cases.items()}
+    peaks = {name: median([peak_of(*case) for _ in range(repeats)]) for name, case in cases.items()}
     rows: list[Row] = [
         {"process": name, "peak, MiB": peak, "times the images": (peak - peaks["import torch"]) / data}
         for name, peak in peaks.items()
@@ -94,12 +95,12 @@ def memory(models: list[str], repeats: int, scale: float) -> list[Table]:
     return [Table("Memory", note, rows)]
 
 
-def _peak(code: str, words: tuple[str, ...]) -> float:
+def peak_of(code: str, words: tuple[str, ...], folder: str | None = None) -> float:
     """MiB. (ru_maxrss of a child would count the memory of the process that started it.)"""
     mark = "next(line for line in open('/proc/self/status') if 'VmHWM' in line).split()[1]"
     watch = f"import atexit\natexit.register(lambda: print('PEAK', {mark}, flush=True))\n"
-    with tempfile.TemporaryDirectory() as folder:
-        out = python(watch + code, *words, folder=folder)
+    with tempfile.TemporaryDirectory() as empty:
+        out = python(watch + code, *words, folder=folder or empty)
     return int(next(line for line in out.splitlines() if line.startswith("PEAK")).split()[1]) / 1024
 
 
@@ -111,9 +112,9 @@ def sweep(models: list[str], repeats: int, scale: float) -> list[Table]:
         with tempfile.TemporaryDirectory() as folder:
             started = time.monotonic()
             words = ["-m", "epochs=1", f"seed=range({jobs})", f"hydra.sweep.dir={folder}/sweep"]
-            python("from bnexp.train import main; main()", *words, folder=folder)
+            python(MAIN, *words, folder=folder)
             whole = time.monotonic() - started
-            runs = _summaries(Path(folder))
+            runs = summaries(Path(folder))
         inside = [run["time"]["total_s"] for run in runs]
         between = [later["ended"] - earlier["ended"] for earlier, later in pairwise(runs)]
         rest = whole - sum(inside)
@@ -135,46 +136,7 @@ def sweep(models: list[str], repeats: int, scale: float) -> list[Table]:
     return [Table("Sweeps", note, rows)]
 
 
-def parallel(models: list[str], repeats: int, scale: float) -> list[Table]:
-    """Two jobs of one thread side by side, against one after the other on two threads, and on one."""
-    rows: list[Row] = []
-    two = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "device.threads=1"]
-    for name, images, epochs in (("mlp", 50_000, 4), ("conv", 20_000, 1)):
-        words = [*RECIPES[name].words, f"epochs={epochs}", f"dataset.train_size={scaled(images, scale)}"]
-        ways: dict[str, Callable[[], float]] = {
-            "two": partial(_throughput, [*words, *two], 2),
-            "one": partial(_throughput, [*words, "device.threads=2"], 1),
-            "single": partial(_throughput, [*words, "device.threads=1"], 1),
-        }
-        found = interleaved(ways, repeats)
-        rows.append(
-            {
-                "model": name,
-                "2 jobs, 1 thread each": median(found["two"]),
-                "1 job, 2 threads": median(found["one"]),
-                "1 job, 1 thread": median(found["single"]),
-                "2 jobs / 1 job of 2": ratio(found["two"], found["one"]),
-                "from, to": spread(found["two"], found["one"]),
-                "2 jobs / 2 x 1 job of 1": ratio(found["two"], found["single"]) / 2,
-            }
-        )
-    note = (
-        "Images/s in training, of all jobs that run at a time: two with `hydra/launcher=joblib"
-        " hydra.launcher.n_jobs=2`, against one after the other."
-    )
-    return [Table("Sweeps side by side", note, rows)]
-
-
-def _throughput(words: list[str], at_once: int) -> float:
-    """Images/s while training, summed over the jobs that run at the same time."""
-    with tempfile.TemporaryDirectory() as folder:
-        sweep = ["-m", "seed=0,1" if at_once == 2 else "seed=0", f"hydra.sweep.dir={folder}/sweep"]
-        python("from bnexp.train import main; main()", *sweep, *words, folder=folder)
-        runs = _summaries(Path(folder))
-    return sum(run["time"]["images_per_s"] for run in runs)
-
-
-def _summaries(folder: Path) -> list[dict]:
+def summaries(folder: Path) -> list[dict]:
     """The summaries of a sweep's jobs, with the time each was written last, in that order."""
     paths = list(folder.glob("sweep/*/summary.json"))
     runs = [json.loads(path.read_text()) | {"ended": path.stat().st_mtime} for path in paths]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bench.commands import python
+from bench.commands import MAIN, python
 from bench.recipes import bare_step, parse, scaled
 from bench.table import Row, Table, median
 
@@ -80,7 +80,7 @@ def gpu(models: list[str], repeats: int, scale: float) -> list[Table]:
 
 def _run(words: list[str]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        python("from bnexp.train import main; main()", *words, "hydra.run.dir=run", folder=folder)
+        python(MAIN, *words, "hydra.run.dir=run", folder=folder)
         summary = json.loads(Path(folder, "run", "summary.json").read_text())
         with Path(folder, "run", "metrics.csv").open() as file:
             rates = [float(row["images_per_s"]) for row in csv.DictReader(file)]

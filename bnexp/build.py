@@ -23,13 +23,14 @@ from bnexp.checks import check_arguments
 from bnexp.config import ARGUMENTS, Config, Part
 from bnexp.data import Batches
 from bnexp.device import Place, memory_guard
-from bnexp.engine import Progress, Schedule, Trainer
+from bnexp.engine import Schedule, Trainer
 from bnexp.errors import UserError, bad_value, nearest, one_line
 from bnexp.graphs import GraphedStep, make_capturable
 from bnexp.models.init import seeded
 from bnexp.models.summary import Summary, summarise
 from bnexp.norms import BatchNorm
 from bnexp.processes import ALONE, Processes
+from bnexp.progress import Progress
 from bnexp.runs import HORIZONS, OutOfMemory
 from bnexp.tracking import Console, Csv, Logger, Recorded, TensorBoard, Tracker
 

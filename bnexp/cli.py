@@ -33,18 +33,17 @@ from bnexp.runs import (
     NO_IDENTITY,
     SUMMARY,
     Diverged,
-    Interrupted,
     OutOfMemory,
     ProcessLost,
     check_inside,
     config_hash,
     experiment,
     goes_on,
-    interruptible,
     job_folder,
     load_summary,
     locked,
 )
+from bnexp.stop import Interrupted, interruptible
 
 log = logging.getLogger("bnexp")
 

@@ -19,12 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from bnexp import cli, launchers, sweep, workers
 from bnexp.config import Config, parse
-from bnexp.runs import RunFolder, StopSignal, locked, supervised
+from bnexp.runs import RunFolder, locked, supervised
+from bnexp.stop import StopSignal
 
 if TYPE_CHECKING:
     from bnexp.build import Splits
     from bnexp.checkpoint import Checkpoints
-    from bnexp.engine import Progress, Trainer
+    from bnexp.engine import Trainer
+    from bnexp.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +111,7 @@ def learn(
 
 def carried_on(config: Config, trainer: Trainer, checkpoints: Checkpoints, folder: RunFolder) -> Progress:
     """How far the run in the folder had come, with the trainer as it was then; nowhere in a new one."""
-    from bnexp.engine import Progress
+    from bnexp.progress import Progress
 
     state = trainer.processes.from_first(checkpoints.newest)
     if state is None:

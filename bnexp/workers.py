@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from bnexp.runs import Interrupted, StopSignal
+from bnexp.stop import Interrupted, StopSignal
 
 MASKS = hasattr(signal, "pthread_sigmask")  # not on Windows, where only Ctrl-C is a signal
 

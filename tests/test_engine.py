@@ -12,8 +12,10 @@ from torch import nn
 from bnexp.checkpoint import Checkpoints
 from bnexp.data import Batches, Images
 from bnexp.device import Place
-from bnexp.engine import Progress, Schedule, Trainer, conclude, fit
-from bnexp.runs import Diverged, Interrupted, StopSignal
+from bnexp.engine import Schedule, Trainer, conclude, fit
+from bnexp.progress import Progress
+from bnexp.runs import Diverged
+from bnexp.stop import Interrupted, StopSignal
 from bnexp.tracking import Logger
 
 CPU = Place(torch.device("cpu"), torch.float32)

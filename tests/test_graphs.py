@@ -11,11 +11,12 @@ from torch import nn
 from bnexp import build, graphs
 from bnexp.data import Batches, Images
 from bnexp.device import Place
-from bnexp.engine import Progress, Schedule, Trainer
+from bnexp.engine import Schedule, Trainer
 from bnexp.errors import UserError
 from bnexp.graphs import GraphedStep, make_capturable
 from bnexp.processes import Processes
-from bnexp.runs import StopSignal
+from bnexp.progress import Progress
+from bnexp.stop import StopSignal
 from bnexp.tracking import Logger
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")

@@ -15,8 +15,9 @@ from torchvision import datasets, transforms
 
 from bnexp import build, cli, config, device
 from bnexp.checkpoint import Checkpoints
-from bnexp.engine import Progress, Trainer, fit
-from bnexp.runs import StopSignal
+from bnexp.engine import Trainer, fit
+from bnexp.progress import Progress
+from bnexp.stop import StopSignal
 
 
 @dataclass(frozen=True)

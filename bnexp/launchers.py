@@ -15,7 +15,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from bnexp.errors import one_line
-from bnexp.workers import stop_file
+from bnexp.stop import stop_file
 
 # The extra of bnexp that brings each launcher.
 EXTRAS = {

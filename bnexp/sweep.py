@@ -23,7 +23,8 @@ from omegaconf import DictConfig
 from bnexp import cli, launchers, torchrun
 from bnexp.errors import UserError
 from bnexp.runs import SUMMARY, discard, finished_before, load_summary
-from bnexp.workers import Listener, stop_file
+from bnexp.stop import stop_file
+from bnexp.workers import Listener
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from bnexp.stop import Interrupted, StopSignal
+from bnexp.stop import Interrupted, StopSignal, stop_file
 
 MASKS = hasattr(signal, "pthread_sigmask")  # not on Windows, where only Ctrl-C is a signal
 
@@ -124,11 +124,6 @@ class FileStop(StopSignal):
         if self.received is None and self.file.exists():
             self.received, self.ends_process = signal.SIGINT, False
         return self.received is not None
-
-
-def stop_file(sweep: str) -> Path:
-    """Where it stands, Ray's workers stop."""
-    return Path(sweep) / ".stop"
 
 
 _stop: WorkerStop | None = None

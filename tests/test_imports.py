@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "bnexp"
 FLOORS = [
-    ["errors", "files", "seeding", "eager", "graphs", "conf"],
+    ["errors", "files", "seeding", "eager", "graphs", "stop", "progress", "conf"],
     ["checks", "runs", "helptext", "events", "trust", "launchers", "torchrun"],
     ["workers", "config", "checkpoint", "processes", "losses", "tracking", "report", "cli"],
     ["device", "data", "norms", "sweep"],

@@ -8,14 +8,13 @@ from bnexp import runs
 from bnexp.errors import UserError
 from bnexp.runs import (
     Diverged,
-    Interrupted,
     RunFolder,
-    StopSignal,
     config_hash,
     discard,
     job_folder,
     supervised,
 )
+from bnexp.stop import Interrupted, StopSignal
 
 CONFIG = {"name": "a", "tags": [], "seed": 0, "epochs": 2, "dataset": {"name": "digits", "root": "/x"}}
 

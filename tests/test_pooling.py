@@ -7,6 +7,14 @@ from torch import nn
 from bnexp.models.pooling import MaxPool
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def both(maps: torch.Tensor, grad: torch.Tensor | None = None) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """(values, gradient of the maps) of ours and of torch's."""
     found = []
@@ -37,6 +45,13 @@ def test_of_equal_values_the_first_has_the_gradient():
     assert torch.equal(values, wanted)
     assert torch.equal(slope, wanted_slope)
     assert torch.equal(both(torch.zeros(1, 1, 2, 2))[0][1], torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]]))
+
+
+def test_it_is_its_own_kernel_on_one_thread_and_torchs_on_several():
+    maps = torch.randn(2, 3, 6, 6, requires_grad=True)
+    assert type(MaxPool()(maps).grad_fn).__name__ == "_PoolBackward"
+    torch.set_num_threads(2)
+    assert type(MaxPool()(maps).grad_fn).__name__ == "MaxPool2DWithIndicesBackward0"
 
 
 def test_without_gradients_and_in_other_layouts():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -136,7 +137,8 @@ def finish(sweep: str | None) -> list[str]:
     """
     left = [keeper.pid for keeper in _kept if keeper.poll() is None]
     for group in left:
-        os.killpg(group, signal.SIGUSR1)  # ends the keeper, which would kill its job; the job saves
+        with suppress(OSError):  # gone in between
+            os.killpg(group, signal.SIGUSR1)  # ends the keeper, which would kill its job; the job saves
     for keeper in _kept:
         keeper.wait()
     until = time.monotonic() + PATIENCE_S

@@ -181,6 +181,14 @@ def test_no_files_and_no_network(root, offline, capfd, home, before):
     assert sorted(root.parent.rglob("*")) == kept
 
 
+def test_what_a_killed_download_left_goes_with_the_next(root, offline):
+    left = root / RAW / ".fetching-abc" / "MNIST"
+    left.mkdir(parents=True)
+    (left / "part.gz").write_bytes(b"half")
+    failing(root)
+    assert sorted(path.name for path in (root / RAW).iterdir()) == []
+
+
 def test_no_cifar_and_no_network(root, offline):
     assert "CIFAR-10 is not there (no cifar-10-batches-py/data_batch_1)" in failing(root, "cifar10")
     assert not root.exists()

@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import re
+import shutil
 import socket
 import sys
 import warnings
@@ -123,6 +124,8 @@ def _download(root: Path, known: Known) -> None:
     try:
         with _quiet(), cache.no_empty_folders(folder, *folder.parents):
             folder.mkdir(parents=True, exist_ok=True)
+            for stale in folder.glob(".fetching-*"):  # a killed process's; who builds the cache is alone here
+                shutil.rmtree(stale, ignore_errors=True)
             with TemporaryDirectory(prefix=".fetching-", dir=folder) as aside:
                 _fetch(root, Path(aside), known)
         missing = _missing(root, known)

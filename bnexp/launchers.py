@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,6 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from bnexp.errors import one_line
-from bnexp.stop import stop_file
 
 # The extra of bnexp that brings each launcher.
 EXTRAS = {
@@ -130,7 +130,7 @@ def _patient(result: Callable[[Any], Any], given_up: tuple[type[Exception], ...]
     return collect
 
 
-def finish(sweep: str | None) -> list[str]:
+def finish(stop_file: Path | None) -> list[str]:
     """What is known of a sweep's lost jobs; ends what is left of it where a signal came before its end.
 
     A job on this machine or on Ray saves and goes. SLURM's jobs run on, as they do when the terminal closes.
@@ -146,8 +146,8 @@ def finish(sweep: str | None) -> list[str]:
         time.sleep(0.05)
     if (ray := sys.modules.get("ray")) is not None:
         # Not ray.cancel: where a job then ends by itself it brings Ray down (2.60).
-        if sweep is not None and _asked and ray.wait(_asked, num_returns=len(_asked), timeout=0)[1]:
-            stop_file(sweep).touch()
+        if stop_file is not None and _asked and ray.wait(_asked, num_returns=len(_asked), timeout=0)[1]:
+            stop_file.touch()
             ray.wait(_asked, num_returns=len(_asked), timeout=PATIENCE_S)
         ray.shutdown()  # its last line then comes before the verdict
     said = list(_lost)

@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 
@@ -90,8 +89,3 @@ def interruptible() -> Iterator[None]:
     finally:
         for number in heard:
             signal.signal(number, before[number])
-
-
-def stop_file(sweep: str) -> Path:
-    """Where it stands, Ray's workers stop."""
-    return Path(sweep) / ".stop"

@@ -23,7 +23,6 @@ from omegaconf import DictConfig
 from bnexp import cli, launchers, torchrun
 from bnexp.errors import UserError
 from bnexp.runs import SUMMARY, discard, finished_before, load_summary
-from bnexp.stop import stop_file
 from bnexp.workers import Listener
 
 log = logging.getLogger(__name__)
@@ -53,6 +52,7 @@ class Sweep:
     numeric: dict[str, bool]  # the keys of its overrides: whether all their values are numbers
     at_once: int | None  # jobs that share a machine; None where the launcher parts it among them
     deals_gpus: bool
+    stop_file: Path | None  # where it stands, the jobs stop: for workers that no signal reaches
     command: str
     cwd: str
     environment: dict[str, str]
@@ -126,16 +126,20 @@ class SweepStart(Callback):
         for job in jobs:
             for key, value in settings(job).items():
                 numeric[key] = numeric.get(key, True) and _number(value) is not None
+        stop_file = None
+        if launchers.kind(config.hydra) == "RayLauncher":  # its workers may be on other machines
+            stop_file = Path(folder) / ".stop"
+            stop_file.unlink(missing_ok=True)
         shared = launchers.at_once(config.hydra, len(jobs))
         _UnderWay().sweep = Sweep(
             folder, len(jobs), time.time(), numeric,
             at_once=shared, deals_gpus=launchers.deals_gpus(config.hydra, shared),
+            stop_file=stop_file,
             command=shlex.join(sys.argv), cwd=os.getcwd(),
             environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
         )  # fmt: skip
         launchers.prepare(config.hydra)
         _Composed.keep()
-        stop_file(folder).unlink(missing_ok=True)
         if launchers.kind(config.hydra) == "JoblibLauncher":
             self.listener = Listener()
             self.listener.start()
@@ -193,7 +197,7 @@ def conclude(code: int) -> int:
     """
     sweep = Sweep.current()
     _UnderWay().sweep = None
-    lost = launchers.finish(sweep.folder if sweep else None)
+    lost = launchers.finish(sweep.stop_file if sweep else None)
     if sweep is None:
         return code
     from bnexp.report.collect import collect

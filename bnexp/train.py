@@ -17,7 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from bnexp import cli, launchers, sweep, workers
+from bnexp import cli, sweep, workers
 from bnexp.config import Config, parse
 from bnexp.runs import RunFolder, locked, supervised
 from bnexp.stop import StopSignal
@@ -128,8 +128,7 @@ def entry(composed: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
     current = sweep.Sweep.current()
-    launcher = launchers.kind(hydra_config)  # type: ignore[arg-type]
-    stop = workers.stop_signal(current.folder if current else None, launcher)
+    stop = workers.stop_signal(current.stop_file if current else None)
     if stop.received is not None or (current and not current.wants(hydra_config, path, composed)):
         return
 

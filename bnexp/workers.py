@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from bnexp.stop import Interrupted, StopSignal, stop_file
+from bnexp.stop import Interrupted, StopSignal
 
 MASKS = hasattr(signal, "pthread_sigmask")  # not on Windows, where only Ctrl-C is a signal
 
@@ -129,11 +129,11 @@ class FileStop(StopSignal):
 _stop: WorkerStop | None = None
 
 
-def stop_signal(sweep: str | None, launcher: str) -> StopSignal:
-    """What a job of the sweep in that folder listens with: its process's own, unless it shares a worker."""
+def stop_signal(file: Path | None) -> StopSignal:
+    """What a job listens with: the process's own, a worker's, or the ``file`` that ends its sweep."""
     global _stop
-    if sweep is not None and launcher == "RayLauncher":
-        return FileStop(stop_file(sweep))
+    if file is not None:
+        return FileStop(file)
     if not multiprocessing.current_process().name.startswith("LokyProcess"):
         return StopSignal()
     _stop = _stop or WorkerStop()

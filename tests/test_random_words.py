@@ -1,5 +1,6 @@
 """Any command line ends in success or in one line; scripts/torture tries two thousand."""
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from random_words import LINES, run
 
@@ -11,3 +12,13 @@ from random_words import LINES, run
 def test_any_command_line_ends_in_success_or_one_line(tmp_path_factory, line):
     done = run(line, tmp_path_factory.getbasetemp())
     assert done.wrong() is None, (line, done)
+
+
+# What random lines have found, each mended since.
+FOUND = [["hydra/launcher=[]"], ["hydra/launcher=[]", "-m"]]
+
+
+@pytest.mark.parametrize("line", FOUND, ids=str)
+def test_what_random_lines_have_found(tmp_path, line):
+    done = run(line, tmp_path)
+    assert done.wrong() is None, done

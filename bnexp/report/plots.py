@@ -39,7 +39,7 @@ def pictures(comparison: Comparison) -> list[Picture]:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        drawn = [draw(comparison) for draw in (forest, twins, stability)]
+        drawn = [draw(comparison) for draw in (stability, forest, twins)]
         for i, (block, rows) in enumerate(list(comparison.blocks.items())[:MOST_BLOCKS]):
             drawn.append(curves(comparison, rows[:MOST], block, f"-{i + 1}" if i else ""))
         drawn += [finals(comparison), times(comparison)]

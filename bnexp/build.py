@@ -1,38 +1,37 @@
 """Config -> objects: data, network, loss, optimizer, scheduler, loggers.
 
-The one place where a name becomes a thing. Whatever ``_target_`` names is called with the keys of its
-group and with those of the values given here that its signature accepts.
+Each is handed what it needs from those before it.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import os
-import sys
-from collections.abc import Callable, Mapping
+import copy
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bnexp import data, eager
-from bnexp.checks import check_arguments
-from bnexp.config import ARGUMENTS, Config, Part
+from bnexp import data, device, eager
+from bnexp.config import Config, Part
 from bnexp.data import Batches
 from bnexp.device import Place, memory_guard
 from bnexp.engine import Schedule, Trainer
-from bnexp.errors import UserError, bad_value, nearest, one_line
-from bnexp.graphs import GraphedStep, make_capturable
+from bnexp.errors import UserError, bad_value, one_line
+from bnexp.graphs import GraphedSteps, capturable, make_capturable, trial
 from bnexp.models.init import seeded
 from bnexp.models.summary import Summary, summarise
 from bnexp.norms import BatchNorm
+from bnexp.parts import call
 from bnexp.processes import ALONE, Processes
 from bnexp.progress import Progress
 from bnexp.runs import HORIZONS, OutOfMemory
+from bnexp.steps import PlainSteps
 from bnexp.tracking import Console, Csv, Logger, Recorded, TensorBoard, Tracker
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -168,24 +167,57 @@ def trainer(
         torch.compile(network) if config.device.compile else None,  # type: ignore[arg-type]  # it is one
         processes,
     )
-    if config.device.graphs:
-        _check_graphs(config, built)
-        built.graph = GraphedStep(built.step, optimizer, config.batch_size)
+    if config.device.graphs is not False:
+        built.graph = _graph(config, built, images.train)
     return built
 
 
-def _check_graphs(config: Config, built: Trainer) -> None:
-    """Raises UserError for what can't be in a CUDA graph; device.prepare has looked at the device."""
-    reason = None
+def _graph(config: Config, built: Trainer, images: Batches) -> GraphedSteps | None:
+    """The trainer's steps as a graph, where one is wanted or pays; raises UserError where it can't be."""
+    reason = device.why_no_graph(built.place.device, config.device) or _why_no_graph(config, built)
+    if config.device.graphs is True:
+        if reason is not None:
+            raise bad_value("device.graphs", "true", reason)
+    elif reason is not None or not _known(built) or not _pays(config, built, images):
+        return None
+    make_capturable(built.optimizer)
+    return GraphedSteps(built.step, built.optimizer)
+
+
+def _why_no_graph(config: Config, built: Trainer) -> str | None:
     if built.processes.world > 1:
-        reason = "a graph is one process's; torchrun's talk to each other within a step"
-    elif getattr(built.schedule.scheduler, "cycle_momentum", False):
-        reason = "this scheduler moves the momentum too, which a graph holds; +scheduler.cycle_momentum=false"
-    elif not make_capturable(built.optimizer):
+        return "a graph is one process's; torchrun's talk to each other within a step"
+    if getattr(built.schedule.scheduler, "cycle_momentum", False):
+        return "this scheduler moves the momentum too, which a graph holds; +scheduler.cycle_momentum=false"
+    if not capturable(built.optimizer):
         target = config.optimizer.target
-        reason = f"optimizer._target_={target} can't run inside a graph; SGD and those with capturable can"
-    if reason is not None:
-        raise bad_value("device.graphs", "true", reason)
+        return f"optimizer._target_={target} can't run inside a graph; SGD and those with capturable can"
+    return None
+
+
+def _known(built: Trainer) -> bool:
+    """Whether all parts of the step are torch's or ours: a graph runs the Python of others only once."""
+    parts = [*built.model.modules(), *built.loss.modules(), built.optimizer]
+    return all(type(part).__module__.split(".")[0] in ("torch", "bnexp") for part in parts)
+
+
+def _pays(config: Config, built: Trainer, images: Batches) -> bool:
+    """Whether a trial on copies finds the graph exact and faster."""
+
+    def copied() -> Trainer:
+        network, optimizer = copy.deepcopy((built.model, built.optimizer))
+        make_capturable(optimizer)
+        return Trainer(network, built.loss, optimizer, built.place, l1=config.l1, grad_clip=config.grad_clip)
+
+    graphed = copied()
+    pays, words = trial(
+        PlainSteps(copied().step),
+        GraphedSteps(graphed.step, graphed.optimizer),
+        images,
+        config.batch_size,
+    )
+    log.info(f"{config.name}: {'one CUDA graph a step' if pays else 'no CUDA graph'}: {words}")
+    return pays
 
 
 def _synchronised(network: nn.Module, place: Place, processes: Processes) -> nn.Module:
@@ -251,45 +283,3 @@ def _schedule(config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch:
             keys[name] = whole
     scheduler = call(Part("scheduler", config.scheduler.target, keys), {"optimizer": optimizer})
     return Schedule(scheduler, interval, monitor)
-
-
-def call(part: Part, given: Mapping[str, Any]) -> Any:
-    """Calls the part's target with its keys and those of ``given`` that it accepts."""
-    function = resolve(part)
-    parameters = inspect.signature(function).parameters
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    offered = {name: value for name, value in given.items() if takes_all or name in parameters}
-    keys = check_arguments(function, part.keys, part.key, given=list(offered), known=ARGUMENTS[part.key])
-    try:
-        return function(**offered, **keys)
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
-        named = " ".join(f"{part.key}.{name}={value}" for name, value in keys.items())
-        raise UserError(one_line(f"{named or part.key}: {part.target} refuses ({error})")) from error
-
-
-def resolve(part: Part) -> Callable[..., Any]:
-    """The class or function a part's target names, looked for in the current folder too."""
-    key, target = f"{part.key}._target_", str(part.target)
-    folder = os.getcwd()
-    if folder not in sys.path and "" not in sys.path:
-        sys.path.append(folder)  # a console script leaves it out; last, so that it can shadow nothing
-    module_name, _, name = target.rpartition(".")
-    if not module_name:
-        raise UserError(f"{key}={target}: write the module too, as in mynets.Net")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        reason = one_line(f"{type(error).__name__}: {error}")
-        raise UserError(
-            f"{key}={target}: cannot be imported from {folder} or the environment ({reason})"
-        ) from error
-    function = getattr(module, name, None)
-    if function is None:
-        near = nearest(name, [n for n in vars(module) if not n.startswith("_")])
-        hint = f"; did you mean {module_name}.{near}?" if near else ""
-        raise UserError(f"{key}={target}: module {module_name} has no {name}{hint}")
-    if not callable(function):
-        raise UserError(f"{key}={target}: must be a class or function, and it is a {type(function).__name__}")
-    return function

@@ -62,7 +62,7 @@ class Device:
     name: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["fp32", "bf16", "fp16"]
     compile: bool
-    graphs: bool
+    graphs: bool | Literal["auto"]
     threads: Annotated[int, Range(1, 1024)] | None
     deterministic: bool
     sync_bn: bool = False

@@ -62,7 +62,7 @@ def prepare(wanted: config.Device, number: int | None = None) -> Place:
     if device.type == "cuda" and number is not None:
         device = torch.device("cuda", number % torch.cuda.device_count())
         torch.cuda.set_device(device)
-    if wanted.graphs and (reason := _why_no_graphs(device, wanted)):
+    if wanted.graphs is True and (reason := why_no_graph(device, wanted)):
         raise bad_value("device.graphs", "true", reason)
     _check_precision(device, wanted.precision)
     if wanted.deterministic:
@@ -114,7 +114,8 @@ def _check_precision(device: torch.device, precision: str) -> None:
         raise bad_value("device.precision", precision, "this GPU does fp32 and fp16")
 
 
-def _why_no_graphs(device: torch.device, wanted: config.Device) -> str | None:
+def why_no_graph(device: torch.device, wanted: config.Device) -> str | None:
+    """What keeps any step on this device from being a CUDA graph; None where nothing does."""
     if device.type != "cuda":
         return f"CUDA graphs need device=cuda, and this run is on {device.type}"
     if wanted.precision == "fp16":

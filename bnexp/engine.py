@@ -10,8 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,19 +21,15 @@ from bnexp.data import Batches
 from bnexp.device import Place
 from bnexp.eager import plain_backward, plain_step
 from bnexp.errors import UserError, one_line
-from bnexp.graphs import GraphedStep
+from bnexp.graphs import GraphedSteps
 from bnexp.processes import ALONE, Processes
 from bnexp.progress import Progress, Tally
-from bnexp.runs import Diverged
 from bnexp.seeding import noise_state, seed_global, set_noise_state
+from bnexp.steps import PlainSteps, Recorder, Steps, Window
 from bnexp.stop import StopSignal
 
-
-class Recorder(Protocol):
-    """What the loop tells the loggers."""
-
-    def steps(self, first_step: int, losses: list[float]) -> None: ...
-    def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None: ...
+# How an optimizer launches its work, as a graph needs it or not: a checkpoint from elsewhere has no say.
+OF_THIS_DEVICE = ("capturable", "fused")
 
 
 @dataclass
@@ -74,7 +69,7 @@ class Trainer:
     grad_clip: float | None = None
     forward: nn.Module | None = None
     processes: Processes = ALONE
-    graph: GraphedStep | None = None  # takes the steps where there is one
+    graph: GraphedSteps | None = None  # takes the steps where there is one
 
     def __post_init__(self) -> None:
         if self.forward is None:  # not "or": a compiled module has a length, and asks the network for it
@@ -148,15 +143,10 @@ class Trainer:
         seed_global(seed, f"noise of {mine.rank}" if mine.rank else "noise", epoch)
         if mine.rank < len(tally.noise):
             set_noise_state(tally.noise[mine.rank], self.place.device)
-        record = Window(mine)
-        for images, labels in islice(batches.epoch(batch_size, seed, epoch), tally.batches, None):
-            size = len(labels)
-            images, labels = mine.share(images, labels)
-            if self.graph is None:
-                done = self.step(images, labels, len(labels) / size)
-            else:
-                done = self.graph(images, labels)
-            record.add(*done, labels, size)
+        steps: Steps = self.graph or PlainSteps(self.step, mine)
+        record = Window(steps, mine)
+        for size in steps.epoch(batches, batch_size, seed, epoch, tally.batches):
+            record.add(size)
             self.schedule.after_step()
             progress.step += 1
             tally.batches += 1
@@ -231,6 +221,9 @@ class Trainer:
         """
         try:
             self.load_model(state)
+            groups = state["optimizer"]["param_groups"]
+            for saved, here in zip(groups, self.optimizer.param_groups, strict=True):
+                saved |= {key: here[key] for key in OF_THIS_DEVICE if key in here}
             self.optimizer.load_state_dict(state["optimizer"])
             if self.schedule.scheduler is not None:
                 self.schedule.scheduler.load_state_dict(state["scheduler"])
@@ -246,41 +239,6 @@ class Trainer:
     @property
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
-
-
-class Window:
-    """Losses, logits and labels of a few steps, kept on the device until they are read together."""
-
-    def __init__(self, processes: Processes = ALONE) -> None:
-        self.processes = processes
-        self.losses: list[Tensor] = []
-        self.logits: list[Tensor] = []
-        self.labels: list[Tensor] = []
-        self.sizes: list[int] = []  # of the whole batches
-
-    def __len__(self) -> int:
-        return len(self.losses)
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, size: int) -> None:
-        self.losses.append(loss)
-        self.logits.append(logits)
-        self.labels.append(labels)
-        self.sizes.append(size)
-
-    def drain(self, recorder: Recorder, progress: Progress) -> None:
-        """Reads the window, the one CPU-GPU sync point of training, into the tally; raises Diverged."""
-        if not self.losses:
-            return
-        hits = (torch.cat(self.logits).argmax(1) == torch.cat(self.labels)).sum()
-        losses = self.processes.sum_(torch.stack(self.losses)).tolist()
-        first = progress.step - len(losses) + 1
-        progress.tally.losses += [loss * size for loss, size in zip(losses, self.sizes, strict=True)]
-        progress.tally.correct += int(self.processes.sum_(hits))
-        self.losses, self.logits, self.labels, self.sizes = [], [], [], []
-        recorder.steps(first, losses)
-        for step, loss in enumerate(losses, first):
-            if not math.isfinite(loss):
-                raise Diverged(f"the loss became {loss} in epoch {progress.epoch + 1}, step {step}")
 
 
 def fit(

@@ -6,76 +6,121 @@ torch's notes on CUDA graphs: static inputs, a warm-up aside, an optimizer that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-WARM_UP = 3  # steps before the capture, which take what is taken once: optimizer state, algorithms, handles
+from bnexp.data import Batches
+from bnexp.errors import one_line
+from bnexp.seeding import seed_global
+from bnexp.steps import Step, Steps
+
+WARM_UP = 3  # steps before the capture: what is taken once, optimizer state, algorithms, handles
+TRIAL = 20  # steps after it by which a graph is judged
+TOLERANCE = 1e-3  # relative, on each one's loss: a GPU may sum in another order at every launch
 
 
-def make_capturable(optimizer: Optimizer) -> bool:
-    """Lets ``optimizer`` run inside a graph; False where it can't. Call it before its first step."""
+def capturable(optimizer: Optimizer) -> bool:
+    """Whether ``optimizer`` can run inside a graph."""
+    return type(optimizer) is SGD or all("capturable" in group for group in optimizer.param_groups)
+
+
+def make_capturable(optimizer: Optimizer) -> None:
+    """Has a ``capturable`` optimizer keep what changes on the device. Call it before its first step."""
     for group in optimizer.param_groups:
-        if "capturable" in group:
-            group["capturable"] = True
-        elif type(optimizer) is SGD:  # of its kernels the fused one reads its rate from the device
-            group["fused"] = True
-        else:
-            return False
-    return True
+        # Of SGD's kernels the fused one reads its rate from the device.
+        group["fused" if type(optimizer) is SGD else "capturable"] = True
+    optimizer._warned_capturable_if_run_uncaptured = True  # else a copy warns of its first, plain steps
 
 
-class GraphedStep:
-    """``step`` for batches of one size, recorded as a graph; any other batch, the last one, is a plain step.
+class GraphedSteps:
+    """Steps recorded as a graph: gather, augmentation, forward, loss, backward, update and metrics.
 
-    ``step`` takes images and labels, updates the parameters and returns the loss and the logits, all on the
-    GPU and never waiting for it. The first calls are plain too: every batch trains exactly once. A learning
-    rate may change at any time; whatever else changes in the optimizer has the graph recorded anew.
+    ``step`` is all on the GPU and never waits for it. The first steps, and those of a batch of another size,
+    the last one, are launched plainly: every batch trains exactly once. A learning rate may change at any
+    time; whatever else changes in the optimizer has the graph recorded anew.
     """
 
-    def __init__(self, step: Step, optimizer: Optimizer, batch_size: int) -> None:
-        self.step, self.optimizer, self.batch_size = step, optimizer, batch_size
-        self.warm = 0
-        self.replay: Callable[[], None] | None = None
+    def __init__(self, step: Step, optimizer: Optimizer) -> None:
+        self.step, self.optimizer = step, optimizer
+        self.batches: Batches | None = None
+        self.batch_size = 0
         self.fixed: list[dict[str, Any]] = []  # what the recorded graph holds as constants
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss () and logits (B, K), as ``step`` gives them, and the caller's to keep."""
-        if len(labels) != self.batch_size:
-            return self.step(images, labels)
-        if self.warm < WARM_UP:
-            self.warm += 1
-            return self._aside(images, labels)
-        if self.replay is None or self.fixed != self._constants():
-            self._record(images, labels)
-        assert self.replay is not None
-        self.images.copy_(images)
-        self.labels.copy_(labels)
-        self._set_rates()
-        self.replay()
-        return self.loss.clone(), self.logits.clone()  # the next replay writes over them
+    def epoch(self, batches: Batches, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[int]:
+        if batches is not self.batches or batch_size != self.batch_size:
+            self._settle(batches, batch_size)
+        self.order.copy_(batches.order(seed, epoch))
+        torch.arange(first * batch_size, (first + 1) * batch_size, out=self.places)
+        self.number.fill_(first)
+        self.hits.zero_()
+        self.taken = self.seen = first
+        for start in range(first * batch_size, len(batches), batch_size):
+            size = min(batch_size, len(batches) - start)
+            if size < batch_size:
+                self._one(size)
+            elif self.warm < WARM_UP:
+                self.warm += 1
+                self._aside()
+            else:
+                self._replayed()
+            self.taken += 1
+            yield size
 
-    def _set_rates(self) -> None:
-        """Brings the graph's rates up to the optimizer's, which stay numbers: a scheduler reads them."""
+    def read(self) -> tuple[Tensor, Tensor]:
+        losses, hits = self.losses[self.seen : self.taken].clone(), self.hits.clone()
+        self.seen = self.taken
+        self.hits.zero_()
+        return losses, hits
+
+    def _settle(self, batches: Batches, batch_size: int) -> None:
+        """Gives all that steps read and write its place in memory, where a graph will look for it."""
+        self.batches, self.batch_size = batches, batch_size
+        self.order = batches.order(0, 0)
+        device = self.order.rows.device
+        self.places = torch.zeros(batch_size, dtype=torch.int64, device=device)  # in the order, of this batch
+        self.number = torch.zeros(1, dtype=torch.int64, device=device)  # of the batch
+        self.losses = torch.zeros(batches.steps(batch_size), device=device)  # of this epoch's batches
+        self.hits = torch.zeros((), dtype=torch.int64, device=device)
+        self.warm = 0
+        self.replay: Callable[[], None] | None = None
+
+    def _one(self, size: int) -> None:
+        """The step of the next ``size`` images, from bytes to metrics. This is what a graph holds."""
+        assert self.batches is not None
+        images, labels = self.batches.take(self.order, self.places[:size])
+        loss, logits = self.step(images, labels, 1.0)
+        self.losses.index_copy_(0, self.number, loss.float().view(1))
+        self.hits += (logits.argmax(1) == labels).sum()
+        self.number += 1
+        self.places += self.batch_size
+
+    def _replayed(self) -> None:
+        if self.replay is None or self.fixed != self._constants():
+            self._record()
+        assert self.replay is not None
         for number, group in enumerate(self.optimizer.param_groups):
-            if group["lr"] != self.numbers[number]:
+            if (
+                group["lr"] != self.numbers[number]
+            ):  # the optimizer's rates stay numbers: a scheduler reads them
                 self.rates[number].fill_(group["lr"])
                 self.numbers[number] = group["lr"]
+        self.replay()
 
     def _constants(self) -> list[dict[str, Any]]:
         skipped = ("params", "lr", "initial_lr")
         return [{k: v for k, v in g.items() if k not in skipped} for g in self.optimizer.param_groups]
 
-    def _record(self, images: Tensor, labels: Tensor) -> None:
+    def _record(self) -> None:
         groups = self.optimizer.param_groups
-        self.images, self.labels = images.clone(), labels.clone()
         self.fixed = self._constants()
         self.numbers = [float(group["lr"]) for group in groups]
-        self.rates = [torch.full((), number, device=images.device) for number in self.numbers]
+        self.rates = [torch.full((), number, device=self.hits.device) for number in self.numbers]
         try:
             for rate, group in zip(self.rates, groups, strict=True):
                 group["lr"] = rate
@@ -85,19 +130,55 @@ class GraphedStep:
                 group["lr"] = number
 
     def _captured(self) -> Callable[[], None]:
-        """Records the step on the static tensors; nothing is computed until it is replayed."""
+        """Records the step of a whole batch; nothing is computed until it is replayed."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self.loss, self.logits = self.step(self.images, self.labels)
+            self._one(self.batch_size)
         return graph.replay
 
-    def _aside(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _aside(self) -> None:
         """A plain step on a stream of its own, as a capture will be."""
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
-            done = self.step(images, labels)
+            self._one(self.batch_size)
         here.wait_stream(aside)
-        for tensor in done:
-            tensor.record_stream(here)
-        return done
+
+
+def trial(plain: Steps, graphed: Steps, batches: Batches, batch_size: int) -> tuple[bool, str]:
+    """Whether ``graphed`` gives the losses that ``plain`` does and gives them faster, and in words.
+
+    Both train, and must have the same start: copies.
+    """
+    try:
+        expected, plain_s = _tried(plain, batches, batch_size)
+        found, graphed_s = _tried(graphed, batches, batch_size)
+    except Exception as error:  # whatever it is, it would have been the run's
+        return False, f"it can't be recorded ({one_line(error)[:200] or type(error).__name__})"
+    if not torch.allclose(found, expected, rtol=TOLERANCE, atol=0.0, equal_nan=True):
+        return False, "it gives other losses"
+    faster = plain_s / graphed_s
+    return faster > 1, f"{faster:.2g} x as fast in a trial of {TRIAL} steps"
+
+
+def _tried(steps: Steps, batches: Batches, batch_size: int) -> tuple[Tensor, float]:
+    """The losses of some steps, of several epochs if need be, and the seconds of those after the capture."""
+    seed_global(0, "trial")
+    losses: list[Tensor] = []
+    whole, taken, epoch, started = WARM_UP + 1 + TRIAL, 0, 0, 0.0
+    while taken < whole:
+        epoch += 1
+        for _ in islice(steps.epoch(batches, batch_size, 0, epoch, 0), whole - taken):
+            taken += 1
+            if taken == whole - TRIAL:
+                _finished(batches)
+                started = time.perf_counter()
+        losses.append(steps.read()[0])
+    _finished(batches)
+    return torch.cat(losses), time.perf_counter() - started
+
+
+def _finished(batches: Batches) -> None:
+    """Waits for the device."""
+    if batches.labels.device.type == "cuda":
+        torch.cuda.synchronize()

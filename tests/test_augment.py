@@ -64,8 +64,9 @@ def test_draws_are_a_function_of_the_stream():
 def test_apply_takes_the_draws_of_its_own_places():
     given = images()
     draws = augment.draw(("flip", "crop"), len(given), 3, generator(0, "augment", 0), CPU)
-    whole = draws.apply(given, 0)
-    parts = torch.cat([draws.apply(given[start : start + 16], start) for start in (0, 16, 32)])
+    whole = draws.apply(given, slice(None))
+    places = (slice(0, 16), slice(16, 32), torch.arange(32, len(given)))
+    parts = torch.cat([draws.apply(given[part], part) for part in places])
     assert torch.equal(whole, parts)
     assert torch.equal(whole, augment.flip(augment.crop(given, draws.top, draws.left, 3), draws.mirrored))
 
@@ -78,5 +79,5 @@ def test_only_what_is_named_is_applied(names):
         expected = augment.flip(given, draws.mirrored)
     else:
         expected = augment.crop(given, draws.top, draws.left, 3)
-    assert torch.equal(draws.apply(given, 0), expected)
+    assert torch.equal(draws.apply(given, slice(None)), expected)
     assert not torch.equal(expected, given)

@@ -1,134 +1,289 @@
-"""The graphed step: its bookkeeping with a stand-in for the capture; the graph itself needs a GPU."""
+"""Steps as a graph: on a CPU with a recorder that does what a capture does; CUDA's own needs a GPU."""
 
 from __future__ import annotations
 
+import copy
+import sys
+import time
+import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from bnexp import build, graphs
+from bnexp import build
 from bnexp.data import Batches, Images
 from bnexp.device import Place
 from bnexp.engine import Schedule, Trainer
 from bnexp.errors import UserError
-from bnexp.graphs import GraphedStep, make_capturable
+from bnexp.graphs import TRIAL, WARM_UP, GraphedSteps, capturable, make_capturable, trial
 from bnexp.processes import Processes
 from bnexp.progress import Progress
+from bnexp.steps import PlainSteps
 from bnexp.stop import StopSignal
 from bnexp.tracking import Logger
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+MOMENTUM = (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "nesterov": True})
 OPTIMIZERS = [
     (torch.optim.SGD, {"lr": 0.1}),
-    (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "nesterov": True}),
+    MOMENTUM,
     (torch.optim.Adam, {"lr": 0.01}),
     (torch.optim.AdamW, {"lr": 0.01}),
 ]
+AUGMENTED = {"augment": ("flip", "crop"), "crop_padding": 1, "resize": 8}
 
 
-class StandIn(GraphedStep):
-    """Runs the step at each replay, on the static tensors and rates alone, as a graph does."""
+class Recorded(TorchDispatchMode):
+    """A CUDA graph's rules on a CPU: operations are recorded with their tensors' places in memory and with
+    all else as constants, none may be read on the host, and nothing has happened until they are replayed.
+    """
 
-    captures = 0
+    READS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_unique2")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.made, self.before = [], set(), []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in self.READS:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        for written in self.written(func, args, kwargs or {}):
+            if written.untyped_storage().data_ptr() not in self.made:
+                self.before.append((written, written.clone()))
+        out = func(*args, **(kwargs or {}))
+        new = [] if any(r.alias_info for r in func._schema.returns) else tree_leaves(out)
+        self.made |= {t.untyped_storage().data_ptr() for t in new if isinstance(t, torch.Tensor)}
+        self.calls.append((func, args, kwargs or {}, new, out))
+        return out
+
+    @staticmethod
+    def written(func, args, kwargs):
+        for number, argument in enumerate(func._schema.arguments):
+            says_so = argument.alias_info is not None and argument.alias_info.is_write
+            if says_so or argument.name.startswith("running_"):  # batch norm's are written without a word
+                value = args[number] if number < len(args) else kwargs.get(argument.name)
+                yield from (t for t in tree_leaves(value) if isinstance(t, torch.Tensor))
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        for tensor, value in reversed(self.before):
+            tensor.copy_(value)
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for func, args, kwargs, new, _ in self.calls:
+            again = func(*args, **kwargs)
+            for place, value in zip(new, tree_leaves(again), strict=False):
+                if isinstance(place, torch.Tensor):
+                    place.copy_(value)
+
+
+class OnCpu(GraphedSteps):
+    captures = replays = 0
 
     def _captured(self):
         self.captures += 1
-        frozen = [dict(group) for group in self.optimizer.param_groups]
+        noise = torch.get_rng_state()
+        with Recorded() as recorded:
+            self._one(self.batch_size)
+        recorded.undo()
+        torch.set_rng_state(noise)
 
         def replay() -> None:
-            now = self.optimizer.param_groups
-            kept = [dict(group) for group in now]
-            for group, constants in zip(now, frozen, strict=True):
-                group.update(constants)
-            self.loss, self.logits = self.step(self.images, self.labels)
-            for group, before in zip(now, kept, strict=True):
-                group.update(before)
+            self.replays += 1
+            recorded.replay()
 
         return replay
 
-    def _aside(self, images, labels):
-        return self.step(images, labels)
+    def _aside(self):
+        self._one(self.batch_size)
 
 
-def trainer(kind=torch.optim.SGD, keys=None, device="cpu", graph=None) -> Trainer:
+@pytest.fixture(autouse=True)
+def capturable_on_a_cpu(monkeypatch):
+    """torch lets Adam be captured on some kinds of device only; their arithmetic is the same."""
+    module = sys.modules["torch.optim.adam"]  # AdamW's arithmetic is there too
+    monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda *_, **__: ["cpu"])
+
+
+def dense() -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(36, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)
+    )
+
+
+def convolutional() -> nn.Module:
+    head = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(36, 3))
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), head)
+
+
+def trainer(kind=torch.optim.SGD, keys=None, device="cpu", network=dense, **more) -> Trainer:
+    """With an optimizer that could be in a graph, used in one or not: it takes the same kernels then."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
-    optimizer = kind(model.to(device).parameters(), **(keys or {"lr": 0.1, "momentum": 0.9}))
-    if graph is GraphedStep or kind is torch.optim.SGD:
-        assert make_capturable(optimizer)
-    place = Place(torch.device(device), torch.float32)
-    built = Trainer(model, nn.CrossEntropyLoss(), optimizer, place)
-    built.graph = graph and graph(built.step, optimizer, 16)
+    model = network().to(device)
+    optimizer = kind(model.parameters(), **(keys or {"lr": 0.1, "momentum": 0.9}))
+    if capturable(optimizer):
+        make_capturable(optimizer)
+    return Trainer(
+        model, nn.CrossEntropyLoss(), optimizer, Place(torch.device(device), torch.float32), **more
+    )
+
+
+def graphed(*words, graph=OnCpu, **keys) -> Trainer:
+    built = trainer(*words, **keys)
+    built.graph = graph(built.step, built.optimizer)
     return built
 
 
-def trained(built: Trainer, epochs: int = 3) -> tuple[list[float], list[torch.Tensor]]:
-    """The loss of every step, and the parameters and buffers at the end."""
+def images(device="cpu", count=70, **keys) -> Batches:
     stream = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (70, 1, 6, 6), dtype=torch.uint8, generator=stream)
-    images = Images(pixels, torch.randint(0, 3, (70,), generator=stream))
-    batches = Batches(images, built.place.device, mean=(0.5,), std=(0.5,))
-    losses: list[float] = []
+    pixels = torch.randint(0, 256, (count, 1, 6, 6), dtype=torch.uint8, generator=stream)
+    given = Images(pixels, torch.randint(0, 3, (count,), generator=stream))
+    return Batches(given, torch.device(device), mean=(0.5,), std=(0.5,), **keys)
 
-    class Listener(Logger):
-        def steps(self, first_step, found):
-            losses.extend(found)
 
-    progress = Progress()
+class Listener(Logger):
+    def __init__(self):
+        self.losses = []
+
+    def steps(self, first_step, losses):
+        self.losses += losses
+
+
+def trained(built: Trainer, epochs: int = 3, batches: Batches | None = None, stop=None, progress=None):
+    """The loss of every step, train/accuracy of every epoch, and the weights and buffers at the end."""
+    listener, progress = Listener(), progress or Progress()
+    batches = batches or images(built.place.device)
+    accuracy = []
     for _ in range(epochs):
-        built.train_epoch(
-            batches, 16, seed=0, progress=progress, window=4, recorder=Listener(), stop=StopSignal()
+        found = built.train_epoch(
+            batches, 16, seed=0, progress=progress, window=4, recorder=listener, stop=stop or StopSignal()
         )
-    return losses, [value.clone() for value in built.model.state_dict().values()]
+        accuracy.append(found and found["train/accuracy"])
+    return listener.losses, accuracy, [value.clone() for value in built.model.state_dict().values()]
 
 
-def test_every_batch_trains_once_the_last_one_too():
-    plain, graphed = trainer(), trainer(graph=StandIn)
-    losses, weights = trained(plain)
-    assert len(losses) == 15
-    again, same = trained(graphed)
-    assert again == losses
-    assert all(torch.equal(a, b) for a, b in zip(weights, same, strict=True))
-    assert graphed.graph.captures == 1
-    assert graphed.graph.warm == graphs.WARM_UP
+def assert_same(ours, theirs) -> None:
+    assert ours[:2] == theirs[:2]
+    assert all(torch.equal(a, b) for a, b in zip(ours[2], theirs[2], strict=True))
+
+
+@pytest.mark.parametrize(("kind", "keys"), OPTIMIZERS)
+def test_a_graph_trains_what_plain_steps_train(kind, keys):
+    one = graphed(kind, keys)
+    ours, theirs = trained(one), trained(trainer(kind, keys))
+    if kind is torch.optim.SGD:
+        assert_same(ours, theirs)
+    else:  # what these make of their rate, a number in plain steps, a graph makes in float32
+        assert ours[0] == pytest.approx(theirs[0], rel=1e-5)
+        torch.testing.assert_close(ours[2], theirs[2])
+    assert (one.graph.captures, one.graph.replays) == (1, 3 * 4 - WARM_UP)
+
+
+@pytest.mark.parametrize("more", [{}, {"l1": 0.01, "grad_clip": 0.5}])
+def test_dropout_augmentation_and_penalties_are_in_the_graph(more):
+    one, other = (
+        graphed(*MOMENTUM, network=convolutional, **more),
+        trainer(*MOMENTUM, network=convolutional, **more),
+    )
+    batches = images(**AUGMENTED)
+    assert_same(trained(one, batches=batches), trained(other, batches=batches))
+    assert one.graph.replays == 3 * 4 - WARM_UP
+
+
+def test_a_step_is_one_replay_and_nothing_else():
+    """Gather, augmentation and metrics included: beside it no operation is launched at all."""
+    built = graphed(*MOMENTUM, network=convolutional)
+    batches = images(count=160, **AUGMENTED)
+    steps = built.graph.epoch(batches, 16, 0, 1, 0)
+    for _ in range(WARM_UP + 1):
+        next(steps)
+    replays = []
+    built.graph.replay = lambda: replays.append(1)
+    with Recorded() as launched:
+        for _ in range(3):
+            next(steps)
+    assert (len(replays), launched.calls) == (3, [])
+    for group in built.optimizer.param_groups:
+        group["lr"] = 0.01
+    with Recorded() as launched:
+        next(steps)
+    assert [call[0].overloadpacket.__name__ for call in launched.calls] == ["fill_"], "the new learning rate"
 
 
 @pytest.mark.parametrize("interval", ["step", "epoch"])
 def test_the_graph_follows_the_learning_rate(interval):
-    found = []
-    for graph in (None, StandIn):
-        built = trainer(graph=graph)
+    batches, found = images(), []
+    for built in (trainer(), graphed()):
         scheduler = torch.optim.lr_scheduler.ExponentialLR(built.optimizer, 0.7)
         built.schedule = Schedule(scheduler, interval)
-        losses = trained(built)[0]
+        first = trained(built, batches=batches)
         built.schedule.after_epoch({})
-        found.append(losses + trained(built)[0])
+        found.append((first, trained(built, batches=batches)))
         assert isinstance(built.optimizer.param_groups[0]["lr"], float)
-    assert found[0] == found[1]
+    for one, other in zip(*found, strict=True):
+        assert_same(one, other)
     assert built.graph.captures == 1
 
 
 def test_what_else_changes_in_the_optimizer_is_recorded_anew():
     found = []
-    for graph in (None, StandIn):
-        built = trainer(graph=graph)
-        first = trained(built)[0]
+    for built in (trainer(), graphed()):
+        trained(built)
         built.optimizer.param_groups[0]["momentum"] = 0.5
-        found.append(first + trained(built)[0])
-    assert found[0] == found[1]
+        found.append(trained(built))
+    assert_same(*found)
     assert built.graph.captures == 2
 
 
-def test_what_it_gives_is_kept():
-    built = trainer(graph=StandIn)
-    images, labels = torch.randn(16, 1, 6, 6), torch.zeros(16, dtype=torch.int64)
-    given = [built.graph(images, labels) for _ in range(6)]
-    losses = [float(loss) for loss, _ in given]
-    assert losses == sorted(set(losses), reverse=True)
-    images.zero_()
-    assert len({logits.data_ptr() for _, logits in given}) == 6
+def test_another_split_or_batch_size_is_another_graph():
+    one, other = graphed(), trainer()
+    for count in (70, 100):
+        assert_same(trained(one, batches=images(count=count)), trained(other, batches=images(count=count)))
+    assert one.graph.captures == 2
+
+
+def test_a_cut_epoch_goes_on_where_it_was_cut():
+    whole = trained(graphed(), epochs=2)
+    built, progress = graphed(), Progress()
+
+    class After(StopSignal):
+        """A signal after some steps."""
+
+        def __init__(self, steps):
+            super().__init__()
+            self.steps = steps
+
+        @property
+        def received(self):
+            self.steps -= 1
+            return None if self.steps > 0 else 2
+
+        @received.setter
+        def received(self, value):
+            pass
+
+    cut = trained(built, epochs=1, stop=After(2), progress=progress)
+    assert (progress.tally.batches, cut[1]) == (2, [None])
+    rest = trained(built, epochs=2, progress=progress)
+    assert cut[0] + rest[0] == whole[0]
+    assert rest[1] == whole[1]
+    assert all(torch.equal(a, b) for a, b in zip(rest[2], whole[2], strict=True))
+
+
+def test_a_checkpoint_from_elsewhere_does_not_take_the_graph_away():
+    plain = trainer()
+    plain.optimizer.param_groups[0]["fused"] = None
+    trained(plain, epochs=1)
+    built = graphed()
+    built.restore(plain.state(Progress()))
+    assert built.optimizer.param_groups[0]["fused"] is True
+    trained(built, epochs=2)
+    assert built.graph.captures == 1
 
 
 def test_which_optimizers_can():
@@ -138,60 +293,199 @@ def test_which_optimizers_can():
         pass
 
     for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop):
-        assert make_capturable(kind(parameters, lr=0.1))
+        assert capturable(kind(parameters, lr=0.1))
     for kind in (torch.optim.Adagrad, Mine):
-        assert not make_capturable(kind(parameters, lr=0.1))
+        assert not capturable(kind(parameters, lr=0.1))
+
+
+def test_the_steps_outside_of_the_graph_raise_no_warning(monkeypatch):
+    stream = SimpleNamespace(is_capturing=lambda: False)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "current_stream", lambda *_: stream)
+    for prepared in (False, True):
+        optimizer = copy.deepcopy(torch.optim.Adam([nn.Parameter(torch.ones(2))], capturable=True))
+        if prepared:
+            make_capturable(optimizer)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            optimizer._accelerator_graph_capture_health_check()
+        assert len(seen) == (0 if prepared else 1)
+
+
+class Forgetful(nn.Module):
+    """Asks Python at each step what to do: recorded, it does the same for ever."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.calls = dense(), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.inner(x) * self.calls
+
+
+class Reading(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = dense()
+
+    def forward(self, x):
+        return self.inner(x) * (2.0 if x.mean().item() > 0 else 1.0)
+
+
+def tried(network, graph=OnCpu, **keys):
+    one = graphed(network=network, graph=graph)
+    return trial(PlainSteps(trainer(network=network).step), one.graph, images(**keys), 16)
+
+
+class Waiting(PlainSteps):
+    """Plain steps that take their time, so that the other way is faster beyond doubt."""
+
+    def epoch(self, *words):
+        for size in super().epoch(*words):
+            time.sleep(0.02)
+            yield size
+
+
+def test_a_trial_takes_what_is_the_same_and_faster():
+    pays, words = trial(Waiting(trainer().step), graphed().graph, images(), 16)
+    assert pays
+    assert words.endswith(f"x as fast in a trial of {TRIAL} steps")
+
+
+def test_a_trial_refuses_what_is_slower():
+    class Slow(OnCpu):
+        def _replayed(self):
+            super()._replayed()
+            time.sleep(0.02)
+
+    pays, words = tried(dense, Slow)
+    assert not pays
+    assert words.startswith("0.")
+
+
+def test_a_trial_refuses_what_gives_other_losses():
+    assert tried(Forgetful) == (False, "it gives other losses")
+
+
+def test_a_trial_refuses_what_cannot_be_recorded():
+    pays, words = tried(Reading)
+    assert not pays
+    assert words == "it can't be recorded (operation not permitted when stream is capturing)"
+
+
+def test_a_trial_in_a_set_of_less_than_a_batch_sees_no_graph():
+    one = graphed()
+    trial(PlainSteps(trainer().step), one.graph, images(count=10), 16)
+    assert one.graph.captures == 0
+
+
+def parsed(*words, graphs="auto", target="torch.optim.SGD"):
+    return SimpleNamespace(
+        name="mine", batch_size=16, l1=0.0, grad_clip=None, optimizer=SimpleNamespace(target=target),
+        device=SimpleNamespace(graphs=graphs, precision="fp32", compile=False),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("kind", "keys", "schedule", "world", "words"),
     [
         (torch.optim.Adagrad, {"lr": 0.1}, None, 1, "optimizer._target_=mine.Opt can't run inside a graph"),
-        (
-            torch.optim.SGD,
-            {"lr": 0.1, "momentum": 0.9},
-            {"max_lr": 1, "total_steps": 9},
-            1,
-            "the momentum too",
-        ),
-        (torch.optim.SGD, {"lr": 0.1}, None, 2, "torchrun's talk to each other"),
+        (*MOMENTUM, {"max_lr": 1, "total_steps": 9}, 1, "the momentum too"),
+        (*MOMENTUM, None, 2, "torchrun's talk to each other"),
     ],
 )
-def test_what_cannot_be_in_a_graph_is_refused_in_one_line(kind, keys, schedule, world, words):
+def test_what_cannot_be_in_a_graph_is_refused_in_one_line_and_left_out_by_default(
+    kind, keys, schedule, world, words, monkeypatch
+):
+    monkeypatch.setattr(build.device, "why_no_graph", lambda *_: None)  # as on a GPU
     built = trainer(kind, keys)
     if schedule:
         built.schedule = Schedule(torch.optim.lr_scheduler.OneCycleLR(built.optimizer, **schedule), "step")
     built.processes = Processes(world=world)
-    config = SimpleNamespace(optimizer=SimpleNamespace(target="mine.Opt"))
     with pytest.raises(UserError, match=r"^device\.graphs=true: ") as caught:
-        build._check_graphs(config, built)
+        build._graph(parsed(graphs=True, target="mine.Opt"), built, images())
     assert words in str(caught.value)
+    assert build._graph(parsed(), built, images()) is None
+
+
+def chosen(network, monkeypatch, caplog, batches=None):
+    """What the default takes, as on a GPU, and what it says of it."""
+    monkeypatch.setattr(build.device, "why_no_graph", lambda *_: None)
+    monkeypatch.setattr(build, "GraphedSteps", OnCpu)
+    monkeypatch.setattr(build, "PlainSteps", Waiting)
+    torch.manual_seed(0)
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    built = Trainer(model, nn.CrossEntropyLoss(), optimizer, Place(torch.device("cpu"), torch.float32))
+    before = [value.clone() for value in model.state_dict().values()]
+    with caplog.at_level("INFO"):
+        built.graph = build._graph(parsed(), built, batches or images())
+    assert all(torch.equal(a, b) for a, b in zip(before, model.state_dict().values(), strict=True))
+    assert not optimizer.state
+    return built, caplog.text
+
+
+def test_the_default_takes_a_graph_after_a_trial_that_moves_nothing(monkeypatch, caplog):
+    batches = images(**AUGMENTED)
+    built, said = chosen(convolutional, monkeypatch, caplog, batches)
+    assert "mine: one CUDA graph a step: " in said
+    plain = trainer(network=convolutional)
+    assert_same(trained(built, batches=batches), trained(plain, batches=batches))
+
+
+def test_the_default_leaves_a_network_from_elsewhere_alone(monkeypatch, caplog):
+    built, said = chosen(Forgetful, monkeypatch, caplog)
+    assert (built.graph, said) == (None, "")
+    assert built.optimizer.param_groups[0]["fused"] is None
+
+
+def test_the_default_says_why_there_is_no_graph(monkeypatch, caplog):
+    monkeypatch.setattr(Reading, "__module__", "bnexp.models")
+    built, said = chosen(Reading, monkeypatch, caplog)
+    assert built.graph is None
+    assert "mine: no CUDA graph: it can't be recorded (operation not permitted" in said
+    assert built.optimizer.param_groups[0]["fused"] is None
 
 
 @needs_gpu
 @pytest.mark.parametrize(("kind", "keys"), OPTIMIZERS)
-def test_a_graph_trains_the_same_weights(kind, keys):
-    plain, graphed = trainer(kind, keys, "cuda"), trainer(kind, keys, "cuda", GraphedStep)
-    make_capturable(plain.optimizer)  # the same kernels
-    for ours, theirs in zip(trained(graphed), trained(plain), strict=True):
+def test_a_cuda_graph_trains_the_same_weights(kind, keys):
+    plain, one = trainer(kind, keys, "cuda"), graphed(kind, keys, "cuda", graph=GraphedSteps)
+    for ours, theirs in zip(trained(one), trained(plain), strict=True):
         torch.testing.assert_close(ours, theirs)
-    assert graphed.graph.replay is not None
+    assert one.graph.replay is not None
 
 
 @needs_gpu
-@pytest.mark.parametrize("graph", [None, GraphedStep])
+def test_dropout_and_augmentation_are_in_the_cuda_graph():
+    one = graphed(*MOMENTUM, "cuda", graph=GraphedSteps, network=convolutional)
+    plain = trainer(*MOMENTUM, "cuda", network=convolutional)
+    batches = images("cuda", **AUGMENTED)
+    for ours, theirs in zip(trained(one, batches=batches), trained(plain, batches=batches), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@needs_gpu
+@pytest.mark.parametrize("graph", [None, GraphedSteps])
 def test_a_step_never_waits_for_the_gpu(graph):
-    built = trainer(device="cuda", graph=graph)
-    trained(built)
-    images, labels = (
-        torch.randn(16, 1, 6, 6, device="cuda"),
-        torch.zeros(16, dtype=torch.int64, device="cuda"),
-    )
-    step = built.graph or built.step
+    built = graphed(device="cuda", graph=GraphedSteps) if graph else trainer(device="cuda")
+    steps = (built.graph or PlainSteps(built.step)).epoch(images("cuda", 200, **AUGMENTED), 16, 0, 1, 0)
+    for _ in range(WARM_UP + 1):  # the order is made on the CPU, and a capture waits
+        next(steps)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for _ in range(5):
-            step(images, labels)
+        for _ in steps:
             built.schedule.after_step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_gpu
+def test_the_trial_on_a_gpu():
+    pays, words = trial(
+        PlainSteps(trainer(device="cuda").step),
+        graphed(device="cuda", graph=GraphedSteps).graph, images("cuda", 1000), 16,
+    )  # fmt: skip
+    assert words.endswith(f"x as fast in a trial of {TRIAL} steps"), words
+    assert pays

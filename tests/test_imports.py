@@ -9,10 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "bnexp"
 FLOORS = [
-    ["errors", "files", "seeding", "eager", "graphs", "stop", "progress", "conf"],
+    ["errors", "files", "seeding", "eager", "stop", "progress", "conf"],
     ["checks", "runs", "helptext", "events", "trust", "launchers", "torchrun"],
     ["workers", "config", "checkpoint", "processes", "losses", "tracking", "report", "cli"],
-    ["device", "data", "norms", "sweep"],
+    ["device", "data", "norms", "parts", "sweep"],
+    ["steps"],
+    ["graphs"],
     ["engine", "models"],
     ["build"],
     ["train", "evaluate", "compare", "plan"],

@@ -25,13 +25,18 @@ class Draws:
     top: Tensor  # int64 (n,), 0 to 2 * padding
     left: Tensor  # int64 (n,), likewise
 
-    def apply(self, images: Tensor, start: int) -> Tensor:
-        """Images (B, C, H, W) at the places from ``start`` on in the epoch's order; same shape and dtype."""
-        here = slice(start, start + len(images))
+    def copy_(self, other: Draws) -> None:
+        """Takes over the draws of as many images, in the memory of these."""
+        self.mirrored.copy_(other.mirrored)
+        self.top.copy_(other.top)
+        self.left.copy_(other.left)
+
+    def apply(self, images: Tensor, places: slice | Tensor) -> Tensor:
+        """Images (B, C, H, W) that stand at these places of the epoch's order; same shape and dtype."""
         if "crop" in self.names:
-            images = crop(images, self.top[here], self.left[here], self.padding)
+            images = crop(images, self.top[places], self.left[places], self.padding)
         if "flip" in self.names:
-            images = flip(images, self.mirrored[here])
+            images = flip(images, self.mirrored[places])
         return images
 
 

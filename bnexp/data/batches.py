@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,22 @@ CHUNK_BYTES_ELSEWHERE = 64 << 20
 KEPT_BYTES = 32 << 20
 
 Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """An epoch to come: which image stands at which of its n places, and what happens to it there."""
+
+    rows: Tensor  # int64 (n,), positions in the stored images
+    labels: Tensor  # int64 (n,)
+    draws: augmentation.Draws | None
+
+    def copy_(self, other: Order) -> None:
+        """Takes over an order of as many places, in the memory of this one."""
+        self.rows.copy_(other.rows)
+        self.labels.copy_(other.labels)
+        if self.draws is not None and other.draws is not None:
+            self.draws.copy_(other.draws)
 
 
 class Batches:
@@ -81,20 +98,28 @@ class Batches:
 
     def epoch(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in an order and an augmentation that depend on ``seed`` and ``epoch`` alone."""
-        order = torch.randperm(len(self), generator=generator(seed, "order", epoch)).to(self._device)
+        order = self.order(seed, epoch)
+        chunk = self._chunk(batch_size)
+        for start in range(0, len(self), chunk):
+            x, y = self.take(order, slice(start, start + chunk))
+            yield from zip(x.split(batch_size), y.split(batch_size), strict=True)
+
+    def order(self, seed: int, epoch: int) -> Order:
+        """The order and the augmentation of this epoch, on the device."""
+        places = torch.randperm(len(self), generator=generator(seed, "order", epoch)).to(self._device)
         draws = None
         if self._augment:
             stream = generator(seed, "augment", epoch)
             draws = augmentation.draw(self._augment, len(self), self._crop_padding, stream, self._device)
-        labels = self.labels.index_select(0, order)
-        rows = order if self._index is None else self._index.index_select(0, order)
-        chunk = self._chunk(batch_size)
-        for start in range(0, len(self), chunk):
-            images = self._pixels.index_select(0, rows[start : start + chunk])
-            if draws is not None:
-                images = draws.apply(images, start)
-            x = self._floats(images)
-            yield from zip(x.split(batch_size), labels[start : start + chunk].split(batch_size), strict=True)
+        rows = places if self._index is None else self._index.index_select(0, places)
+        return Order(rows, self.labels.index_select(0, places), draws)
+
+    def take(self, order: Order, places: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """What stands at these places of ``order``, a range or int64 (B,): images and labels to train on."""
+        images = self._pixels.index_select(0, order.rows[places])
+        if order.draws is not None:
+            images = order.draws.apply(images, places)
+        return self._floats(images), order.labels[places]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once as stored: no shuffling, no augmentation. To be read, not changed."""

@@ -35,9 +35,9 @@ RUNS = {
     ),
 }
 WAYS = {
-    "fp32": (),
+    "fp32": ("device.graphs=false",),
     "fp32, graph": ("device.graphs=true",),
-    "bf16": ("device.precision=bf16",),
+    "bf16": ("device.precision=bf16", "device.graphs=false"),
     "bf16, graph": ("device.precision=bf16", "device.graphs=true"),
     "bf16, compiled": ("device.precision=bf16", "device.compile=true"),
 }
@@ -52,7 +52,7 @@ def gpu(models: list[str], repeats: int, scale: float) -> list[Table]:
         if scale < 1:
             count = scaled(whole.images, scale)
             words += [f"dataset.train_size={count}", f"dataset.test_size={min(count, 10_000)}"]
-        for way, more in (WAYS if there else {"fp32": ()}).items():
+        for way, more in (WAYS if there else {"fp32": WAYS["fp32"]}).items():
             made = [_run([*words, *more]) for _ in range(repeats)]
             ceiling = median([bare_step(parse([*words, *more])) for _ in range(repeats)])
             rate = median([run["rate"] for run in made])

@@ -39,7 +39,6 @@ from bnexp.runs import (
     config_hash,
     experiment,
     goes_on,
-    job_folder,
     load_summary,
     locked,
 )
@@ -52,9 +51,6 @@ OmegaConf.register_new_resolver(
     "bnexp.scaled", lambda lr, batch, base: float(lr) * int(batch) / int(base), replace=True
 )
 OmegaConf.register_new_resolver("bnexp.unique", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
-OmegaConf.register_new_resolver(
-    "bnexp.job_folder", lambda words, *, _root_: job_folder(words, identity(_root_)), replace=True
-)
 
 
 class Parser(argparse.ArgumentParser):

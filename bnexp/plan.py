@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import open_dict
 
 from bnexp import cli, sweep
-from bnexp.runs import finished_before, load_summary
+from bnexp.runs import done_before, load_summary
 
 
 def jobs_of(words: list[str]) -> tuple[list[list[str]], Path | None]:
@@ -32,10 +32,11 @@ def plan(words: list[str]) -> None:
         for number, job in enumerate(jobs, 1):
             config = compose("config", overrides=job)
             with open_dict(config):
-                done = folder and finished_before(folder, cli.identity(config))
+                done = folder and done_before(folder, cli.identity(config))
             if done:
-                seconds.append(load_summary(done)["time"]["total_s"])
-                state = f"done, {sweep.clock(seconds[-1])}"
+                summary = load_summary(done)
+                seconds.append(summary["time"]["total_s"])
+                state = f"{summary['status']}, {sweep.clock(seconds[-1])}"
             else:
                 waiting, state = waiting + 1, "to run"
             print(f"[{number}/{len(jobs)}] {' '.join(job)} | {state}")

@@ -70,17 +70,21 @@ def goes_on(summary: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     return same and int(config["epochs"]) >= before
 
 
-def job_folder(override_dirname: str, identity: str) -> str:
-    """A sweep job's folder: its overrides, readable, and the hash of its configuration."""
-    plain = re.sub(r"[^A-Za-z0-9_.,=+-]+", "_", override_dirname)[:180] or "job"
-    return f"{plain}-{identity}"
+def job_folder(sweep: Path, words: str, identity: str) -> str:
+    """A sweep job's folder: what tells it from the others, readable, and the hash of its configuration.
+
+    Where the job has been begun under other words it stays there.
+    """
+    begun = sorted(path.parent.name for path in sweep.glob(f"*-{identity}/{SUMMARY}"))
+    plain = re.sub(r"[^A-Za-z0-9_.,=+-]+", "_", words)[:180] or "job"
+    return begun[0] if begun else f"{plain}-{identity}"
 
 
-def finished_before(sweep: Path, identity: str) -> Path | None:
-    """Where a sweep has finished the job with this configuration hash, whatever it was called."""
+def done_before(sweep: Path, identity: str) -> Path | None:
+    """Where a sweep has seen the job with this configuration hash to its end, finished or diverged."""
     for path in sweep.glob(f"*-{identity}/{SUMMARY}"):
         with suppress(UserError):
-            if load_summary(path.parent)["status"] == "finished":
+            if load_summary(path.parent)["status"] in ("finished", "diverged"):
                 return path.parent
     return None
 

@@ -8,6 +8,7 @@ import pickle
 import shlex
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,11 +19,11 @@ from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.singleton import Singleton
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from bnexp import cli, launchers, torchrun
 from bnexp.errors import UserError
-from bnexp.runs import SUMMARY, discard, finished_before, load_summary
+from bnexp.runs import SUMMARY, discard, done_before, job_folder, load_summary
 from bnexp.workers import Listener
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Job:
     at_once: int  # jobs that share this machine
     turn: int | None  # its number, from 0, where GPUs are dealt among the jobs
     quiet: bool  # whether others write to the same terminal
-    hparams: dict[str, float | str]  # its overrides: the same keys in every job, and of one type
+    hparams: dict[str, float | str]  # what tells it from the others: the same keys in all, and of one type
     command: str  # the sweep's; a launcher's worker has another
 
 
@@ -49,7 +50,7 @@ class Sweep:
     folder: str
     jobs: int
     started: float  # seconds since the epoch
-    numeric: dict[str, bool]  # the keys of its overrides: whether all their values are numbers
+    numeric: dict[str, bool]  # the keys that tell its jobs apart: whether all their values are numbers
     at_once: int | None  # jobs that share a machine; None where the launcher parts it among them
     deals_gpus: bool
     stop_file: Path | None  # where it stands, the jobs stop: for workers that no signal reaches
@@ -73,10 +74,11 @@ class Sweep:
 
     def wants(self, hydra: HydraConf, path: Path, config: DictConfig) -> bool:
         """Says which job is next and whether it has to run; one that has not leaves no new folder."""
-        words = " ".join(hydra.overrides.task)
-        done = finished_before(Path(self.folder), cli.identity(config))
+        words = " ".join(self.own(hydra.overrides.task))
+        done = done_before(Path(self.folder), cli.identity(config))
         if done is not None:
-            log.info("%s", self.progress(hydra.job.num, f"{words} | finished before: skipped"))
+            ended = load_summary(done)["status"]
+            log.info("%s", self.progress(hydra.job.num, f"{words} | {ended} before: skipped"))
         elif config.on_failure == "stop" and self.failed_since_start():
             log.info("%s", self.progress(hydra.job.num, f"{words} | not run: a job failed (on_failure=stop)"))
         else:
@@ -85,6 +87,10 @@ class Sweep:
         if done != path and not (path / SUMMARY).exists():
             discard(path)
         return False
+
+    def own(self, overrides: Iterable[str]) -> list[str]:
+        """Those of a job's overrides that tell it from the others."""
+        return [word for word in overrides if word.partition("=")[0] in self.numeric]
 
     def job(self, hydra: HydraConf) -> Job:
         values = settings(hydra.overrides.task)
@@ -122,17 +128,13 @@ class SweepStart(Callback):
         # A worker's current folder may be another, and Hydra makes the job's folder before bnexp is asked.
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
         jobs = jobs_of(config, list(config.hydra.overrides.task))
-        numeric: dict[str, bool] = {}
-        for job in jobs:
-            for key, value in settings(job).items():
-                numeric[key] = numeric.get(key, True) and _number(value) is not None
         stop_file = None
         if launchers.kind(config.hydra) == "RayLauncher":  # its workers may be on other machines
             stop_file = Path(folder) / ".stop"
             stop_file.unlink(missing_ok=True)
         shared = launchers.at_once(config.hydra, len(jobs))
         _UnderWay().sweep = Sweep(
-            folder, len(jobs), time.time(), numeric,
+            folder, len(jobs), time.time(), varied(jobs),
             at_once=shared, deals_gpus=launchers.deals_gpus(config.hydra, shared),
             stop_file=stop_file,
             command=shlex.join(sys.argv), cwd=os.getcwd(),
@@ -188,6 +190,26 @@ def jobs_of(config: DictConfig, words: list[str]) -> list[list[str]]:
     axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*axes, *words])  # of one key twice, the last counts
     return [list(job) for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]]
+
+
+def varied(jobs: list[list[str]]) -> dict[str, bool]:
+    """The keys that tell jobs apart, all if none does, and whether all their values are numbers."""
+    values: dict[str, list[str]] = {}
+    for job in jobs:
+        for key, value in settings(job).items():
+            values.setdefault(key, []).append(value)
+    apart = {key: found for key, found in values.items() if len(set(found)) > 1 or len(found) < len(jobs)}
+    return {key: None not in map(_number, found) for key, found in (apart or values).items()}
+
+
+def _folder_of_job(*, _root_: DictConfig) -> str:
+    """The name of a job's folder within its sweep's."""
+    sweep, overrides = Sweep.current(), list(_root_.hydra.overrides.task)
+    words = ",".join(sorted(sweep.own(overrides) if sweep else overrides))
+    return job_folder(Path(_root_.hydra.sweep.dir), words, cli.identity(_root_))
+
+
+OmegaConf.register_new_resolver("bnexp.job_folder", _folder_of_job, replace=True)
 
 
 def conclude(code: int) -> int:

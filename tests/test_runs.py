@@ -31,10 +31,16 @@ def test_hash_is_of_the_experiment_not_of_its_name_or_place():
     assert config_hash(dict(reversed(CONFIG.items()))) == config_hash(CONFIG)
 
 
-def test_job_folders_are_readable_short_and_distinct():
-    assert job_folder("model=conv,seed=0", "1a2b") == "model=conv,seed=0-1a2b"
-    assert "/" not in job_folder("dataset.root=/a/b", "1a2b")
-    assert len(job_folder("x" * 300, "1a2b")) < 200  # file systems allow 255
+def test_job_folders_are_readable_short_and_distinct(tmp_path):
+    assert job_folder(tmp_path, "model=conv,seed=0", "1a2b") == "model=conv,seed=0-1a2b"
+    assert "/" not in job_folder(tmp_path, "dataset.root=/a/b", "1a2b")
+    assert len(job_folder(tmp_path, "x" * 300, "1a2b")) < 200  # file systems allow 255
+
+
+def test_a_job_begun_under_other_words_keeps_its_folder(tmp_path):
+    folder_in(tmp_path / "seed=0-1a2b").update()
+    assert job_folder(tmp_path, "model=conv,seed=0", "1a2b") == "seed=0-1a2b"
+    assert job_folder(tmp_path, "model=conv,seed=0", "1a2c") == "model=conv,seed=0-1a2c"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from bench.table import Row, Table, interleaved, median, ratio, spread
 from bnexp.build import Splits
 from bnexp.checkpoint import Checkpoints
 from bnexp.config import Config
-from bnexp.engine import Trainer, Window
+from bnexp.engine import Trainer
+from bnexp.steps import Window
 from bnexp.tracking import Console, Csv, TensorBoard
 
 BATCH_SIZES = (16, 64, 256, 1024, 4096)

@@ -132,7 +132,8 @@ class GraphedSteps:
     def _captured(self) -> Callable[[], None]:
         """Records the step of a whole batch; nothing is computed until it is replayed."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # A stream of this device: torch keeps one for all captures of a process, of the first one's device.
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
             self._one(self.batch_size)
         return graph.replay
 

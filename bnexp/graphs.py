@@ -105,11 +105,10 @@ class GraphedSteps:
             self._record()
         assert self.replay is not None
         for number, group in enumerate(self.optimizer.param_groups):
-            if (
-                group["lr"] != self.numbers[number]
-            ):  # the optimizer's rates stay numbers: a scheduler reads them
-                self.rates[number].fill_(group["lr"])
-                self.numbers[number] = group["lr"]
+            rate = group["lr"]  # it stays a number there, for schedulers to read
+            if rate != self.numbers[number]:
+                self.rates[number].fill_(rate)
+                self.numbers[number] = rate
         self.replay()
 
     def _constants(self) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from bnexp.parts import call
 from bnexp.processes import ALONE, Processes
 from bnexp.progress import Progress
 from bnexp.runs import HORIZONS, OutOfMemory
-from bnexp.steps import PlainSteps
+from bnexp.steps import PlainSteps, Step, Steps
 from bnexp.tracking import Console, Csv, Logger, Recorded, TensorBoard, Tracker
 
 log = logging.getLogger(__name__)
@@ -148,8 +148,15 @@ def _check_shares(config: Config, images: Splits, world: int) -> None:
 
 
 def trainer(
-    config: Config, network: nn.Module, place: Place, images: Splits, processes: Processes = ALONE
+    config: Config,
+    network: nn.Module,
+    place: Place,
+    images: Splits,
+    processes: Processes = ALONE,
+    *,
+    graph_before: bool | None = None,
 ) -> Trainer:
+    """All that a step needs; ``graph_before``: whether a run that goes on has taken its steps as a graph."""
     if processes.world > 1:
         _check_shares(config, images, processes.world)
     if config.device.sync_bn:
@@ -168,20 +175,27 @@ def trainer(
         processes,
     )
     if config.device.graphs is not False:
-        built.graph = _graph(config, built, images.train)
+        built.graph = _graph(config, built, images.train, graph_before)
     return built
 
 
-def _graph(config: Config, built: Trainer, images: Batches) -> GraphedSteps | None:
+def _graph(config: Config, built: Trainer, images: Batches, before: bool | None) -> GraphedSteps | None:
     """The trainer's steps as a graph, where one is wanted or pays; raises UserError where it can't be."""
     reason = device.why_no_graph(built.place.device, config.device) or _why_no_graph(config, built)
-    if config.device.graphs is True:
-        if reason is not None:
-            raise bad_value("device.graphs", "true", reason)
-    elif reason is not None or not _known(built) or not _pays(config, built, images):
+    wanted = config.device.graphs
+    if wanted is True and reason is not None:
+        raise bad_value("device.graphs", "true", reason)
+    if wanted == "auto":
+        if reason is not None or config.device.deterministic:  # where bits count a clock may not choose
+            wanted = False
+        elif before is not None:
+            wanted = before
+        else:
+            wanted = _known(built) and _pays(config, built, images)
+    if not wanted:
         return None
     make_capturable(built.optimizer)
-    return GraphedSteps(built.step, built.optimizer)
+    return GraphedSteps(built.optimizer)
 
 
 def _why_no_graph(config: Config, built: Trainer) -> str | None:
@@ -198,7 +212,7 @@ def _why_no_graph(config: Config, built: Trainer) -> str | None:
 def _known(built: Trainer) -> bool:
     """Whether all parts of the step are torch's or ours: a graph runs the Python of others only once."""
     parts = [*built.model.modules(), *built.loss.modules(), built.optimizer]
-    return all(type(part).__module__.split(".")[0] in ("torch", "bnexp") for part in parts)
+    return all(type(part).__module__.split(".")[0] in ("torch", "torchvision", "bnexp") for part in parts)
 
 
 def _pays(config: Config, built: Trainer, images: Batches) -> bool:
@@ -209,13 +223,14 @@ def _pays(config: Config, built: Trainer, images: Batches) -> bool:
         make_capturable(optimizer)
         return Trainer(network, built.loss, optimizer, built.place, l1=config.l1, grad_clip=config.grad_clip)
 
-    graphed = copied()
-    pays, words = trial(
-        PlainSteps(copied().step),
-        GraphedSteps(graphed.step, graphed.optimizer),
-        images,
-        config.batch_size,
-    )
+    def plain() -> tuple[Steps, Step]:
+        return PlainSteps(), copied().step
+
+    def graphed() -> tuple[Steps, Step]:
+        trained = copied()
+        return GraphedSteps(trained.optimizer), trained.step
+
+    pays, words = trial(plain, graphed, images, config.batch_size)
     log.info(f"{config.name}: {'one CUDA graph a step' if pays else 'no CUDA graph'}: {words}")
     return pays
 

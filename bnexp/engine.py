@@ -143,9 +143,9 @@ class Trainer:
         seed_global(seed, f"noise of {mine.rank}" if mine.rank else "noise", epoch)
         if mine.rank < len(tally.noise):
             set_noise_state(tally.noise[mine.rank], self.place.device)
-        steps: Steps = self.graph or PlainSteps(self.step, mine)
+        steps: Steps = self.graph or PlainSteps(mine)
         record = Window(steps, mine)
-        for size in steps.epoch(batches, batch_size, seed, epoch, tally.batches):
+        for size in steps.epoch(self.step, batches, batch_size, seed, epoch, tally.batches):
             record.add(size)
             self.schedule.after_step()
             progress.step += 1
@@ -225,6 +225,8 @@ class Trainer:
             for saved, here in zip(groups, self.optimizer.param_groups, strict=True):
                 saved |= {key: here[key] for key in OF_THIS_DEVICE if key in here}
             self.optimizer.load_state_dict(state["optimizer"])
+            for parameter, kept in self.optimizer.state.items():
+                kept |= {key: _laid_out_as(parameter, value) for key, value in kept.items()}
             if self.schedule.scheduler is not None:
                 self.schedule.scheduler.load_state_dict(state["scheduler"])
             if self.scaler is not None:
@@ -239,6 +241,13 @@ class Trainer:
     @property
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
+
+
+def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+    """A momentum or the like in its parameter's memory format, which fused kernels want; else as it is."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def fit(

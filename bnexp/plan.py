@@ -28,22 +28,23 @@ def jobs_of(words: list[str]) -> tuple[list[list[str]], Path | None]:
 def plan(words: list[str]) -> None:
     with initialize_config_module("bnexp.conf", version_base="1.3"):
         jobs, folder = jobs_of(words)
-        seconds, waiting = [], 0
+        seconds, waiting = [], 0  # of those that finished: one that diverged says little of the others
         for number, job in enumerate(jobs, 1):
             config = compose("config", overrides=job)
             with open_dict(config):
                 done = folder and done_before(folder, cli.identity(config))
             if done:
                 summary = load_summary(done)
-                seconds.append(summary["time"]["total_s"])
-                state = f"{summary['status']}, {sweep.clock(seconds[-1])}"
+                state = f"{summary['status']}, {sweep.clock(summary['time']['total_s'])}"
+                if summary["status"] == "finished":
+                    seconds.append(summary["time"]["total_s"])
             else:
                 waiting, state = waiting + 1, "to run"
             print(f"[{number}/{len(jobs)}] {' '.join(job)} | {state}")
     estimate = ""
     if seconds and waiting:
         estimate = f", about {sweep.clock(waiting * statistics.fmean(seconds))} one after the other"
-    print(f"{len(seconds)} done, {waiting} to run{estimate}")
+    print(f"{len(jobs) - waiting} done, {waiting} to run{estimate}")
 
 
 def arguments() -> argparse.Namespace:

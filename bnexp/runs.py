@@ -144,6 +144,7 @@ class RunFolder:
             "images": None,
             "classes": None,
             "majority": None,
+            "graph": (self.before or {}).get("graph"),  # whether a step is a CUDA graph
             "best": None,
             "final": {},
             "time": {},

@@ -27,10 +27,15 @@ class Recorder(Protocol):
 
 
 class Steps(Protocol):
-    """A way to take an epoch's steps. None of it waits for the device."""
+    """A way to take an epoch's steps. Once it is under way nothing waits for the device."""
 
-    def epoch(self, batches: Batches, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[int]:
-        """Trains the epoch's batches from number ``first`` on; gives the images of each when it is done."""
+    def epoch(
+        self, step: Step, batches: Batches, batch_size: int, seed: int, epoch: int, first: int
+    ) -> Iterator[int]:
+        """Takes the epoch's batches from number ``first`` on; gives each one's images when it is launched.
+
+        ``step`` trains on a share of a batch.
+        """
 
     def read(self) -> tuple[Tensor, Tensor]:
         """The losses (S,) of the steps since the last reading, and how many images they had right ()."""
@@ -39,17 +44,19 @@ class Steps(Protocol):
 class PlainSteps:
     """Every operation of a step launched by itself."""
 
-    def __init__(self, step: Step, processes: Processes = ALONE) -> None:
-        self.step, self.processes = step, processes
+    def __init__(self, processes: Processes = ALONE) -> None:
+        self.processes = processes
         self.losses: list[Tensor] = []
         self.logits: list[Tensor] = []
         self.labels: list[Tensor] = []
 
-    def epoch(self, batches: Batches, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[int]:
+    def epoch(
+        self, step: Step, batches: Batches, batch_size: int, seed: int, epoch: int, first: int
+    ) -> Iterator[int]:
         for images, labels in islice(batches.epoch(batch_size, seed, epoch), first, None):
             size = len(labels)
             images, labels = self.processes.share(images, labels)
-            loss, logits = self.step(images, labels, len(labels) / size)
+            loss, logits = step(images, labels, len(labels) / size)
             self.losses.append(loss)
             self.logits.append(logits)
             self.labels.append(labels)

@@ -198,7 +198,7 @@ def varied(jobs: list[list[str]]) -> dict[str, bool]:
     for job in jobs:
         for key, value in settings(job).items():
             values.setdefault(key, []).append(value)
-    apart = {key: found for key, found in values.items() if len(set(found)) > 1 or len(found) < len(jobs)}
+    apart = {key: found for key, found in values.items() if len(set(found)) > 1}
     return {key: None not in map(_number, found) for key, found in (apart or values).items()}
 
 

@@ -61,7 +61,9 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
             parameters=summary.parameters, images=images.counts, classes=len(images.classes),
             majority=images.majority,
         )  # fmt: skip
-        trainer = build.trainer(config, network, place, images, processes)
+        before = folder.summary["graph"]
+        trainer = build.trainer(config, network, place, images, processes, graph_before=before)
+        folder.update(graph=trainer.graph is not None)
         notes = {"config": f"```yaml\n{text}```", "model": summary.markdown()}
         final, best, progress = learn(
             config, trainer, images, folder, stop, notes, quiet=quiet, hparams=hparams

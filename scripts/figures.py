@@ -1,7 +1,6 @@
-"""Curves of a sweep and, with --table TAG, the same epoch by epoch: python scripts/figures.py SWEEP --out PNG
+"""A sweep epoch by epoch, in Markdown: python scripts/figures.py SWEEP --table test/accuracy
 
-Groups are what differs between the runs other than the seed; --table test/accuracy prints a row a group in
-Markdown, mean ± sd over its finished seeds. bnexp-compare SWEEP --output DIR draws all there is to draw.
+Groups are what differs between the runs other than the seed; each has a row, mean ± sd over its finished seeds.
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ import sys
 from pathlib import Path
 
 from bnexp.cli import exit_code
-from bnexp.errors import UserError
 from bnexp.report.collect import collect
-from bnexp.report.plots import pictures
 from bnexp.report.statistics import mean_sd
 from bnexp.report.verdict import Comparison, compare
 
@@ -30,28 +27,18 @@ def table(comparison: Comparison, tag: str) -> str:
     return "\n".join(head + rows)
 
 
-def draw(words: argparse.Namespace) -> None:
+def show(words: argparse.Namespace) -> None:
     comparison = compare(*collect([words.sweep]))
     for tag in words.table:
         print(table(comparison, tag), end="\n\n")
-    if words.out:
-        curves = next((one for one in pictures(comparison) if one.name == "curves"), None)
-        if curves is None:
-            raise UserError(f"{words.sweep}: no curves to draw")
-        curves.figure.set_layout_engine("constrained")  # makes room for the title
-        curves.figure.suptitle(words.title)
-        with words.out.open("wb") as file:
-            curves.write_png(file)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sweep", type=Path)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--table", action="append", default=[], metavar="TAG")
-    parser.add_argument("--title", default="")
+    parser.add_argument("--table", action="append", required=True, metavar="TAG")
     words = parser.parse_args()
-    sys.exit(exit_code(lambda: draw(words)))
+    sys.exit(exit_code(lambda: show(words)))
 
 
 if __name__ == "__main__":

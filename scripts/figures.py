@@ -1,6 +1,6 @@
 """A sweep epoch by epoch, in Markdown: python scripts/figures.py SWEEP --table test/accuracy
 
-Groups are what differs between the runs other than the seed; a row each, mean ± sd over the seeds that finished.
+Groups are what differs between the runs other than the seed; a row each, mean ± sd over seeds that finished.
 """
 
 from __future__ import annotations

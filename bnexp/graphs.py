@@ -62,9 +62,7 @@ class GraphedSteps:
             self._settle(batches, batch_size)
         self.order.copy_(batches.order(seed, epoch))
         torch.arange(first * batch_size, (first + 1) * batch_size, out=self.places)
-        self.number.fill_(first)
-        self.hits.zero_()
-        self.taken = self.seen = first
+        self.seen = self.taken = first * batch_size
         for start in range(first * batch_size, len(batches), batch_size):
             size = min(batch_size, len(batches) - start)
             self._follow_rates()
@@ -75,24 +73,23 @@ class GraphedSteps:
                 self._aside(step, strict=self.warm == WARM_UP)
             else:
                 self._replayed(step)
-            self.taken += 1
+            self.taken += size
             yield size
 
     def read(self) -> tuple[Tensor, Tensor]:
-        losses, hits = self.losses[self.seen : self.taken].clone(), self.hits.clone()
+        new = slice(self.seen, self.taken)
         self.seen = self.taken
-        self.hits.zero_()
-        return losses, hits
+        hits = (self.found[new] == self.order.labels[new]).sum()
+        return self.losses[new][:: self.batch_size].clone(), hits
 
     def _settle(self, batches: Batches, batch_size: int) -> None:
         """Gives all that steps read and write its place in memory, where a graph will look for it."""
         self.batches, self.batch_size = batches, batch_size
         self.order = batches.order(0, 0)
-        device = self.order.rows.device
-        self.places = torch.zeros(batch_size, dtype=torch.int64, device=device)  # in the order, of this batch
-        self.number = torch.zeros(1, dtype=torch.int64, device=device)  # of the batch
-        self.losses = torch.zeros(batches.steps(batch_size), device=device)  # of this epoch's batches
-        self.hits = torch.zeros((), dtype=torch.int64, device=device)
+        count, device = len(batches), self.order.rows.device
+        self.places = torch.zeros(batch_size, dtype=torch.int64, device=device)  # of this batch, in the order
+        self.losses = torch.zeros(count, device=device)  # of each batch, at its first image's place
+        self.found = torch.zeros(count, dtype=torch.int64, device=device)  # each image's most likely class
         self.numbers = [float("nan") for _ in self.optimizer.param_groups]  # what is in the rates
         self.rates = [torch.zeros((), device=device) for _ in self.numbers]
         self.warm = 0
@@ -109,7 +106,8 @@ class GraphedSteps:
         """The step of the next ``size`` images, from bytes to metrics. This is what a graph holds."""
         assert self.batches is not None
         groups = self.optimizer.param_groups
-        images, labels = self.batches.take(self.order, self.places[:size])
+        places = self.places[:size]
+        images, labels = self.batches.take(self.order, places)
         try:
             for group, rate in zip(groups, self.rates, strict=True):
                 group["lr"] = rate
@@ -117,9 +115,8 @@ class GraphedSteps:
         finally:
             for group, number in zip(groups, self.numbers, strict=True):
                 group["lr"] = number
-        self.losses.index_copy_(0, self.number, loss.float().view(1))
-        self.hits += (logits.argmax(1) == labels).sum()
-        self.number += 1
+        self.losses.index_copy_(0, places[:1], loss.float().view(1))
+        self.found.index_copy_(0, places, logits.argmax(1))
         self.places += self.batch_size
 
     def _replayed(self, step: Step) -> None:

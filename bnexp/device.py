@@ -10,7 +10,8 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import nn
@@ -64,7 +65,8 @@ def prepare(wanted: config.Device, number: int | None = None) -> Place:
         torch.cuda.set_device(device)
     if wanted.graphs is True and (reason := why_no_graph(device, wanted)):
         raise bad_value("device.graphs", "true", reason)
-    _check_precision(device, wanted.precision)
+    if (reason := _why_no_precision(device, wanted.precision)) is not None:
+        raise bad_value("device.precision", wanted.precision, reason)
     if wanted.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be deterministic
     if torch.are_deterministic_algorithms_enabled() != wanted.deterministic:  # the call takes 2 s (compiler)
@@ -107,11 +109,19 @@ def _choose(name: str) -> str:
     return name
 
 
-def _check_precision(device: torch.device, precision: str) -> None:
+def for_evaluation(wanted: config.Device) -> config.Device:
+    """The same without what only training takes; fp32 where this machine can't do the precision asked for."""
+    why_not = _why_no_precision(torch.device(_choose(wanted.name)), wanted.precision)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32" if why_not else wanted.precision
+    return replace(wanted, graphs=False, sync_bn=False, precision=precision)
+
+
+def _why_no_precision(device: torch.device, precision: str) -> str | None:
     if precision == "fp16" and device.type == "cpu":
-        raise bad_value("device.precision", precision, "a CPU does fp32 and bf16; fp16 needs a GPU")
+        return "a CPU does fp32 and bf16; fp16 needs a GPU"
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise bad_value("device.precision", precision, "this GPU does fp32 and fp16")
+        return "this GPU does fp32 and fp16"
+    return None
 
 
 def why_no_graph(device: torch.device, wanted: config.Device) -> str | None:

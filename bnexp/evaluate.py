@@ -6,6 +6,7 @@ import argparse
 import csv
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def evaluate(words: argparse.Namespace) -> None:
     size = config.eval_batch_size if words.batch_size is None else words.batch_size
     if size < 1:
         raise UserError(f"--batch-size={size}: must be at least 1")
+    config = replace(config, device=device.for_evaluation(config.device))
     place = device.prepare(config.device)
     images = build.splits(config, place)
     batches = getattr(images, words.split)
@@ -100,7 +102,7 @@ def evaluate(words: argparse.Namespace) -> None:
         found, classes = trainer.classify(batches, size)
     predictions = classes.tolist()
     labels = batches.labels.tolist()
-    print(f"{words.run}, checkpoint {words.checkpoint}, {words.split}: {len(labels)} images")
+    print(f"{words.run}, checkpoint {words.checkpoint}, {words.split}: {len(labels)} images, on {place}")
     print(f"accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}")
     print(render(confusion(labels, predictions, len(images.classes)), images.classes))
     if words.predictions is not None:

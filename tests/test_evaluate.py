@@ -37,7 +37,9 @@ class Shown:
 
 def read(text: str) -> Shown:
     lines = text.splitlines()
-    images = int(re.fullmatch(r".*, checkpoint \S+, (?:test|val|train): (\d+) images", lines[0])[1])
+    images = int(
+        re.fullmatch(r".*, checkpoint \S+, (?:test|val|train): (\d+) images, on cpu .*", lines[0])[1]
+    )
     accuracy, loss = re.fullmatch(r"accuracy (\S+), loss (\S+)", lines[1]).groups()
     assert lines[2].split() == ["true", *map(str, range(10)), "accuracy"]
     rows = [line.split() for line in lines[3:13]]
@@ -137,6 +139,18 @@ def test_a_run_from_before_a_key_was_there(commands, run, tmp_path):
     del saved["dataset"]["delta"], saved["device"]["sync_bn"]
     path.write_text(yaml.safe_dump(saved))
     assert evaluated(commands, older) == evaluated(commands, run)
+
+
+@pytest.mark.parametrize("keys", [{"precision": "fp16"}, {"graphs": True}, {"sync_bn": True}])
+def test_a_run_of_a_gpu_is_evaluated_on_a_cpu(commands, run, tmp_path, keys):
+    """What the GPU's run had and a CPU has not takes no part in an evaluation, or is fp32."""
+    theirs = shutil.copytree(run, tmp_path / "theirs")
+    path = theirs / ".hydra" / "config.yaml"
+    saved = yaml.safe_load(path.read_text())
+    saved["device"] |= keys
+    path.write_text(yaml.safe_dump(saved))
+    assert evaluated(commands, theirs, "--device=cpu") == evaluated(commands, run)
+    assert ", on cpu (" in commands.eval(str(theirs)).out.splitlines()[0]
 
 
 def test_a_job_of_a_sweep(commands):

@@ -34,7 +34,7 @@ def plan(words: list[str]) -> None:
             with open_dict(config):
                 done = folder and done_before(folder, cli.identity(config))
             if done:
-                summary = load_summary(done)
+                summary = load_summary(done[0])
                 state = f"{summary['status']}, {sweep.clock(summary['time']['total_s'])}"
                 if summary["status"] == "finished":
                     seconds.append(summary["time"]["total_s"])

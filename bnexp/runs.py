@@ -80,13 +80,14 @@ def job_folder(sweep: Path, words: str, identity: str) -> str:
     return begun[0] if begun else f"{plain}-{identity}"
 
 
-def done_before(sweep: Path, identity: str) -> Path | None:
-    """Where a sweep has seen the job with this configuration hash to its end, finished or diverged."""
+def done_before(sweep: Path, identity: str = "*") -> list[Path]:
+    """Where a sweep has seen the job with this configuration hash, or any, to its end, well or diverged."""
+    found = []
     for path in sweep.glob(f"*-{identity}/{SUMMARY}"):
         with suppress(UserError):
             if load_summary(path.parent)["status"] in ("finished", "diverged"):
-                return path.parent
-    return None
+                found.append(path.parent)
+    return found
 
 
 def environment() -> dict[str, Any]:

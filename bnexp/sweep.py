@@ -49,6 +49,7 @@ class Sweep:
 
     folder: str
     jobs: int
+    done: int  # of them, when it started
     started: float  # seconds since the epoch
     numeric: dict[str, bool]  # the keys that tell its jobs apart: whether all their values are numbers
     at_once: int | None  # jobs that share a machine; None where the launcher parts it among them
@@ -67,24 +68,25 @@ class Sweep:
         """The line over job ``number`` (from 0): which it is, and how long the rest may take."""
         elapsed = max(0.0, time.time() - self.started)  # a clock may be set back under a sweep
         line = f"[{number + 1}/{self.jobs}] {words} | {clock(elapsed)} so far"
-        finished = number + 1 - self.at_once if self.at_once else 0  # all before it but those beside it
-        if finished > 0:
-            line += f", about {clock(elapsed / finished * (self.jobs - finished))} left"
+        before = number + 1 - self.at_once if self.at_once else 0  # all before it but those beside it
+        trained = before - self.done  # where those that are skipped come first; no guess until then
+        if trained > 0:
+            line += f", about {clock(elapsed / trained * (self.jobs - before))} left"
         return line
 
     def wants(self, hydra: HydraConf, path: Path, config: DictConfig) -> bool:
         """Says which job is next and whether it has to run; one that has not leaves no new folder."""
         words = " ".join(self.own(hydra.overrides.task))
         done = done_before(Path(self.folder), cli.identity(config))
-        if done is not None:
-            ended = load_summary(done)["status"]
+        if done:
+            ended = load_summary(done[0])["status"]
             log.info("%s", self.progress(hydra.job.num, f"{words} | {ended} before: skipped"))
         elif config.on_failure == "stop" and self.failed_since_start():
             log.info("%s", self.progress(hydra.job.num, f"{words} | not run: a job failed (on_failure=stop)"))
         else:
             log.info("%s", self.progress(hydra.job.num, words))
             return True
-        if done != path and not (path / SUMMARY).exists():
+        if not (path / SUMMARY).exists():
             discard(path)
         return False
 
@@ -134,7 +136,7 @@ class SweepStart(Callback):
             stop_file.unlink(missing_ok=True)
         shared = launchers.at_once(config.hydra, len(jobs))
         _UnderWay().sweep = Sweep(
-            folder, len(jobs), time.time(), varied(jobs),
+            folder, len(jobs), len(done_before(Path(folder))), time.time(), varied(jobs),
             at_once=shared, deals_gpus=launchers.deals_gpus(config.hydra, shared),
             stop_file=stop_file,
             command=shlex.join(sys.argv), cwd=os.getcwd(),

@@ -88,3 +88,24 @@ def test_a_reader_that_leaves_early_is_no_crash(tmp_path):
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode in (0, 141)
     assert "Traceback" not in done.stderr
+
+
+WHILE_IMPORTING = """
+import signal, sys
+class CtrlC:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, CtrlC())
+from bnexp import door
+door.{command}()
+"""
+
+
+@pytest.mark.parametrize(("command", "module"), [("train", "hydra"), ("compare", "bnexp.cli"), ("plan", "hydra")])
+def test_ctrl_c_while_modules_are_imported_is_one_line(command, module, tmp_path):
+    code = WHILE_IMPORTING.format(command=command, module=module)
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "bnexp: interrupted (SIGINT)\n"

@@ -18,7 +18,7 @@ FLOORS = [
     ["engine", "models"],
     ["build"],
     ["train", "evaluate", "compare", "plan"],
-    ["resume"],
+    ["resume", "door"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HYDRA = {"cli", "launchers", "train", "evaluate", "sweep", "plan", "resume"}

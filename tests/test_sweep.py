@@ -121,7 +121,14 @@ def test_each_job_says_where_the_sweep_is(commands):
     done = commands.bnexp("-m", "seed=0,1,2", *QUICK)
     heads = [line for line in done.out.splitlines() if line.startswith("[")]
     assert [head.split("]")[0] for head in heads] == ["[1/3", "[2/3", "[3/3"]
-    assert "left" in heads[2]
+    assert ["left" in head for head in heads] == [False, True, True]
+
+
+def test_the_time_left_is_guessed_from_jobs_that_were_trained(commands):
+    commands.bnexp("-m", "seed=0,1", *QUICK, INTO)
+    done = commands.bnexp("-m", "seed=range(5)", *QUICK, INTO)
+    heads = [line for line in done.out.splitlines() if line.startswith("[")]
+    assert ["left" in head for head in heads] == [False, False, False, True, True]
 
 
 def test_resume_runs_what_is_left_of_a_sweep(commands):

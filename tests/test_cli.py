@@ -102,7 +102,9 @@ door.{command}()
 """
 
 
-@pytest.mark.parametrize(("command", "module"), [("train", "hydra"), ("compare", "bnexp.cli"), ("plan", "hydra")])
+@pytest.mark.parametrize(
+    ("command", "module"), [("train", "hydra"), ("compare", "bnexp.cli"), ("plan", "hydra")]
+)
 def test_ctrl_c_while_modules_are_imported_is_one_line(command, module, tmp_path):
     code = WHILE_IMPORTING.format(command=command, module=module)
     words = [sys.executable, "-c", code, str(tmp_path)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 CONF = Path(str(importlib.resources.files("bnexp.conf")))
 GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss", "device", "experiment")
+DEFAULTS = dict(re.findall(r"^  - (\w+): (\w+)$", (CONF / "config.yaml").read_text(), re.MULTILINE))
 LINE = re.compile(r"^( *)([A-Za-z_]\w*):(?: (.*?))?(?:\s+# (.*))?$")
 
 EXAMPLES = """\
@@ -35,7 +36,8 @@ def help_text() -> str:
     ]
     for group in GROUPS:
         names = choices(group)
-        parts.append(_wrap(f"{group}: ", ", ".join(names)) + _group_keys(group, names))
+        shown = ", ".join(f"{name} (default)" if name == DEFAULTS.get(group) else name for name in names)
+        parts.append(_wrap(f"{group}: ", shown) + _group_keys(group, names))
     parts.append(
         "A key that is not listed takes a plus: +model.width=64. Lists: 'model.hidden=[200,200]'.\n"
         "-m runs every combination of comma-separated values. --cfg job prints the configuration and ends.\n"
@@ -47,7 +49,7 @@ def help_text() -> str:
 
 
 def _group_keys(group: str, names: list[str]) -> str:
-    """Each key of a group once, with the word of the first file that explains it."""
+    """Each key of a group once, as the default choice has it or else the first that does."""
     if group == "experiment":
         lines = []
         for name in names:
@@ -56,6 +58,7 @@ def _group_keys(group: str, names: list[str]) -> str:
         return "\n" + "\n".join(lines)
     found: dict[str, tuple[str, str]] = {}
     owners: dict[str, list[str]] = {}
+    names = sorted(names, key=lambda name: name != DEFAULTS.get(group))
     bases = [name for name in names if name != "none" and not _inherits(CONF / group / f"{name}.yaml")]
     for name in bases:
         for key, explained in _explained(CONF / group / f"{name}.yaml").items():
@@ -65,8 +68,27 @@ def _group_keys(group: str, names: list[str]) -> str:
     lines = []
     for key, (value, words) in found.items():
         only = "" if set(owners[key]) >= set(bases) else f" [{', '.join(owners[key])}]"
-        lines.append(_row(f"{group}.{key}", value, words + only))
+        lines.append(_row(f"{group}.{key}", value, words + only + _otherwise(group, names, key, value)))
     return ("\n" if lines else "") + "\n".join(lines)
+
+
+def _otherwise(group: str, names: list[str], key: str, value: str) -> str:
+    """The other values that a group's choices give a key."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        theirs = _value(CONF / group / f"{name}.yaml", key)
+        if theirs not in (value, None):
+            found.setdefault(str(theirs), []).append(name)
+    return "".join(f"; {other} in {', '.join(names)}" for other, names in found.items())
+
+
+def _value(path: Path, key: str) -> str | None:
+    """What a file gives a key, or the file it inherits from."""
+    text = path.read_text()
+    if match := re.search(rf"^{key}: (.*?)(?:\s+#.*)?$", text, re.MULTILINE):
+        return match[1]
+    base = re.match(r"defaults: \[(\w+)", text)
+    return _value(path.with_stem(base[1]), key) if base else None
 
 
 def _inherits(path: Path) -> bool:

@@ -37,6 +37,12 @@ def test_help_has_five_examples_and_no_line_over_100():
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_help_shows_the_defaults_and_who_has_others():
+    text = " ".join(help_text().split())
+    assert "optimizer: adam, adamw, custom, momentum, nesterov, sgd (default)" in text
+    assert "optimizer.lr=0.1 learning rate; 0.001 in adam, adamw; 0.05 in momentum, nesterov" in text
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_ends_well(commands, flag):
     done = commands.bnexp(flag)

@@ -13,6 +13,7 @@ from bnexp.report.collect import collect
 from bnexp.report.formats import p_value
 from bnexp.report.plan import commands
 from bnexp.report.statistics import Difference, paired
+from bnexp.report.text import render
 from bnexp.report.verdict import compare, judge
 from bnexp.report.words import all_sentences, looked
 
@@ -272,6 +273,42 @@ def test_looks_are_counted(tmp_path):
     again = compared(tmp_path / "b", groups, looks=first.looks)
     assert looked(again).startswith("Look 2 at these groups (before: 3 runs a group). Testing again")
     assert len(compared(tmp_path / "c", groups, looks=again.looks).looks) == 2  # nothing new was seen
+
+
+def test_looks_at_other_groups_or_at_one_alone_are_no_looks_at_these(tmp_path):
+    groups = {"none": NONE, "batch": shifted(1, 1.1, 1, 0.9, 1)}
+    others = (
+        {"at": "2026-01-01", "runs": {"none (epochs=1)": 3, "batch (epochs=1)": 3}},
+        {"at": "2026-01-02", "runs": {"none": 3}},  # an interrupted sweep: nothing was compared yet
+    )
+    assert looked(compared(tmp_path, groups, looks=others)) == ""
+
+
+def test_folds_are_no_seeds(tmp_path):
+    for fold in range(3):
+        made_run(tmp_path, 0.97, seed=0, dataset_fold=fold, model_norm="none")
+        made_run(tmp_path, 0.98 + fold / 1000, seed=0, dataset_fold=fold, model_norm="batch")
+    found = compare(*collect([tmp_path]))
+    page = render(found)
+    assert "3 paired folds" in page
+    assert "in 3 of 3 folds" in page
+    assert "mean over folds" in page
+    assert "seeds" not in page.replace("more seeds", "")
+    for fold in range(3):
+        made_run(tmp_path, 0.96, seed=1, dataset_fold=fold, model_norm="none")
+        made_run(tmp_path, 0.97 + fold / 1000, seed=1, dataset_fold=fold, model_norm="batch")
+    assert "6 paired seed-fold pairs" in render(compare(*collect([tmp_path])))
+
+
+def test_other_threads_in_a_block_are_pointed_out(tmp_path):
+    for norm, threads in (("none", 2), ("batch", 1)):
+        for seed in range(2):
+            run = made_run(tmp_path, 0.97, seed=seed, model_norm=norm)
+            (run / "environment.json").write_text(json.dumps({"threads": threads}))
+    note = (
+        "runs differ in CPU threads (none 2; batch 1): their seconds are no match, and last bits may differ"
+    )
+    assert note in compare(*collect([tmp_path])).notes
 
 
 def test_the_command_for_more_seeds(tmp_path):

@@ -61,6 +61,7 @@ class Run:
         None  # the smallest difference of interest that the configuration declares, in points
     )
     versions: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
     started: str = ""
 
     @property
@@ -130,7 +131,7 @@ def read(folder: Path) -> tuple[Run, list[str]]:
         raise UserError(one_line(ENDED.get(status, f"status {status!r}") + (f": {reason}" if reason else "")))
     settings, final = read_config(folder), _numbers(summary.get("final"), "final")
     curves, wrong = _curves(folder, final)
-    timing, (versions, started) = _numbers(summary.get("time"), "time"), _environment(folder)
+    timing, (versions, threads, started) = _numbers(summary.get("time"), "time"), _environment(folder)
     (images, classes), delta = image_counts(settings, summary), delta_of(settings)
     seed, fold = settings.pop("seed", summary.get("seed")), settings.pop("dataset.fold", None)
     if not isinstance(seed, int):
@@ -156,6 +157,7 @@ def read(folder: Path) -> tuple[Run, list[str]]:
         largest=largest_class(settings, summary, classes),
         delta=delta,
         versions=versions,
+        threads=threads,
         started=started,
     )
     return run, wrong
@@ -227,15 +229,16 @@ def _numbers(values: object, where: str) -> dict[str, float]:
     return found
 
 
-def _environment(folder: Path) -> tuple[dict[str, str], str]:
-    """Versions, device and start of a run; nothing where the file is missing or damaged."""
+def _environment(folder: Path) -> tuple[dict[str, str], int | None, str]:
+    """Versions and device, CPU threads, start of a run; nothing where the file is missing or damaged."""
     try:
         found = json.loads((folder / ENVIRONMENT).read_text())
         versions = {str(k): str(v) for k, v in found.get("versions", {}).items()}
         versions |= {key: str(found[key]) for key in ("device", "platform") if key in found}
-        return versions, str(found.get("started", ""))
+        threads = found.get("threads")
+        return versions, threads if isinstance(threads, int) else None, str(found.get("started", ""))
     except (OSError, ValueError, AttributeError, TypeError):
-        return {}, ""
+        return {}, None, ""
 
 
 def _list(value: object) -> list[Any]:

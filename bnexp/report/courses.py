@@ -103,7 +103,7 @@ def times(comparison: Comparison) -> Picture | None:
         return None
     single, most = len(blocks) == 1, max(blocks.values(), key=len)
     top = legend_height([_name(row) for row in most])
-    figure, found = panels(comparison, 2, 1.7 if single else 1.1, top=top, titled=1 if single else 2)
+    figure, found = panels(comparison, 2, 1.7 if single else 1.1, top=top, above=1)
     for axes, shown in found:
         _shares(axes, shown, comparison)
         if goal := shown[0].target:

@@ -89,13 +89,13 @@ def canvas(
 
 
 def panels(
-    comparison: Comparison, columns: int, height: float, left: float = 0.7, top: float = 0.1, titled: int = 1
+    comparison: Comparison, columns: int, height: float, left: float = 0.7, top: float = 0.1, above: int = 0
 ) -> tuple[Any, list[tuple[Any, list[Row]]]]:
-    """A panel a block, each with its name above and as many rows as can be told apart."""
+    """A panel a block with as many rows as can be told apart; over it its name and ``above`` more lines."""
     shown = list(comparison.blocks.items())[:MOST_BLOCKS]
     columns = min(columns, len(shown))
     lines = math.ceil(len(shown) / columns)
-    title = LINE * titled if titled > 1 or any(comparison.blocks) else 0.0
+    title = LINE * (above + any(comparison.blocks))
     figure, axes = canvas(
         lines * (height + title + 0.5) - 0.05 + top, lines, columns, left=left, top=top + title,
         gap=(left, 0.5 + title),

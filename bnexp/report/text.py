@@ -8,12 +8,13 @@ import textwrap
 from collections.abc import Iterator
 from typing import TextIO
 
+from bnexp.report.groups import ignored
 from bnexp.report.plan import commands
 from bnexp.report.rows import Row
 from bnexp.report.statistics import mean_sd
 from bnexp.report.table import cells, header, legend, mark
 from bnexp.report.verdict import Comparison
-from bnexp.report.words import COVERS, all_sentences, exact, looked
+from bnexp.report.words import all_sentences, covers, exact, further, looked
 
 MAIN = (
     "dataset.name",
@@ -24,6 +25,7 @@ MAIN = (
     "batch_size",
     "epochs",
 )
+HEADS = ("._target_", ".name")  # of a group, which a word chooses
 LEAST = 8  # columns of the first cell that are never given up
 MOST_SEEDS = 100  # more than this is no plan
 DROPPED = (7, 6, 5, 2)  # wins, p.adj, p, div: what goes first where the terminal is too narrow
@@ -78,10 +80,9 @@ def title(comparison: Comparison) -> list[str]:
     parts = [f"compare {grouping.by} vs {grouping.baseline}" if grouping.by else "one group"]
     parts.append(f"{comparison.metric.label}, final epoch")
     if ns:
+        noun = comparison.compared[0].noun if ns[-1] != 1 else comparison.compared[0].noun.removesuffix("s")
         paired = "paired" if all(one.paired for one in comparison.compared) else "partly unpaired"
-        parts.append(
-            f"{'-'.join(map(str, dict.fromkeys((ns[0], ns[-1]))))} {paired} seed{'s' * (ns[-1] != 1)}"
-        )
+        parts.append(f"{'-'.join(map(str, dict.fromkeys((ns[0], ns[-1]))))} {paired} {noun}")
     if comparison.family > 1:
         parts.append(f"Holm, m={comparison.family}")
     return parts
@@ -94,7 +95,20 @@ def constants(comparison: Comparison) -> str:
         if key in found:
             short = key.removesuffix("._target_").removesuffix(".name")
             words.append(f"{short}={comparison.grouping.word(key, found[key])}")
+    words += _typed_in_all(comparison)
     return f"same in all: {' '.join(words)}" if words else ""
+
+
+def _typed_in_all(comparison: Comparison) -> list[str]:
+    """What else the command of every run said, the same in all: mostly not a default."""
+    runs = [run for row in comparison.rows for run in row.group.runs]
+    shown = {name for key in MAIN for name in (key, key.partition(".")[0] if key.endswith(HEADS) else key)}
+    return [
+        f"{key}={value}"
+        for key, value in runs[0].overrides.items()
+        if key not in shown and not ignored(key) and key not in ("seed", "dataset.fold")
+        and all(run.overrides.get(key) == value for run in runs)
+    ]  # fmt: skip
 
 
 def footnotes(comparison: Comparison) -> list[str]:
@@ -113,7 +127,7 @@ def footnotes(comparison: Comparison) -> list[str]:
                 f"{name} {time.count} of {time.runs}, {_median(row)}" for name, time, row in times
             )
             notes.append(f"{block + ': ' if block else ''}{goal} reached (in training time): {each}")
-    return [note for note in [*notes, looked(comparison), *comparison.notes, COVERS] if note]
+    return [note for note in [*notes, looked(comparison), *comparison.notes, covers(comparison)] if note]
 
 
 def _exact_checks(comparison: Comparison) -> list[str]:
@@ -199,7 +213,8 @@ def _next(comparison: Comparison, width: int) -> Iterator[Line]:
     """The commands for more seeds, unbroken so that they can be copied."""
     for more, minutes, typed in following(comparison):
         cost = "" if math.isnan(minutes) else f", about {max(minutes, 1):.0f} min as trained so far"
-        yield f"next: {more} more seed{'s' * (more > 1)} of each{cost}", ""
+        noun = further(comparison.compared[0])
+        yield f"next: {more} more {noun if more > 1 else noun.removesuffix('s')} of each{cost}", ""
         for command in typed:
             yield f"  {command}", "bold"
 

@@ -44,6 +44,11 @@ class Compared:
         return paired(self.ours, self.theirs)
 
     @cached_property
+    def noun(self) -> str:
+        """What is counted."""
+        return counted((*self.ours.group.runs, *self.theirs.group.runs))
+
+    @cached_property
     def twins(self) -> tuple[Twin, ...]:
         return tuple(twin for twin in self.ours.values if twin in self.theirs.values)
 
@@ -257,6 +262,8 @@ def _notes(
         if len(deltas) > 1 and delta is None and pair.delta is not None:
             listed = ", ".join(f"{value:g}" for value in sorted(deltas))
             notes.append(f"runs disagree on dataset.delta ({listed}): the least is used")
+    blocks = {row.group.block: [one for one in rows if one.group.block == row.group.block] for row in rows}
+    notes += [note for block in blocks.values() if (note := _threads(block))]
     if any(run.fold is not None for run in runs):
         notes.append(
             "folds share training images, so intervals over them are too narrow (Nadeau and Bengio 2003)"
@@ -266,3 +273,19 @@ def _notes(
             "the noise of the test set is not known for this metric or data; no difference is held against it"
         )
     return tuple(dict.fromkeys(notes))
+
+
+def counted(runs: Sequence[Run]) -> str:
+    """What the runs of a group are: seeds, folds of one seed, or pairs of both."""
+    if all(run.fold is None for run in runs):
+        return "seeds"
+    return "folds" if len({run.seed for run in runs}) == 1 else "seed-fold pairs"
+
+
+def _threads(rows: Sequence[Row]) -> str:
+    """Groups of one block that took other numbers of CPU threads: their seconds are no match."""
+    each = {row.group.name: sorted({run.threads for run in row.group.runs if run.threads}) for row in rows}
+    if len({number for numbers in each.values() for number in numbers}) < 2:
+        return ""
+    said = "; ".join(f"{name} {', '.join(map(str, numbers))}" for name, numbers in each.items() if numbers)
+    return f"runs differ in CPU threads ({said}): their seconds are no match, and last bits may differ"

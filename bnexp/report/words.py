@@ -7,7 +7,7 @@ import math
 from bnexp.report.formats import level, p_is, points, size, unit
 from bnexp.report.overview import overview
 from bnexp.report.statistics import ALPHA, sign_flip_needs, wilson
-from bnexp.report.verdict import Compared, Comparison
+from bnexp.report.verdict import Compared, Comparison, counted
 
 COVERS = (
     "The interval covers the mean over training seeds, on this train and test set, configuration and "
@@ -45,11 +45,12 @@ def alone(comparison: Comparison) -> list[str]:
 def divergence(one: Compared) -> str:
     more, fewer = sorted((one.ours, one.theirs), key=lambda row: -row.rate)
     low, high = (round(100 * x) for x in wilson(len(more.diverged), len(more.started)))
-    covers = f"accuracy covers the {len(one.twins)} seed{'s' * (len(one.twins) != 1)} where both finished"
+    noun = one.noun if len(one.twins) != 1 else one.noun.removesuffix("s")
+    covers = f"accuracy covers the {len(one.twins)} {noun} where both finished"
     if not one.paired:
         covers = "accuracy covers the runs that finished"
     elif not one.twins:
-        covers = "no seed finished in both"
+        covers = f"no {one.noun.removesuffix('s')} finished in both"
     lost = f"{more.how} in {len(more.diverged)} of {len(more.started)} runs ({low}-{high} %)"
     return (
         f"{more.group.value} {lost}, {fewer.group.value} in {len(fewer.diverged)} of {len(fewer.started)}. "
@@ -64,13 +65,15 @@ def exact(one: Compared, comparison: Comparison) -> str:
     if not one.paired or n < 3 or one.outcome in ("identical", "constant"):
         return ""
     if n < needs:
-        return f"cannot reach .05 with {n} seeds (needs {needs})"
+        return f"cannot reach .05 with {n} {one.noun} (needs {needs})"
     return p_is(min(1.0, one.exact * comparison.family))
 
 
 def looked(comparison: Comparison) -> str:
-    """The looks before this one, because each adds a chance of a false alarm."""
-    seen = [max(look["runs"].values(), default=0) for look in comparison.looks]
+    """The looks at these very groups before this one, because each adds a chance of a false alarm."""
+    names = {row.group.name for row in comparison.rows}
+    both = [[runs for name, runs in look["runs"].items() if name in names] for look in comparison.looks]
+    seen = [max(runs) for runs in both if len(runs) > 1]
     if len(seen) < 2:
         return ""
     before = ", ".join(map(str, seen[:-1]))
@@ -96,7 +99,7 @@ def _ahead(one: Compared) -> str:
     if not one.paired:
         return ""
     wins = sum(difference * one.found.mean > 0 for difference in one.differences)
-    return f", ahead in {wins} of {one.found.n} seeds"
+    return f", ahead in {wins} of {one.found.n} {one.noun}"
 
 
 def _fewer(one: Compared) -> str:
@@ -116,7 +119,18 @@ def _fewer(one: Compared) -> str:
 def _seeds_to_go(one: Compared) -> str:
     if one.plan is None or one.outcome != "undecided" or one.provisional:
         return ""
-    return f" About {one.plan.more} more seeds for ±{size(one.plan.half_width, one.metric)}."
+    return f" About {one.plan.more} more {further(one)} for ±{size(one.plan.half_width, one.metric)}."
+
+
+def further(one: Compared) -> str:
+    """What a further one is called: another fold of the same seed there is not."""
+    return one.noun if one.noun != "folds" else "seed-fold pairs"
+
+
+def covers(comparison: Comparison) -> str:
+    """What an interval is about."""
+    runs = [run for row in comparison.rows for run in row.group.runs]
+    return COVERS if counted(runs) == "seeds" else COVERS.replace("training seeds", counted(runs))
 
 
 def _unpaired(one: Compared) -> str:
@@ -127,7 +141,7 @@ def _more(one: Compared) -> str:
     if one.plan is None:
         return ""
     half = "" if math.isnan(one.plan.half_width) else f" for ±{size(one.plan.half_width, one.metric)}"
-    return f"; about {one.plan.more} more seeds{half or ' for a verdict'}"
+    return f"; about {one.plan.more} more {further(one)}{half or ' for a verdict'}"
 
 
 def _nothing(one: Compared) -> str:
@@ -157,7 +171,7 @@ def _single(one: Compared) -> str:
 def _few(one: Compared) -> str:
     shown = " and ".join(points(d, one.metric) for d in one.differences) or points(one.found.mean, one.metric)
     names = f"{one.ours.group.value} - {one.theirs.group.value}"
-    return f"2 seeds: {names} is {shown}{unit(one.metric)}: no verdict{_more(one)}."
+    return f"2 {one.noun}: {names} is {shown}{unit(one.metric)}: no verdict{_more(one)}."
 
 
 def _identical(one: Compared) -> str:
@@ -171,7 +185,7 @@ def _constant(one: Compared) -> str:
     ahead, behind = _names(one)
     return (
         f"{ahead} is ahead of {behind} by exactly {size(one.found.mean, one.metric)} "
-        f"in all {one.found.n} seeds: no spread, so no test."
+        f"in all {one.found.n} {one.noun}: no spread, so no test."
     )
 
 
@@ -179,11 +193,11 @@ def _called(one: Compared) -> str:
     ahead, behind = _names(one)
     d, interval = size(one.found.mean, one.metric), _range(one)
     if one.provisional:
-        wins = _ahead(one).removeprefix(", ahead in ") or f"{one.found.n} seeds a group"
+        wins = _ahead(one).removeprefix(", ahead in ") or f"{one.found.n} {one.noun} a group"
         where = f"in {wins} " if one.paired else ""
         return (
             f"{ahead} was ahead of {behind} {where}by {d} ({interval}). "
-            f"With {one.found.n} seeds this rests on the normality assumption."
+            f"With {one.found.n} {one.noun} this rests on the normality assumption."
         )
     adjusted = f", adjusted {p_is(one.p_adjusted)}"
     return f"{ahead} beats {behind} by {d} ({interval}){_fewer(one)}{_ahead(one)}{adjusted}."
@@ -218,7 +232,7 @@ def _undecided(one: Compared) -> str:
         )
     if one.provisional:
         return (
-            f"{ours} vs {theirs}, {one.found.n} seeds: difference {mean}{unit(one.metric)}, interval "
+            f"{ours} vs {theirs}, {one.found.n} {one.noun}: difference {mean}{unit(one.metric)}, interval "
             f"{low} to {high}. Too wide to decide{_family(one)}{_more(one)}."
         )
     return (
@@ -235,7 +249,9 @@ def _family(one: Compared) -> str:
 
 
 def _rests(one: Compared) -> str:
-    return f" With {one.found.n} seeds this rests on the normality assumption." if one.provisional else ""
+    return (
+        f" With {one.found.n} {one.noun} this rests on the normality assumption." if one.provisional else ""
+    )
 
 
 _OUTCOMES = {

@@ -293,8 +293,7 @@ def _schedule(config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch:
     keys = dict(config.scheduler.keys)
     interval, monitor = keys.pop("interval", "epoch"), keys.pop("monitor", None)
     whole = config.epochs * (steps_per_epoch if interval == "step" else 1)
-    for name in HORIZONS:
-        if name in keys and keys[name] is None:
-            keys[name] = whole
+    filled = dict.fromkeys(HORIZONS, whole) | {"mode": "max" if "accuracy" in (monitor or "") else "min"}
+    keys = {name: filled[name] if value is None and name in filled else value for name, value in keys.items()}
     scheduler = call(Part("scheduler", config.scheduler.target, keys), {"optimizer": optimizer})
     return Schedule(scheduler, interval, monitor)

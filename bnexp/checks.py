@@ -104,7 +104,8 @@ def check_arguments(
     for name, parameter in parameters.items():
         needed = parameter.default is parameter.empty and name in takes
         if needed and name not in values:
-            raise UserError(f"{key}.{name}: {getattr(function, '__name__', function)} needs this key")
+            needs = f"{getattr(function, '__name__', function)} needs this key, as in +{key}.{name}=..."
+            raise UserError(f"{key}.{name}: {needs}")
     return checked
 
 

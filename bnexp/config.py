@@ -125,7 +125,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "gamma": Positive,
         "factor": Annotated[float, Range(0, 1, below=True)],
         "patience": CountOrZero,
-        "mode": Literal["min", "max"],
+        "mode": Literal["min", "max"] | None,
         "T_max": Count | None,
         "eta_min": NonNegative,
         "total_iters": Count | None,
@@ -181,6 +181,8 @@ def _check_scheduler(keys: dict[str, Any], target: str | None) -> None:
         raise unknown_key(f"scheduler.{next(iter(keys))}", [])
     if "interval" in keys:
         check(keys["interval"], INTERVALS, "scheduler.interval")
+        if keys["interval"] == "step" and "monitor" in keys:
+            raise bad_value("scheduler.interval", "step", "a metric is there once an epoch: must be epoch")
     if "monitor" in keys:
         check(keys["monitor"], MONITORS, "scheduler.monitor")
 

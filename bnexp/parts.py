@@ -14,8 +14,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bnexp.checks import check_arguments
-from bnexp.config import ARGUMENTS, Part
+from bnexp.config import ARGUMENTS, Config, Part
 from bnexp.errors import UserError, nearest, one_line
+from bnexp.runs import HORIZONS
+
+FILLED_IN = (*HORIZONS, "mode")  # keys of a scheduler that follow from the run where they are null
 
 
 def call(part: Part, given: Mapping[str, Any]) -> Any:
@@ -32,6 +35,26 @@ def call(part: Part, given: Mapping[str, Any]) -> Any:
     except (TypeError, ValueError) as error:
         named = " ".join(f"{part.key}.{name}={value}" for name, value in keys.items())
         raise UserError(one_line(f"{named or part.key}: {part.target} refuses ({error})")) from error
+
+
+# What bnexp gives to each part's target, where its signature takes it.
+GIVEN = {
+    "model": ("in_channels", "image_size", "num_classes"),
+    "optimizer": ("params",),
+    "scheduler": ("optimizer",),
+    "loss": (),
+}
+
+
+def check(config: Config) -> None:
+    """Raises UserError for a key that a part's target would not take, before anything is built."""
+    for part in (config.model, config.optimizer, config.scheduler, config.loss):
+        if part.target is not None:
+            function = resolve(part)
+            own = {key: value for key, value in part.keys.items() if key not in ("interval", "monitor")}
+            keys = {key: value for key, value in own.items() if value is not None or key not in FILLED_IN}
+            given = [*GIVEN[part.key], *(key for key in own if key not in keys)]
+            check_arguments(function, keys, part.key, given=given, known=ARGUMENTS[part.key])
 
 
 def resolve(part: Part) -> Callable[..., Any]:

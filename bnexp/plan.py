@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import open_dict
 
 from bnexp import cli, sweep
+from bnexp.config import parse
 from bnexp.runs import done_before, load_summary
 
 
@@ -28,11 +29,14 @@ def jobs_of(words: list[str]) -> tuple[list[list[str]], Path | None]:
 def plan(words: list[str]) -> None:
     with initialize_config_module("bnexp.conf", version_base="1.3"):
         jobs, folder = jobs_of(words)
-        seconds, waiting = [], 0  # of those that finished: one that diverged says little of the others
-        for number, job in enumerate(jobs, 1):
-            config = compose("config", overrides=job)
+        configs = [compose("config", overrides=job) for job in jobs]
+        for config in configs:
             with open_dict(config):
-                done = folder and done_before(folder, cli.identity(config))
+                config.name = ""  # Hydra's choices, which are not there outside of its runs
+            parse(cli.plain(config))
+        seconds, waiting = [], 0  # of those that finished: one that diverged says little of the others
+        for number, (job, config) in enumerate(zip(jobs, configs, strict=True), 1):
+            done = folder and done_before(folder, cli.identity(config))
             if done:
                 summary = load_summary(done[0])
                 state = f"{summary['status']}, {sweep.clock(summary['time']['total_s'])}"

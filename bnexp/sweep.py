@@ -16,12 +16,15 @@ from typing import Any, ClassVar
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.singleton import Singleton
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from bnexp import cli, launchers, torchrun
+from bnexp import cli, launchers, parts, torchrun
+from bnexp.config import parse
 from bnexp.errors import UserError
 from bnexp.runs import SUMMARY, discard, done_before, job_folder, load_summary
 from bnexp.workers import Listener
@@ -130,6 +133,9 @@ class SweepStart(Callback):
         # A worker's current folder may be another, and Hydra makes the job's folder before bnexp is asked.
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
         jobs = jobs_of(config, list(config.hydra.overrides.task))
+        _Composed.keep()
+        if code := cli.exit_code(lambda: cli.checked(lambda: _check(config, jobs), sys.argv[1:])):
+            sys.exit(code)  # before anything is written
         stop_file = None
         if launchers.kind(config.hydra) == "RayLauncher":  # its workers may be on other machines
             stop_file = Path(folder) / ".stop"
@@ -143,7 +149,6 @@ class SweepStart(Callback):
             environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
         )  # fmt: skip
         launchers.prepare(config.hydra)
-        _Composed.keep()
         if launchers.kind(config.hydra) == "JoblibLauncher":
             self.listener = Listener()
             self.listener.start()
@@ -159,7 +164,7 @@ class SweepStart(Callback):
 
 
 class _Composed:
-    """Hydra composes each job to see that it can be, then again to run it: the first is kept until then."""
+    """Each job is composed to be checked, by Hydra to see that it can be, to be run: the first is kept."""
 
     MOST = 1000  # 20 kB each
     compose = ConfigLoaderImpl.load_sweep_config
@@ -171,7 +176,7 @@ class _Composed:
 
         def once(loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> Any:
             job = tuple(sweep_overrides)
-            if (kept := cls.kept.pop(job, None)) is not None:
+            if (kept := cls.kept.get(job)) is not None:
                 return pickle.loads(kept)
             found = cls.compose(loader, master_config, sweep_overrides)
             if len(cls.kept) < cls.MOST:
@@ -179,6 +184,18 @@ class _Composed:
             return found
 
         setattr(ConfigLoaderImpl, "load_sweep_config", once)  # noqa: B010
+
+
+def _check(config: DictConfig, jobs: list[list[str]]) -> None:
+    """Raises UserError for the first job whose configuration is none; nothing is trained before all are."""
+    if config.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}":
+        return  # one that chooses its jobs as it goes
+    loader = GlobalHydra.instance().config_loader()
+    for job in jobs:
+        composed = loader.load_sweep_config(config, job)
+        HydraConfig.instance().set_config(composed)  # as Hydra does before a job: names hold its choices
+        keys = [str(key) for key in composed if key != "hydra"]
+        parts.check(parse(cli.plain(OmegaConf.masked_copy(composed, keys))))
 
 
 def _refuse_torchrun() -> None:
@@ -195,12 +212,14 @@ def jobs_of(config: DictConfig, words: list[str]) -> list[list[str]]:
 
 
 def varied(jobs: list[list[str]]) -> dict[str, bool]:
-    """The keys that tell jobs apart, all if none does, and whether all their values are numbers."""
+    """The keys that tell jobs apart, seed and fold among them, and whether all their values are numbers."""
     values: dict[str, list[str]] = {}
     for job in jobs:
         for key, value in settings(job).items():
             values.setdefault(key, []).append(value)
-    apart = {key: found for key, found in values.items() if len(set(found)) > 1}
+    apart = {
+        key: found for key, found in values.items() if len(set(found)) > 1 or key in ("seed", "dataset.fold")
+    }
     return {key: None not in map(_number, found) for key, found in (apart or values).items()}
 
 

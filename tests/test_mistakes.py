@@ -104,6 +104,7 @@ MISTAKES = [
     ("early_stopping.patience=2 dataset.val_size=0", "early_stopping.patience=2: needs a validation set"),
     ("early_stopping.monitor=test/loss", "early_stopping.monitor=test/loss: must be one of val/loss"),
     ("scheduler=plateau scheduler.monitor=test/loss", "scheduler.monitor=test/loss: must be one of"),
+    ("scheduler=plateau scheduler.interval=step", "scheduler.interval=step: a metric is there once an epoch"),
     # the device
     ("device.precision=fp8", "device.precision=fp8: must be one of fp32, bf16, fp16"),
     ("device=cpu device.precision=fp16", "device.precision=fp16: a CPU does fp32 and bf16"),

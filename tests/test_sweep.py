@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -60,12 +61,9 @@ def test_a_job_is_known_by_its_configuration_whatever_the_words(commands):
 def test_a_jobs_name_is_what_tells_it_from_the_others(commands):
     done = commands.bnexp("-m", "model=mlp,mlp_bn", "seed=0", *QUICK, INTO)
     names = [run.name.rpartition("-")[0] for run in commands.runs()]
-    assert sorted(names) == ["model=mlp", "model=mlp_bn"]
+    assert sorted(names) == ["model=mlp,seed=0", "model=mlp_bn,seed=0"], "the seed always"
     heads = [line for line in done.out.splitlines() if line.startswith("[")]
-    assert [head.split(" | ")[0] for head in heads] == ["[1/2] model=mlp", "[2/2] model=mlp_bn"]
-    commands.bnexp("-m", "seed=3", *QUICK, "hydra.sweep.dir=alone")
-    (alone,) = (path for path in (commands.folder / "alone").iterdir() if path.is_dir())
-    assert "seed=3" in alone.name
+    assert [head.split(" | ")[0] for head in heads] == ["[1/2] model=mlp seed=0", "[2/2] model=mlp_bn seed=0"]
 
 
 def test_an_unfinished_job_goes_on_in_its_folder_whatever_the_words(commands):
@@ -106,6 +104,45 @@ def test_a_failed_job_is_tried_again_and_the_others_are_not(commands):
     assert done.code == 1
     assert done.out.count("finished before: skipped") == 1
     assert "more than one value a channel" in done.err
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("model.norm=none,batc", "bnexp: model.norm=batc: must be one of none, "),
+        ("optimizer.lr=0.1,O.2", "bnexp: optimizer.lr=O.2: must be a number"),
+        ("seed=0,x", "bnexp: seed=x: must be a whole number"),
+        ("model=mlp,con", "bnexp: model=con: must be one of conv, "),
+    ],
+)
+def test_a_mistake_in_one_job_is_found_before_the_first_is_trained(commands, word, line):
+    done = commands.bnexp("-m", word, *QUICK, INTO)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(line)
+    assert len(done.err.splitlines()) == 1
+    assert not (commands.folder / "sweep").exists()
+
+
+def test_a_mistake_in_what_resumes_a_sweep_leaves_it_as_it_was(commands):
+    commands.bnexp("-m", "seed=0,1", *QUICK, INTO)
+    before = (commands.folder / "sweep" / "multirun.yaml").read_bytes()
+    done = commands.resume("sweep", "seed=2,x")
+    assert (done.code, done.err) == (2, "bnexp: seed=x: must be a whole number\n")
+    assert (commands.folder / "sweep" / "multirun.yaml").read_bytes() == before
+    assert len(commands.runs()) == 2
+
+
+def test_sweeps_that_start_at_once_have_folders_of_their_own(commands):
+    for _ in range(2):
+        commands.bnexp("-m", "seed=0", *QUICK)
+    names = [path.name for path in commands.folder.glob("outputs/multirun/*/*")]
+    assert len(names) == 2
+    assert all(re.fullmatch(r"\d\d-\d\d-\d\d-[0-9a-f]{6}", name) for name in names)
+
+
+def test_a_plan_finds_the_mistakes_that_need_no_torch(commands):
+    done = commands.plan("seed=0,1", "optimizer.lr=0.1,O.2")
+    assert (done.code, done.out, done.err) == (2, "", "bnexp: optimizer.lr=O.2: must be a number\n")
 
 
 def test_on_failure_stop_runs_no_further_job(commands):
@@ -296,7 +333,7 @@ def test_a_job_is_composed_once_and_runs_as_if_it_were_composed_again(commands, 
     once = len(composed)
     monkeypatch.setattr(sweep._Composed, "MOST", 0)
     assert commands.bnexp(*words, "hydra.sweep.dir=other").code == 0
-    assert (once, len(composed) - once) == (6, 12)
+    assert (once, len(composed) - once) == (4, 18), "checked, looked at by Hydra, and run"
     both = ("first", "other")
     for name in ("config.yaml", "overrides.yaml", "hydra.yaml"):
         saved = {folder: sorted(commands.folder.glob(f"{folder}/*/.hydra/{name}")) for folder in both}

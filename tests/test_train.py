@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
-from bnexp import checkpoint
+from bnexp import build, checkpoint
+from bnexp.config import Part
 
 QUICK = ("epochs=2", "dataset.train_size=200", "dataset.test_size=100", "tracking.tensorboard=false")
 
@@ -205,6 +207,16 @@ def test_a_signal_ends_the_run_well(tmp_path, number, code):
     state = checkpoint.load(path.parent / "checkpoints" / "last.pt")
     rows = (path.parent / "metrics.csv").read_text().splitlines()
     assert state["progress"]["epoch"] == int(rows[-1].split(",")[0])
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("val/loss", "min"), ("val/accuracy", "max")])
+def test_a_plateau_knows_what_better_is(monitor, mode):
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    keys = {"interval": "epoch", "monitor": monitor, "mode": None}
+    part = Part("scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau", keys)
+    config = SimpleNamespace(scheduler=part, epochs=3)
+    assert build._schedule(config, optimizer, 10).scheduler.mode == mode
 
 
 def test_a_run_that_diverges_says_where(commands):

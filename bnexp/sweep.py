@@ -262,6 +262,8 @@ def conclude(code: int) -> int:
             failed.append(str(error))
     for line in [*failed, *map(str, problems), *lost]:
         print(line, file=sys.stderr)
+    if code >= 128:
+        print(f"carry on: bnexp-resume {shlex.quote(str(folder))}")
     return code or (1 if failed or lost or any(not problem.used for problem in problems) else 0)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import closing
@@ -17,7 +18,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from bnexp import cli, sweep, workers
+from bnexp import cli, sweep, torchrun, workers
 from bnexp.config import Config, parse
 from bnexp.runs import RunFolder, locked, supervised
 from bnexp.stop import StopSignal
@@ -152,6 +153,8 @@ def entry(composed: DictConfig) -> None:
     with stop:  # to the last line: torchrun ends the others with a signal while they say what they saw
         code = cli.exit_code(run)
     if code >= 128:
+        if current is None and not torchrun.several():
+            log.info(f"carry on: bnexp-resume {shlex.quote(os.path.relpath(path))}")
         stop.hand_on()
     if current is None or (code >= 128 and stop.ends_process):  # the parent hears for its workers
         sys.exit(code)

@@ -293,6 +293,7 @@ def test_ctrl_c_ends_a_sweep_with_the_table_and_the_rest_can_be_run(tmp_path):
     assert process.returncode == 130, err
     assert "test accuracy, final" in out
     assert "interrupted: " in err
+    assert out.splitlines()[-1] == "carry on: bnexp-resume sweep"
     statuses = sorted(
         json.loads(path.read_text())["status"] for path in tmp_path.glob("sweep/*/summary.json")
     )

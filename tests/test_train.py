@@ -199,10 +199,11 @@ def start(folder, *words):
 def test_a_signal_ends_the_run_well(tmp_path, number, code):
     process = start(tmp_path)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    said, errors = process.communicate(timeout=60)
     assert process.returncode == code
     assert errors.strip() == f"bnexp: interrupted ({signal.Signals(number).name})"
     (path,) = tmp_path.glob("outputs/*/*/summary.json")
+    assert said.splitlines()[-1] == f"carry on: bnexp-resume {path.parent.relative_to(tmp_path)}"
     assert json.loads(path.read_text())["status"] == "interrupted"
     state = checkpoint.load(path.parent / "checkpoints" / "last.pt")
     rows = (path.parent / "metrics.csv").read_text().splitlines()

@@ -299,7 +299,11 @@ def _unknown(key: str, arguments: list[str]) -> UserError:
     groups = dict(word.partition("=")[::2] for word in arguments if "=" in word)
     parent = key.rpartition(".")[0]
     inside = f"{parent}." if parent else ""
-    siblings = {name.removeprefix(inside) for name in _all_keys(groups) if name.startswith(inside)}
+    names = _all_keys(groups)
+    elsewhere = [name for name in names if name.endswith(f".{key.rpartition('.')[2]}")]
+    if elsewhere:
+        return UserError(f"{key}: unknown key; did you mean {' or '.join(elsewhere)}?")
+    siblings = {name.removeprefix(inside) for name in names if name.startswith(inside)}
     groups_too = () if parent else GROUPS
     return unknown_key(key, {name for name in (*siblings, *groups_too) if "." not in name})
 

@@ -19,9 +19,14 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+SYNONYMS = {"gpu": "cuda", "bn": "batch", "batchnorm": "batch"}  # what is meant by words of other letters
+
+
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice most like ``word``, or None where nothing is close."""
     names = list(choices)
+    if (same := SYNONYMS.get(word.lower())) in names:
+        return same
     folded = {name.lower(): name for name in names}
     match = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.55)
     return folded[match[0]] if match else None

@@ -91,7 +91,7 @@ def evaluate(words: argparse.Namespace) -> None:
         raise UserError("--split=val: this run had no validation set (dataset.val_size=0)")
     network = build.model(config, images)
     device.set_threads(config.device.threads or threads_of(words.run), float("inf"))
-    state = checkpoint.load(words.run / "checkpoints" / f"{words.checkpoint}.pt")
+    state = checkpoint.load(_path(words.run, words.checkpoint))
     try:
         network.load_state_dict(state["model"])
     except (RuntimeError, TypeError, AttributeError) as error:  # the last two: not a state dict at all
@@ -109,6 +109,20 @@ def evaluate(words: argparse.Namespace) -> None:
         _write(words.predictions, labels, predictions)
     if words.export is not None:
         _export(words, config, state)
+
+
+def _path(run: Path, name: str) -> Path:
+    """A run's checkpoint of this name; raises UserError that says what there is instead."""
+    path = run / "checkpoints" / f"{name}.pt"
+    if path.exists():
+        return path
+    there = ", ".join(sorted(found.stem for found in path.parent.glob("*.pt")))
+    if there:
+        raise UserError(f"--checkpoint={name}: {run} has {there}")
+    summary = load_summary(run)
+    raise UserError(
+        one_line(f"{run}: no checkpoint; {summary['status']}: {summary.get('error') or 'nothing saved'}")
+    )
 
 
 def _write(path: Path, labels: list[int], predictions: list[int]) -> None:

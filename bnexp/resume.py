@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
 from bnexp import cli, train
@@ -26,8 +28,9 @@ HARMLESS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra/launcher", 
 def words_of(folder: Path, more: list[str], trusted: Collection[str]) -> list[str]:
     """The command line that goes on with a run's or a sweep's folder, as Hydra saved it there.
 
-    ``more`` overrides replace those of the same key. Raises UserError where the folder is none, and where
-    it names code that is neither bnexp's nor torch's nor ``trusted``.
+    ``more`` overrides replace those of the same key; where either has several values, as axes of a sweep
+    do, they are added: what the sweep has not finished is still among its jobs. Raises UserError where the
+    folder is none, and where it names code that is neither bnexp's nor torch's nor ``trusted``.
     """
     sweep, run = folder / "multirun.yaml", folder / ".hydra" / "hydra.yaml"
     if not sweep.exists() and not run.exists():
@@ -51,10 +54,33 @@ def words_of(folder: Path, more: list[str], trusted: Collection[str]) -> list[st
     place = "sweep" if sweep.exists() else "run"
     replaced = {_key(word) for word in more} | {f"hydra.{place}.dir", "hydra.mode"}
     kept = [word for word in words if _key(word) not in replaced]
+    if sweep.exists():
+        axes = [f"{key}={values}" for key, values in (saved["sweeper"].get("params") or {}).items()]
+        more = [_added([*axes, *words], word) for word in more]
     flags = ["-m"] if sweep.exists() else []
     flags += [word for path in sources for word in ("--config-dir", path)]
     quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return [*flags, *kept, *more, f"hydra.{place}.dir='{quoted}'"]
+
+
+def _added(words: list[str], word: str) -> str:
+    """``word`` with the values that its key has had, if it or they are several."""
+    before = next((old for old in reversed(words) if _key(old) == _key(word)), None)
+    parser = OverridesParser.create()
+    try:
+        both = parser.parse_overrides([word] if before is None else [before, word])
+    except OverrideParseException:
+        return word  # Hydra says what is wrong with it
+    if not any(override.is_sweep_override() for override in both):
+        return word
+    values = [value for override in both for value in _values(override)]
+    return f"{word.partition('=')[0]}={','.join(dict.fromkeys(values))}"
+
+
+def _values(override: Override) -> list[str]:
+    if override.is_sweep_override():
+        return [str(value) for value in override.sweep_string_iterator()]
+    return [override.get_value_element_as_str()]
 
 
 def _check_word(override: Any, word: str, trusted: Collection[str]) -> None:
@@ -84,7 +110,9 @@ def arguments() -> argparse.Namespace:
         " stopped. A run takes more epochs (epochs=20), a sweep more jobs ('seed=range(10)').",
     )
     parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("words", nargs="*", metavar="key=value", help="instead of what the folder says")
+    parser.add_argument(
+        "words", nargs="*", metavar="key=value", help="instead of what the folder says; an axis gets longer"
+    )
     parser.add_argument(
         "--trust", action="append", default=[], metavar="WORD",
         help="a _target_, an override of Hydra's or a --config-dir of the folder that may be used",

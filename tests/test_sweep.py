@@ -123,6 +123,25 @@ def test_a_mistake_in_one_job_is_found_before_the_first_is_trained(commands, wor
     assert not (commands.folder / "sweep").exists()
 
 
+@pytest.mark.parametrize("word", ["seed=5", "seed=5,0", "seed=range(5,6)"])
+def test_more_seeds_leave_out_none_of_the_unfinished_jobs(commands, word):
+    commands.bnexp("-m", "model=mlp,mlp_bn", "seed=0,1", *QUICK, INTO)
+    for run in commands.runs()[1:]:
+        shutil.rmtree(run)
+    done = commands.resume("sweep", word)
+    assert done.code == 0
+    names = {run.name.rpartition("-")[0] for run in commands.runs()}
+    assert names == {f"model={model},seed={seed}" for model in ("mlp", "mlp_bn") for seed in (0, 1, 5)}
+    assert trained(commands.resume("sweep")) == []
+
+
+def test_an_axis_of_a_preset_gets_longer_too(commands):
+    words = ("experiment=norm_zoo", "dataset=digits", "model.norm=none,layer", *QUICK, INTO)
+    assert len(trained(commands.bnexp(*words))) == 10  # its seeds are range(5)
+    done = commands.resume("sweep", "seed=7")
+    assert (len(trained(done)), len(commands.runs())) == (2, 12)
+
+
 def test_a_mistake_in_what_resumes_a_sweep_leaves_it_as_it_was(commands):
     commands.bnexp("-m", "seed=0,1", *QUICK, INTO)
     before = (commands.folder / "sweep" / "multirun.yaml").read_bytes()

@@ -120,7 +120,7 @@ def footnotes(comparison: Comparison) -> list[str]:
         notes.append("twins correlate: " + ", ".join(f"{name} {r:.2f}" for name, r in twins.items()))
     notes += _exact_checks(comparison)
     for block, rows in comparison.blocks.items():
-        times = [(row.group.value or "all", row.target, row) for row in rows if row.target]
+        times = [(_called(row, comparison), row.target, row) for row in rows if row.target]
         if times and few:
             goal = f"{times[0][1].split} accuracy {100 * times[0][1].accuracy:.1f} %"
             each = "; ".join(
@@ -128,6 +128,12 @@ def footnotes(comparison: Comparison) -> list[str]:
             )
             notes.append(f"{block + ': ' if block else ''}{goal} reached (in training time): {each}")
     return [note for note in [*notes, looked(comparison), *comparison.notes, covers(comparison)] if note]
+
+
+def _called(row: Row, comparison: Comparison) -> str:
+    """A group's value, with its key where it is a number that would be read as part of what follows."""
+    value = row.group.value or "all"
+    return f"{comparison.grouping.title}={value}" if value[0].isdigit() else value
 
 
 def _exact_checks(comparison: Comparison) -> list[str]:

@@ -164,35 +164,49 @@ class SweepStart(Callback):
 
 
 class _Composed:
-    """Each job is composed to be checked, by Hydra to see that it can be, to be run: the first is kept."""
+    """Jobs are composed to be checked, by Hydra to see that they can be, to be run: once for all of it."""
 
     MOST = 1000  # 20 kB each
     compose = ConfigLoaderImpl.load_sweep_config
-    kept: ClassVar[dict[tuple[str, ...], bytes]] = {}
+    kept: ClassVar[dict[tuple[str, ...], list[bytes]]] = {}  # as often as it will be asked for
 
     @classmethod
     def keep(cls) -> None:
         cls.kept.clear()
 
         def once(loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> Any:
-            job = tuple(sweep_overrides)
-            if (kept := cls.kept.get(job)) is not None:
-                return pickle.loads(kept)
-            found = cls.compose(loader, master_config, sweep_overrides)
-            if len(cls.kept) < cls.MOST:
-                cls.kept[job] = pickle.dumps(found)
-            return found
+            if kept := cls.kept.get(job := tuple(sweep_overrides)):
+                found = pickle.loads(kept.pop())
+                if not kept:
+                    del cls.kept[job]
+                return found
+            return cls.first(loader, master_config, sweep_overrides, more=1)
 
         setattr(ConfigLoaderImpl, "load_sweep_config", once)  # noqa: B010
 
+    @classmethod
+    def first(cls, loader: Any, master_config: DictConfig, sweep_overrides: list[str], more: int) -> Any:
+        """The job's configuration, kept for ``more`` times."""
+        found = cls.compose(loader, master_config, sweep_overrides)
+        if len(cls.kept) < cls.MOST:
+            cls.kept[tuple(sweep_overrides)] = [pickle.dumps(found)] * more
+        return found
+
 
 def _check(config: DictConfig, jobs: list[list[str]]) -> None:
-    """Raises UserError for the first job whose configuration is none; nothing is trained before all are."""
+    """Raises UserError for the first job whose configuration is none.
+
+    Every value of every axis is looked at once, not each of their combinations: there may be thousands.
+    """
     if config.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}":
         return  # one that chooses its jobs as it goes
     loader = GlobalHydra.instance().config_loader()
+    seen: set[str] = set()
     for job in jobs:
-        composed = loader.load_sweep_config(config, job)
+        if seen.issuperset(job):
+            continue
+        seen.update(job)
+        composed = _Composed.first(loader, config, job, more=2)
         HydraConfig.instance().set_config(composed)  # as Hydra does before a job: names hold its choices
         keys = [str(key) for key in composed if key != "hydra"]
         parts.check(parse(cli.plain(OmegaConf.masked_copy(composed, keys))))

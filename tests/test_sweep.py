@@ -353,7 +353,7 @@ def test_a_job_is_composed_once_and_runs_as_if_it_were_composed_again(commands, 
     once = len(composed)
     monkeypatch.setattr(sweep._Composed, "MOST", 0)
     assert commands.bnexp(*words, "hydra.sweep.dir=other").code == 0
-    assert (once, len(composed) - once) == (4, 18), "checked, looked at by Hydra, and run"
+    assert (once, len(composed) - once) == (6, 3 + 6 + 6), "checked, looked at by Hydra, and run"
     both = ("first", "other")
     for name in ("config.yaml", "overrides.yaml", "hydra.yaml"):
         saved = {folder: sorted(commands.folder.glob(f"{folder}/*/.hydra/{name}")) for folder in both}

@@ -7,13 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-from bnexp import cli
+from bnexp.cli import argument_parser, exit_codes
 from bnexp.errors import UserError
-from bnexp.report.rows import METRIC
+from bnexp.report.analysis.group_summary import METRIC
 
 
 def arguments() -> argparse.Namespace:
-    parser = cli.Parser(
+    parser = argument_parser.ArgumentParser(
         prog="bnexp-compare",
         description="Which group of runs is better, by how much and how sure: over any runs and sweeps.",
     )
@@ -45,34 +45,34 @@ def compare() -> None:
     if words.delta is not None and not words.delta > 0:
         raise UserError(f"--delta={words.delta:g}: must be above 0")
 
-    from bnexp.report.collect import collect
-    from bnexp.report.looks import before
-    from bnexp.report.text import show
-    from bnexp.report.verdict import compare
+    from bnexp.report.analysis.verdict import compare
+    from bnexp.report.read.looks import earlier_looks
+    from bnexp.report.read.runs import read_runs
+    from bnexp.report.render.terminal import print_comparison
 
-    runs, problems = collect(words.folders)
+    runs, problems = read_runs(words.folders)
     for problem in problems:
         print(f"bnexp: {problem}", file=sys.stderr)
     found = compare(
         runs, problems, by=words.by, metric=words.metric, baseline=words.baseline, target=words.target,
         delta=words.delta,
-        looks=before([*words.folders, *([words.output] if words.output else [])]),
+        looks=earlier_looks([*words.folders, *([words.output] if words.output else [])]),
     )  # fmt: skip
     for problem in found.problems[len(problems) :]:
         print(f"bnexp: {problem}", file=sys.stderr)
     try:
-        show(found)
+        print_comparison(found)
         sys.stdout.flush()
     except BrokenPipeError:  # piped into head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if words.output:
-        from bnexp.report.output import write
+        from bnexp.report.write import write_report
 
-        print(f"\n{write(found, words.output)}")
+        print(f"\n{write_report(found, words.output)}")
 
 
 def main() -> None:
-    sys.exit(cli.exit_code(compare))
+    sys.exit(exit_codes.exit_code(compare))
 
 
 if __name__ == "__main__":

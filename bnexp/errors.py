@@ -7,6 +7,7 @@ print it and exit with 2; used as a library, bnexp raises it as a ``ValueError``
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -22,7 +23,7 @@ def one_line(text: object) -> str:
 SYNONYMS = {"gpu": "cuda", "bn": "batch", "batchnorm": "batch"}  # what is meant by words of other letters
 
 
-def nearest(word: str, choices: Iterable[str]) -> str | None:
+def nearest_match(word: str, choices: Iterable[str]) -> str | None:
     """The choice most like ``word``, or None where nothing is close."""
     names = list(choices)
     if (same := SYNONYMS.get(word.lower())) in names:
@@ -45,7 +46,7 @@ def bad_value(key: str, value: object, allowed: str) -> UserError:
 def bad_choice(key: str, value: object, choices: Iterable[str]) -> UserError:
     """For a word that must be one of a few, with the nearest of them."""
     names = list(choices)
-    near = nearest(str(value), names)
+    near = nearest_match(str(value), names)
     hint = f"; did you mean {near}?" if near else ""
     return bad_value(key, value, f"must be one of {', '.join(names)}{hint}")
 
@@ -54,8 +55,38 @@ def unknown_key(key: str, choices: Iterable[str]) -> UserError:
     """For a key that nothing takes, with its nearest neighbour under the same parent."""
     names = sorted(choices)
     parent, _, leaf = key.rpartition(".")
-    near = nearest(leaf, names)
+    near = nearest_match(leaf, names)
     dotted = f"{parent}." if parent else ""
     hint = f"did you mean {dotted}{near}? " if near else ""
     where = f"{parent} takes" if parent else "keys are"
     return UserError(one_line(f"{key}: unknown key; {hint}{where}: {', '.join(names) or 'no keys'}"))
+
+
+class WriteError(OSError):
+    """What a run must keep could not be written: the disk is full, the folder is gone."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: cannot be written ({self.strerror})"
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number; the message names epoch and step."""
+
+
+class ProcessLost(RuntimeError):
+    """Another process of this run has ended; the message says how to go on."""
+
+
+class OutOfMemory(RuntimeError):
+    """The device has too little memory; the message says which keys take less."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2, after the step at hand was finished."""
+
+    latest: int = signal.SIGINT  # for those who raise their own KeyboardInterrupt where a handler raised this
+
+    def __init__(self, signum: int = signal.SIGINT) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.exit_code = 128 + signum
+        Interrupted.latest = signum

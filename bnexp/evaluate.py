@@ -12,17 +12,18 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from bnexp import cli
-from bnexp.config import PARTS, Config, parse
+from bnexp.cli import argument_parser, composed_config, exit_codes
+from bnexp.config.schema import COMPONENTS, Config, parse
+from bnexp.config.trust import check_target
 from bnexp.errors import UserError, one_line
 from bnexp.files import write_atomically
-from bnexp.runs import load_summary, threads_of
-from bnexp.trust import check_target
+from bnexp.runs.environment import recorded_threads
+from bnexp.runs.folder import load_summary
 
 
 def arguments() -> argparse.Namespace:
     """The words of the command line; raises UserError for one that is not understood."""
-    parser = cli.Parser(
+    parser = argument_parser.ArgumentParser(
         prog="bnexp-eval",
         description="Evaluates a run's checkpoint: accuracy, loss, per-class accuracy, confusion matrix.",
     )
@@ -57,7 +58,7 @@ def read_config(run: Path, device: str | None, trusted: list[str]) -> Config:
         hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml").hydra
         # Hydra itself is not running: ${hydra:...} means what it meant to the run.
         OmegaConf.register_new_resolver("hydra", lambda key: OmegaConf.select(hydra, key), replace=True)
-        values = cli.plain(composed)  # type: ignore[arg-type]
+        values = composed_config.resolve_config(composed)  # type: ignore[arg-type]
         root = values["dataset"]["root"]
         if root is not None and Path(hydra.runtime.cwd, root).exists():
             values["dataset"]["root"] = str(Path(hydra.runtime.cwd, root))
@@ -69,7 +70,7 @@ def read_config(run: Path, device: str | None, trusted: list[str]) -> Config:
         reason = one_line(f"{type(error).__name__}: {error}")
         raise UserError(f"{run / '.hydra'}: the run's configuration cannot be read ({reason})") from error
     config = parse(values)
-    for group in PARTS:
+    for group in COMPONENTS:
         check_target(f"{group}._target_", getattr(config, group).target, trusted)
     return config
 
@@ -77,20 +78,21 @@ def read_config(run: Path, device: str | None, trusted: list[str]) -> Config:
 def evaluate(words: argparse.Namespace) -> None:
     config = read_config(words.run, words.device, words.trust)
 
-    from bnexp import build, checkpoint, device
-    from bnexp.report.confusion import confusion, render
+    from bnexp.compute import device, memory, process_tuning
+    from bnexp.report.render.confusion import confusion_matrix, format_confusion
+    from bnexp.training import build, checkpoint
 
     size = config.eval_batch_size if words.batch_size is None else words.batch_size
     if size < 1:
         raise UserError(f"--batch-size={size}: must be at least 1")
-    config = replace(config, device=device.for_evaluation(config.device))
+    config = replace(config, device=device.evaluation_settings(config.device))
     place = device.prepare(config.device)
-    images = build.splits(config, place)
+    images = build.load_splits(config, place)
     batches = getattr(images, words.split)
     if batches is None:
         raise UserError("--split=val: this run had no validation set (dataset.val_size=0)")
     network = build.model(config, images)
-    device.set_threads(config.device.threads or threads_of(words.run), float("inf"))
+    process_tuning.set_threads(config.device.threads or recorded_threads(words.run), float("inf"))
     state = checkpoint.load(_path(words.run, words.checkpoint))
     try:
         network.load_state_dict(state["model"])
@@ -98,13 +100,13 @@ def evaluate(words: argparse.Namespace) -> None:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise UserError(f"{words.run}: the checkpoint does not fit the run's network ({reason})") from error
     trainer = build.trainer(config, network, place, images)
-    with device.memory_guard(f"--batch-size={size}"):
+    with memory.memory_guard(f"--batch-size={size}"):
         found, classes = trainer.classify(batches, size)
     predictions = classes.tolist()
     labels = batches.labels.tolist()
     print(f"{words.run}, checkpoint {words.checkpoint}, {words.split}: {len(labels)} images, on {place}")
     print(f"accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}")
-    print(render(confusion(labels, predictions, len(images.classes)), images.classes))
+    print(format_confusion(confusion_matrix(labels, predictions, len(images.classes)), images.classes))
     if words.predictions is not None:
         _write(words.predictions, labels, predictions)
     if words.export is not None:
@@ -157,7 +159,7 @@ def _export(words: argparse.Namespace, config: Config, state: dict[str, Any]) ->
 
 
 def main() -> None:
-    sys.exit(cli.exit_code(lambda: evaluate(arguments())))
+    sys.exit(exit_codes.exit_code(lambda: evaluate(arguments())))
 
 
 if __name__ == "__main__":

@@ -10,16 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-
-class WriteError(OSError):
-    """What a run must keep could not be written: the disk is full, the folder is gone."""
-
-    def __str__(self) -> str:
-        return f"{self.filename}: cannot be written ({self.strerror})"
+from bnexp.errors import WriteError
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def name_write_errors(path: Path) -> Iterator[None]:
     """Says of an OSError inside that it befell ``path``; raises WriteError."""
     try:
         yield
@@ -43,7 +38,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         stale.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with writing(path):
+        with name_write_errors(path):
             with temporary.open("wb") as file:
                 write(file)
                 file.flush()

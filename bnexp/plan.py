@@ -11,9 +11,11 @@ from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import open_dict
 
-from bnexp import cli, sweep
-from bnexp.config import parse
-from bnexp.runs import done_before, load_summary
+from bnexp.cli import argument_parser, composed_config, exit_codes, hydra_errors
+from bnexp.config.schema import parse
+from bnexp.runs.folder import load_summary
+from bnexp.sweeps import sweep
+from bnexp.sweeps.job_folders import completed_jobs
 
 
 def jobs_of(words: list[str]) -> tuple[list[list[str]], Path | None]:
@@ -33,13 +35,13 @@ def plan(words: list[str]) -> None:
         for config in configs:
             with open_dict(config):
                 config.name = ""  # Hydra's choices, which are not there outside of its runs
-            parse(cli.plain(config))
+            parse(composed_config.resolve_config(config))
         seconds, waiting = [], 0  # of those that finished: one that diverged says little of the others
         for number, (job, config) in enumerate(zip(jobs, configs, strict=True), 1):
-            done = folder and done_before(folder, cli.identity(config))
+            done = folder and completed_jobs(folder, composed_config.config_identity(config))
             if done:
                 summary = load_summary(done[0])
-                state = f"{summary['status']}, {sweep.clock(summary['time']['total_s'])}"
+                state = f"{summary['status']}, {sweep.format_duration(summary['time']['total_s'])}"
                 if summary["status"] == "finished":
                     seconds.append(summary["time"]["total_s"])
             else:
@@ -47,12 +49,12 @@ def plan(words: list[str]) -> None:
             print(f"[{number}/{len(jobs)}] {' '.join(job)} | {state}")
     estimate = ""
     if seconds and waiting:
-        estimate = f", about {sweep.clock(waiting * statistics.fmean(seconds))} one after the other"
+        estimate = f", about {sweep.format_duration(waiting * statistics.fmean(seconds))} one after the other"
     print(f"{len(jobs) - waiting} done, {waiting} to run{estimate}")
 
 
 def arguments() -> argparse.Namespace:
-    parser = cli.Parser(
+    parser = argument_parser.ArgumentParser(
         prog="bnexp-plan",
         description="Lists the jobs that bnexp -m would run with the same words, and runs none. With"
         " hydra.sweep.dir=DIR it says which of them are done there, and how long the rest may take.",
@@ -65,9 +67,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     def run() -> None:
         words = arguments().words
-        cli.checked(lambda: plan(words), words)
+        hydra_errors.translate_hydra_errors(lambda: plan(words), words)
 
-    sys.exit(cli.exit_code(run))
+    sys.exit(exit_codes.exit_code(run))
 
 
 if __name__ == "__main__":

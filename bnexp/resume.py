@@ -14,11 +14,12 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
-from bnexp import cli, train
+from bnexp import train
+from bnexp.cli import argument_parser, exit_codes
+from bnexp.cli.help import GROUPS
+from bnexp.config.trust import check_target
 from bnexp.errors import UserError, one_line
-from bnexp.helptext import GROUPS
-from bnexp.runs import check_inside
-from bnexp.trust import check_target
+from bnexp.runs.folder import check_inside
 
 # Hydra's keys that only say where and how many at once. Any other can name what is run.
 CHOICES = r"[\w\s,()*-]*"  # names of a group's choices: no path, which could lead to any YAML file
@@ -104,7 +105,7 @@ def _key(word: str) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = cli.Parser(
+    parser = argument_parser.ArgumentParser(
         prog="bnexp-resume",
         description="Carries on what is unfinished in a run's or a sweep's folder, as if it had never"
         " stopped. A run takes more epochs (epochs=20), a sweep more jobs ('seed=range(10)').",
@@ -126,7 +127,7 @@ def main() -> None:
         sys.argv[1:] = words_of(words.folder, words.words, words.trust)
 
     before = sys.argv[1:]
-    code = cli.exit_code(prepare)
+    code = exit_codes.exit_code(prepare)
     if code or sys.argv[1:] == before:  # a mistake, or --help
         sys.exit(code)
     train.main()

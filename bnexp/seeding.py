@@ -32,14 +32,14 @@ def seed_global(seed: int, stream: str, position: str | int = 0) -> None:
     torch.manual_seed(derive(seed, stream, position))
 
 
-def noise_state(device: torch.device) -> list[torch.Tensor]:
+def global_rng_state(device: torch.device) -> list[torch.Tensor]:
     """The state of torch's global generators that a run on ``device`` draws from, as CPU tensors."""
     if device.type == "cpu":
         return [torch.get_rng_state()]
     return [torch.get_rng_state(), torch.get_device_module(device.type).get_rng_state()]
 
 
-def set_noise_state(states: list[torch.Tensor], device: torch.device) -> None:
+def set_global_rng_state(states: list[torch.Tensor], device: torch.device) -> None:
     """Takes up what ``noise_state`` gave; on another kind of device as far as that goes."""
     torch.set_rng_state(states[0])
     if len(states) > 1 and device.type != "cpu":

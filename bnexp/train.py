@@ -18,16 +18,18 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from bnexp import cli, sweep, torchrun, workers
-from bnexp.config import Config, parse
-from bnexp.runs import RunFolder, locked, supervised
-from bnexp.stop import StopSignal
+from bnexp.cli import composed_config, exit_codes, launch
+from bnexp.compute import torchrun
+from bnexp.config.schema import Config, parse
+from bnexp.runs.folder import RunFolder, locked, record_outcome
+from bnexp.signals import StopSignal
+from bnexp.sweeps import sweep, workers
 
 if TYPE_CHECKING:
-    from bnexp.build import Splits
-    from bnexp.checkpoint import Checkpoints
-    from bnexp.engine import Trainer
-    from bnexp.progress import Progress
+    from bnexp.training.build import DataSplits
+    from bnexp.training.checkpoint import Checkpoints
+    from bnexp.training.progress import Progress
+    from bnexp.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +39,22 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
 
     It goes on from the checkpoint in the folder, where there is one.
     """
-    from bnexp import build, device
-    from bnexp.processes import Processes
+    from bnexp.compute import device, memory, process_tuning
+    from bnexp.compute.processes import Processes
+    from bnexp.training import build
 
     jobs, hparams, quiet = (job.at_once, job.hparams, job.quiet) if job else (1, {}, False)
     processes = Processes.started()
     number = processes.local_rank if processes.world > 1 else job.turn if job else None
     place = device.prepare(config.device, number)
     batch = f"batch_size={config.batch_size} or eval_batch_size={config.eval_batch_size}"
-    with processes.joined(place.device), device.memory_guard(batch):
-        images = processes.agreed(lambda: build.splits(config, place), same=lambda found: found.counts)
+    with processes.joined(place.device), memory.memory_guard(batch):
+        images = processes.agreed(lambda: build.load_splits(config, place), same=lambda found: found.counts)
         network = build.model(config, images)
         summary = build.summary(network, config, images)
         wanted = config.device.threads or folder.threads_before()  # another number would change the last bits
         flops = summary.flops * config.batch_size / processes.world
-        threads = device.set_threads(wanted, flops, jobs * processes.local_world)
+        threads = process_tuning.set_threads(wanted, flops, jobs * processes.local_world)
         command = {"command": job.command} if job else {}
         folder.record_environment(device=str(place), threads=threads, processes=processes.world, **command)
         where = f"{place}, {threads} CPU thread{'s' * (threads > 1)}"
@@ -77,7 +80,7 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: s
 def learn(
     config: Config,
     trainer: Trainer,
-    images: Splits,
+    images: DataSplits,
     folder: RunFolder,
     stop: StopSignal,
     notes: Mapping[str, str],
@@ -86,9 +89,9 @@ def learn(
     hparams: Mapping[str, float | str],
 ) -> tuple[dict[str, float], dict[str, float] | None, Progress]:
     """Trains to the end from where the folder's checkpoint is; the final metrics, those of the best epoch."""
-    from bnexp import build
-    from bnexp.checkpoint import Checkpoints, load
-    from bnexp.engine import conclude, fit
+    from bnexp.training import build
+    from bnexp.training.checkpoint import Checkpoints, load
+    from bnexp.training.loop import final_metrics, fit
 
     keys, processes = config.checkpoint, trainer.processes
     checkpoints = Checkpoints(folder.path / "checkpoints", every=keys.every, keep=keys.keep)
@@ -104,7 +107,7 @@ def learn(
             window=config.tracking.every, progress=progress, recorder=tracker, stop=stop,
             checkpoints=checkpoints,
         )  # fmt: skip
-        final, best = conclude(
+        final, best = final_metrics(
             trainer, images.train, images.test, metrics, batch_size=config.eval_batch_size, progress=progress,
             best_weights=lambda: processes.from_first(lambda: load(checkpoints.best)),
         )  # fmt: skip
@@ -114,7 +117,7 @@ def learn(
 
 def carried_on(config: Config, trainer: Trainer, checkpoints: Checkpoints, folder: RunFolder) -> Progress:
     """How far the run in the folder had come, with the trainer as it was then; nowhere in a new one."""
-    from bnexp.progress import Progress
+    from bnexp.training.progress import Progress
 
     state = trainer.processes.from_first(checkpoints.newest)
     if state is None:
@@ -136,24 +139,24 @@ def entry(composed: DictConfig) -> None:
         return
 
     def run() -> None:
-        values = cli.plain(composed)
+        values = composed_config.resolve_config(composed)
         with locked(path):
             folder = RunFolder(path, values, list(hydra_config.overrides.task))
             if folder.before is None:
-                cli.save_config(path, composed)
-            with supervised(folder, keep=current is not None):
+                composed_config.save_config(path, composed)
+            with record_outcome(folder, keep=current is not None):
                 config = parse(values)
                 if folder.before is not None:  # a mistake leaves it as it was
-                    cli.save_config(path, composed)
+                    composed_config.save_config(path, composed)
                 text = OmegaConf.to_yaml(composed, resolve=True)
                 train(config, folder, text, stop, current.job(hydra_config) if current else None)
         if stop.received is not None:  # it came after the last step: the run is finished, a sweep is not
             raise stop.interrupted()
 
     with stop:  # to the last line: torchrun ends the others with a signal while they say what they saw
-        code = cli.exit_code(run)
+        code = exit_codes.exit_code(run)
     if code >= 128:
-        if current is None and not torchrun.several():
+        if current is None and not torchrun.is_distributed():
             log.info(f"carry on: bnexp-resume {shlex.quote(os.path.relpath(path))}")
         stop.hand_on()
     if current is None or (code >= 128 and stop.ends_process):  # the parent hears for its workers
@@ -161,8 +164,8 @@ def entry(composed: DictConfig) -> None:
 
 
 def main() -> None:
-    code = cli.launch(entry)
-    sys.exit(cli.exit_code(lambda: sys.exit(sweep.conclude(code))))
+    code = launch.launch(entry)
+    sys.exit(exit_codes.exit_code(lambda: sys.exit(sweep.finish_sweep(code))))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from bnexp.cli import exit_code
-from bnexp.report.collect import collect
-from bnexp.report.statistics import mean_sd
-from bnexp.report.verdict import Comparison, compare
+from bnexp.cli.exit_codes import exit_code
+from bnexp.report.analysis.statistical_tests import mean_sd
+from bnexp.report.analysis.verdict import Comparison, compare
+from bnexp.report.read.runs import read_runs
 
 
 def table(comparison: Comparison, tag: str) -> str:
@@ -28,7 +28,7 @@ def table(comparison: Comparison, tag: str) -> str:
 
 
 def show(words: argparse.Namespace) -> None:
-    comparison = compare(*collect([words.sweep]))
+    comparison = compare(*read_runs([words.sweep]))
     for tag in words.table:
         print(table(comparison, tag), end="\n\n")
 

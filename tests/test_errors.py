@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from bnexp.errors import UserError, bad_choice, bad_value, nearest, unknown_key
+from bnexp.errors import UserError, bad_choice, bad_value, nearest_match, unknown_key
 
 
 @pytest.mark.parametrize(
@@ -10,7 +10,7 @@ from bnexp.errors import UserError, bad_choice, bad_value, nearest, unknown_key
     [("covn", "conv"), ("CONV", "conv"), ("mlpbn", "mlp_bn"), ("zzz", None), ("", None)],
 )
 def test_nearest(word, expected):
-    assert nearest(word, ["conv", "mlp_bn", "resnet"]) == expected
+    assert nearest_match(word, ["conv", "mlp_bn", "resnet"]) == expected
 
 
 def test_every_message_is_one_line_with_key_value_allowed_and_nearest():

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from small_sets import arrays, write_mnist
+from helpers.small_sets import arrays, write_mnist
 from torch.nn import functional as F
 
-from bnexp import checkpoint
-from bnexp.data import sources, splits
+from bnexp.data import datasets, splits
+from bnexp.training import checkpoint
 
 # Its validation accuracy falls in the second epoch, so that best.pt and last.pt differ.
 QUICK = ("epochs=2", "dataset.train_size=200", "dataset.test_size=100", "tracking.tensorboard=false")
@@ -98,8 +98,8 @@ def test_the_confusion_matrix_and_the_predictions_against_the_network_written_ou
     numbers, labels, predictions = (list(map(int, column)) for column in zip(*rows, strict=True))
     assert numbers == list(range(100))
 
-    digits = sources.load("digits", None, None).test
-    index = splits.pick_test(digits.labels, 100)
+    digits = datasets.load_dataset("digits", None, None).test
+    index = splits.test_indices(digits.labels, 100)
     images = (digits.pixels[index].flatten(1).double() / 255 - 0.3055) / 0.3249
     w = {key: value.double() for key, value in checkpoint.load(run / "checkpoints/last.pt")["model"].items()}
     hidden = F.linear(images, w["hidden.0.linear.weight"], w["hidden.0.linear.bias"]).relu()

@@ -1,4 +1,4 @@
-"""A room stands above all that it imports, and rooms on one floor don't know each other."""
+"""The folders of the package are floors of a house: a folder imports only from floors below its own."""
 
 import ast
 import subprocess
@@ -7,59 +7,82 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent / "bnexp"
+PACKAGE = Path(__file__).parent.parent / "bnexp"
 FLOORS = [
-    ["errors", "files", "seeding", "eager", "stop", "progress", "conf"],
-    ["checks", "runs", "helptext", "events", "trust", "launchers", "torchrun"],
-    ["workers", "config", "checkpoint", "processes", "losses", "tracking", "report", "cli"],
-    ["device", "data", "norms", "parts"],
-    ["steps", "sweep"],
-    ["graphs"],
-    ["engine", "models"],
-    ["build"],
+    ["errors", "seeding", "conf"],
+    ["files", "signals"],
+    ["runs"],
+    ["config"],
+    ["compute", "report"],
+    ["cli", "data"],
+    ["models"],
+    ["training"],
+    ["sweeps"],
     ["train", "evaluate", "compare", "plan"],
-    ["resume", "door"],
+    ["resume"],
 ]
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-HYDRA = {"cli", "launchers", "train", "evaluate", "sweep", "plan", "resume"}
-LATE = {"torch", "torchvision", "scipy", "matplotlib", "jinja2"}
+FLOOR = {folder: number for number, folders in enumerate(FLOORS) for folder in folders}
+USES_HYDRA = {"cli", "sweeps", "train", "evaluate", "plan", "resume"}
+IMPORTED_LATE = {"torch", "torchvision", "scipy", "matplotlib", "jinja2"}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 
-def modules():
-    return sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
 
 
-def room(path: Path) -> str:
-    return path.relative_to(ROOT).with_suffix("").parts[0]
+def folder_of(path: Path) -> str:
+    """The folder directly below the package, or the name of a file that lies there."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imported(path: Path):
+def imported_modules(path: Path):
     """Every module a file imports, wherever in it the import stands."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            if node.module == "bnexp":
-                yield from (f"bnexp.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_down(path):
-    here = room(path)
-    assert here in FLOOR, f"give {here} a floor"
-    for name in imported(path):
-        there = name.split(".")[1] if name.startswith("bnexp.") else None
-        if there in FLOOR and there != here:
-            assert FLOOR[there] < FLOOR[here], f"{here} (floor {FLOOR[here]}) imports {there}"
+def imported_files(path: Path) -> set[Path]:
+    """The files of the package that a file imports."""
+    names = (name for name in imported_modules(path) if name.startswith("bnexp."))
+    candidates = {PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names}
+    return candidates & set(FILES)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_hydra_stays_at_the_door(path):
-    if room(path) not in HYDRA:
-        assert not {name.split(".")[0] for name in imported(path)} & {"hydra", "omegaconf"}
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_folder_imports_only_from_lower_floors(path):
+    own = folder_of(path)
+    assert own in FLOOR, f"give {own} a floor"
+    for name in imported_modules(path):
+        other = name.split(".")[1] if name.startswith("bnexp.") else None
+        if other in FLOOR and other != own:
+            assert FLOOR[other] < FLOOR[own], f"{own} (floor {FLOOR[own]}) imports {other}"
+
+
+def test_no_two_files_import_each_other_even_through_others():
+    order: list[Path] = []
+
+    def visit(path: Path, above: tuple[Path, ...]) -> None:
+        assert path not in above, " -> ".join(map(name_of, (*above, path)))
+        if path not in order:
+            for other in sorted(imported_files(path)):
+                visit(other, (*above, path))
+            order.append(path)
+
+    for path in FILES:
+        visit(path, ())
+    assert len(order) == len(FILES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_hydra_is_imported_by_the_command_line_alone(path):
+    if folder_of(path) not in USES_HYDRA:
+        assert not {name.split(".")[0] for name in imported_modules(path)} & {"hydra", "omegaconf"}
 
 
 @pytest.mark.parametrize(
@@ -68,16 +91,16 @@ def test_hydra_stays_at_the_door(path):
         "bnexp.train",
         "bnexp.evaluate",
         "bnexp.plan,bnexp.resume",
-        "bnexp.sweep,bnexp.config,bnexp.runs",
+        "bnexp.sweeps.sweep,bnexp.config.schema,bnexp.runs.folder",
         "bnexp.compare",
     ],
 )
-def test_the_door_opens_without_torch(names):
-    code = f"import sys, {names}; print({LATE} & set(sys.modules))"
+def test_commands_start_without_torch(names):
+    code = f"import sys, {names}; print({IMPORTED_LATE} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "report").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in FILES if folder_of(path) == "report"], ids=name_of)
 def test_the_report_needs_no_torch(path):
-    assert not {name.split(".")[0] for name in imported(path)} & {"torch", "torchvision", "pandas"}
+    assert not {name.split(".")[0] for name in imported_modules(path)} & {"torch", "torchvision", "pandas"}

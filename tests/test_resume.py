@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from records import record
+from helpers.records import record
 
-from bnexp.engine import Trainer
-from bnexp.runs import locked
+from bnexp.runs.folder import locked
 from bnexp.train import main
+from bnexp.training.trainer import Trainer
 
 SMALL = ("dataset.train_size=300", "dataset.test_size=100", "batch_size=50", "device.threads=1")
 EVERYTHING = (

@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 
-from bnexp import build, checkpoint
-from bnexp.config import Part
+from bnexp.config.schema import Component
+from bnexp.training import build, checkpoint
 
 QUICK = ("epochs=2", "dataset.train_size=200", "dataset.test_size=100", "tracking.tensorboard=false")
 
@@ -87,7 +87,7 @@ def test_same_words_same_bits_whatever_ran_before(commands):
 
 
 def test_twins_see_the_same_batches_from_the_same_start(commands, monkeypatch):
-    from bnexp.engine import Trainer
+    from bnexp.training.trainer import Trainer
 
     seen, step = {}, Trainer.step
 
@@ -215,7 +215,7 @@ def test_a_plateau_knows_what_better_is(monitor, mode):
     network = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     keys = {"interval": "epoch", "monitor": monitor, "mode": None}
-    part = Part("scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau", keys)
+    part = Component("scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau", keys)
     config = SimpleNamespace(scheduler=part, epochs=3)
     assert build._schedule(config, optimizer, 10).scheduler.mode == mode
 

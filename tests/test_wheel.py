@@ -99,7 +99,7 @@ def test_every_module_and_yaml_is_in_the_wheel_and_nothing_else(wheel):
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "bnexp").rglob("*.py")}
     presets = {f"bnexp/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert len(presets) > 30
-    assert files == modules | presets | {"bnexp/conf/__init__.py", "bnexp/report/page.html.j2"}
+    assert files == modules | presets | {"bnexp/conf/__init__.py", "bnexp/report/render/page.html.j2"}
 
 
 def hold(installed: Installed, opened: set[Path], *names: str) -> None:

@@ -1,8 +1,16 @@
 """Images, from where they come to the batches a network reads."""
 
 from bnexp.data.batches import Batches, channel_statistics
-from bnexp.data.images import Images, Source
-from bnexp.data.sources import load
-from bnexp.data.splits import pick_test, split
+from bnexp.data.datasets import load_dataset
+from bnexp.data.images import ImageDataset, Images
+from bnexp.data.splits import test_indices, train_val_indices
 
-__all__ = ["Batches", "Images", "Source", "channel_statistics", "load", "pick_test", "split"]
+__all__ = [
+    "Batches",
+    "ImageDataset",
+    "Images",
+    "channel_statistics",
+    "load_dataset",
+    "test_indices",
+    "train_val_indices",
+]

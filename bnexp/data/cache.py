@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from bnexp.data.images import Images, Source
+from bnexp.data.images import ImageDataset, Images
 from bnexp.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,9 @@ class _Damaged(Exception):
     """What is wrong with the file, in words."""
 
 
-def load(root: Path, name: str, fingerprint: Callable[[], str | None], build: Callable[[], Source]) -> Source:
+def load(
+    root: Path, name: str, fingerprint: Callable[[], str | None], build: Callable[[], ImageDataset]
+) -> ImageDataset:
     """``fetch``, but a set that this process fetched last, from files as they are now, is still in memory.
 
     The jobs of a sweep share it: its tensors are read, never written.
@@ -53,12 +55,12 @@ def load(root: Path, name: str, fingerprint: Callable[[], str | None], build: Ca
     return source
 
 
-_last: list[tuple[tuple[str, str], str | None, Source]] = []
+_last: list[tuple[tuple[str, str], str | None, ImageDataset]] = []
 
 
 def fetch(
-    root: Path, name: str, fingerprint: Callable[[], str | None], build: Callable[[], Source]
-) -> Source:
+    root: Path, name: str, fingerprint: Callable[[], str | None], build: Callable[[], ImageDataset]
+) -> ImageDataset:
     """The Source kept as ``name`` for the folder ``root``, or what ``build`` gives, kept for the next time.
 
     ``fingerprint`` says what the files are now, None while some are missing; ``build`` may bring them. One
@@ -143,7 +145,7 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _read(path: Path, key: str | None) -> Source | None:
+def _read(path: Path, key: str | None) -> ImageDataset | None:
     """The Source in the file; None where there is no file, or one made from other files than ``key`` says."""
     if key is None:
         return None
@@ -159,7 +161,7 @@ def _read(path: Path, key: str | None) -> Source | None:
         return None
     except OSError as error:
         raise _Damaged(error.strerror or str(error)) from None
-    return Source(Images(*tensors[:2]), Images(*tensors[2:]), tuple(header["classes"]))
+    return ImageDataset(Images(*tensors[:2]), Images(*tensors[2:]), tuple(header["classes"]))
 
 
 def _read_header(file: BinaryIO) -> dict:
@@ -187,7 +189,7 @@ def _read_array(file: BinaryIO, array: dict) -> Tensor:
     return tensor
 
 
-def _write(path: Path, key: str, source: Source) -> None:
+def _write(path: Path, key: str, source: ImageDataset) -> None:
     tensors = (source.train.pixels, source.train.labels, source.test.pixels, source.test.labels)
     arrays = [
         {"shape": list(t.shape), "dtype": str(t.dtype).split(".")[1], "crc32": zlib.crc32(_bytes_of(t))}

@@ -27,7 +27,7 @@ class Images:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class ImageDataset:
     train: Images
     test: Images
     classes: tuple[str, ...]

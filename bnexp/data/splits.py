@@ -31,7 +31,7 @@ class Sizes(Protocol):
     def fold(self) -> int | None: ...
 
 
-def split(labels: Tensor, dataset: Sizes, seed: int) -> tuple[Tensor, Tensor | None]:
+def train_val_indices(labels: Tensor, dataset: Sizes, seed: int) -> tuple[Tensor, Tensor | None]:
     """(positions that train, positions that validate or None) among the training images.
 
     Validation is set apart first, and ``train_size`` counts within what it leaves: runs that differ only in
@@ -54,7 +54,7 @@ def split(labels: Tensor, dataset: Sizes, seed: int) -> tuple[Tensor, Tensor | N
     return rest, held
 
 
-def pick_test(labels: Tensor, test_size: Size | None) -> Tensor | None:
+def test_indices(labels: Tensor, test_size: Size | None) -> Tensor | None:
     """The positions of the test images in use, or None for all; the same ones for every seed."""
     if test_size is None:
         return None

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from bnexp.data import cache
-from bnexp.data.images import Images, Source
+from bnexp.data.images import ImageDataset, Images
 from bnexp.errors import UserError, bad_value
 
 log = logging.getLogger(__name__)
@@ -89,11 +89,11 @@ SETS = {
 }
 
 
-def load(name: str, root: Path) -> Source:
+def load(name: str, root: Path) -> ImageDataset:
     """The set of that name from the files in ``root``, fetched if they are missing; raises UserError."""
     known = SETS[name]
 
-    def build() -> Source:
+    def build() -> ImageDataset:
         if _missing(root, known):
             _download(root, known)
         return _read_cifar(root, known) if name == "cifar10" else _read_idx_set(root, known)
@@ -174,10 +174,10 @@ def _torchvision(root: Path, known: Known, *, train: bool, download: bool) -> An
     return getattr(torchvision.datasets, known.torchvision)(str(root), train=train, download=download)
 
 
-def _read_idx_set(root: Path, known: Known) -> Source:
+def _read_idx_set(root: Path, known: Known) -> ImageDataset:
     arrays = [_read_idx(root, known, name) for name in IDX]
     train, test = (Images(arrays[i].unsqueeze(1), arrays[i + 1].to(torch.int64)) for i in (0, 2))
-    return Source(train, test, known.classes)
+    return ImageDataset(train, test, known.classes)
 
 
 def _read_idx(root: Path, known: Known, name: str) -> Tensor:
@@ -189,14 +189,14 @@ def _read_idx(root: Path, known: Known, name: str) -> Tensor:
     return torch.from_numpy(content[start:]).view(shape)
 
 
-def _read_cifar(root: Path, known: Known) -> Source:
+def _read_cifar(root: Path, known: Known) -> ImageDataset:
     # The files are pickles, which run what they hold: none is opened before all are known to be the published
     # ones. torchvision looks at the sums again, but would only say that some file is wrong, not which.
     for name in known.md5:
         _verify(root, known, name, _content(root, known, name))
     with _quiet():  # NumPy warns about the age of these pickles
         train, test = (_cifar_images(root, known, train=train) for train in (True, False))
-    return Source(train, test, known.classes)
+    return ImageDataset(train, test, known.classes)
 
 
 def _cifar_images(root: Path, known: Known, *, train: bool) -> Images:

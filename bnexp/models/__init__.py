@@ -5,6 +5,6 @@ from bnexp.models.densenet import DenseNet
 from bnexp.models.lenet import LeNet
 from bnexp.models.mlp import MLP
 from bnexp.models.resnet import ResNet
-from bnexp.models.zoo import from_torchvision
+from bnexp.models.torchvision_models import from_torchvision
 
 __all__ = ["MLP", "ConvNet", "DenseNet", "LeNet", "ResNet", "from_torchvision"]

@@ -13,13 +13,13 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from bnexp.models.norms import Norm
 from bnexp.models.pooling import MaxPool
-from bnexp.norms import Norm
 
 ActivationName = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu"]
 PoolName = Literal["max", "avg"]
 StemName = Literal["small", "large"]
-StartName = Literal["default", "kaiming"]
+InitName = Literal["default", "kaiming"]
 Make = Callable[[], nn.Module]
 
 # None of them in place: where there is no norm, that would overwrite what a shortcut still needs.
@@ -38,7 +38,7 @@ POOLS: dict[PoolName, Make] = {"max": MaxPool, "avg": lambda: nn.AvgPool2d(2)}
 class Network(nn.Module):
     """A network of ours: its Linears and convolutions start from their names, as ``start`` says (init.py)."""
 
-    def __init__(self, start: StartName) -> None:
+    def __init__(self, start: InitName) -> None:
         super().__init__()
         self.start = start
 

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bnexp import norms
-from bnexp.checks import Count, CountOrZero, Probability
+from bnexp.config.validation import Count, CountOrZero, Probability
 from bnexp.errors import bad_value
-from bnexp.models.blocks import (
-    ACTIVATIONS,
-    POOLS,
-    ActivationName,
-    Network,
-    PoolName,
-    StartName,
-    conv_layer,
-)
-from bnexp.norms import NormName
+from bnexp.models import norms
+from bnexp.models.blocks import ACTIVATIONS, POOLS, ActivationName, InitName, Network, PoolName, conv_layer
+from bnexp.models.norms import NormName
 
 
 class ConvNet(Network):
@@ -40,7 +32,7 @@ class ConvNet(Network):
         activation: ActivationName,
         pool: PoolName,
         dropout: Probability,
-        start: StartName,
+        start: InitName,
     ) -> None:
         super().__init__(start)
         make_norm = norms.make(norm, norm_groups, spatial=True)

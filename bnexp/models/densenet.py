@@ -8,20 +8,20 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bnexp import norms
-from bnexp.checks import Count
+from bnexp.config.validation import Count
 from bnexp.errors import bad_value
+from bnexp.models import norms
 from bnexp.models.blocks import (
     ACTIVATIONS,
     ActivationName,
     GlobalAverage,
+    InitName,
     Make,
     Network,
-    StartName,
     Stem,
     StemName,
 )
-from bnexp.norms import Norm, NormName
+from bnexp.models.norms import Norm, NormName
 
 
 class DenseBlock(nn.Module):
@@ -82,7 +82,7 @@ class DenseNet(Network):
         stem_padding: bool,
         activation: ActivationName,
         bias: bool,
-        start: StartName,
+        start: InitName,
     ) -> None:
         super().__init__(start)
         if not blocks:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bnexp import norms
-from bnexp.checks import Count, Probability
+from bnexp.config.validation import Count, Probability
 from bnexp.errors import UserError
+from bnexp.models import norms
 from bnexp.models.blocks import (
     ACTIVATIONS,
     POOLS,
     ActivationName,
+    InitName,
     Network,
     PoolName,
-    StartName,
     conv_layer,
     linear_layer,
 )
-from bnexp.norms import NormName
+from bnexp.models.norms import NormName
 
 SMALLEST = 16  # pixels: 16 -> 12 -> 6 -> 2 -> 1
 
@@ -43,7 +43,7 @@ class LeNet(Network):
         activation: ActivationName,
         pool: PoolName,
         dropout: Probability,
-        start: StartName,
+        start: InitName,
     ) -> None:
         super().__init__(start)
         if image_size < SMALLEST:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bnexp import norms
-from bnexp.checks import Count, Probability
-from bnexp.models.blocks import ACTIVATIONS, ActivationName, Network, StartName, linear_layer
-from bnexp.norms import NormName
+from bnexp.config.validation import Count, Probability
+from bnexp.models import norms
+from bnexp.models.blocks import ACTIVATIONS, ActivationName, InitName, Network, linear_layer
+from bnexp.models.norms import NormName
 
 
 class MLP(Network):
@@ -27,7 +27,7 @@ class MLP(Network):
         hidden: tuple[Count, ...],
         activation: ActivationName,
         dropout: Probability,
-        start: StartName,
+        start: InitName,
     ) -> None:
         super().__init__(start)
         make_norm = norms.make(norm, norm_groups, spatial=False)

@@ -8,20 +8,20 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from bnexp import norms
-from bnexp.checks import Count
+from bnexp.config.validation import Count
 from bnexp.errors import bad_value
+from bnexp.models import norms
 from bnexp.models.blocks import (
     ACTIVATIONS,
     ActivationName,
     GlobalAverage,
+    InitName,
     Make,
     Network,
-    StartName,
     Stem,
     StemName,
 )
-from bnexp.norms import Norm, NormName
+from bnexp.models.norms import Norm, NormName
 
 
 class Basic(nn.Module):
@@ -173,7 +173,7 @@ class ResNet(Network):
         shortcut_norm: bool,
         activation: ActivationName,
         bias: bool,
-        start: StartName,
+        start: InitName,
     ) -> None:
         super().__init__(start)
         if not widths or len(depths) != len(widths):

@@ -23,7 +23,7 @@ COMMAND = """
 import importlib.abc, importlib.util, os, sys, time
 class Watch(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "bnexp.engine":
+        if name != "bnexp.training.trainer":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

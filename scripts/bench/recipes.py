@@ -13,11 +13,15 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
-from bnexp import build, cli, config, device
-from bnexp.checkpoint import Checkpoints
-from bnexp.engine import Trainer, fit
-from bnexp.progress import Progress
-from bnexp.stop import StopSignal
+from bnexp.cli import composed_config
+from bnexp.compute import device, process_tuning
+from bnexp.config import schema
+from bnexp.signals import StopSignal
+from bnexp.training import build
+from bnexp.training.checkpoint import Checkpoints
+from bnexp.training.loop import fit
+from bnexp.training.progress import Progress
+from bnexp.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,14 @@ RECIPES = {
 }
 
 
-def parse(words: list[str]) -> config.Config:
+def parse(words: list[str]) -> schema.Config:
     with initialize_config_module("bnexp.conf", version_base="1.3"):
-        return config.parse(cli.plain(compose("config", overrides=[*words, "name=benchmark"])))
+        return schema.parse(
+            composed_config.resolve_config(compose("config", overrides=[*words, "name=benchmark"]))
+        )
 
 
-def recipe_keys(name: str, scale: float, *words: str) -> config.Config:
+def recipe_keys(name: str, scale: float, *words: str) -> schema.Config:
     recipe = RECIPES[name]
     count = scaled(recipe.images, scale)
     few = [] if count >= recipe.epoch else [f"dataset.train_size={count}"]
@@ -62,13 +68,13 @@ def scaled(images: int, scale: float) -> int:
     return images if scale >= 1 else max(1, round(images * scale / 64)) * 64
 
 
-def prepare(keys: config.Config) -> tuple[Trainer, build.Splits]:
+def prepare(keys: schema.Config) -> tuple[Trainer, build.DataSplits]:
     """A fresh network on its images, with the threads that a run takes."""
     place = device.prepare(keys.device)
-    images = build.splits(keys, place)
+    images = build.load_splits(keys, place)
     network = build.model(keys, images)
     flops = build.summary(network, keys, images).flops
-    device.set_threads(keys.device.threads, flops * keys.batch_size)
+    process_tuning.set_threads(keys.device.threads, flops * keys.batch_size)
     return build.trainer(keys, network, place, images), images
 
 
@@ -85,7 +91,7 @@ class Epoch:
         return images / (self.steps_s * images / self.images + self.once_s)
 
 
-def whole_loop(keys: config.Config, folder: Path) -> Epoch:
+def whole_loop(keys: schema.Config, folder: Path) -> Epoch:
     """One epoch as ``bnexp`` trains it: steps.csv, metrics.csv, events and checkpoint included."""
     trainer, images = prepare(keys)
     progress = Progress()
@@ -104,7 +110,7 @@ def whole_loop(keys: config.Config, folder: Path) -> Epoch:
     return Epoch(len(images.train), progress.train_s, elapsed - progress.train_s)
 
 
-def bare_step(keys: config.Config) -> float:
+def bare_step(keys: schema.Config) -> float:
     """Images/s of the same step on one fixed batch with nothing around it: the ceiling."""
     trainer, images = prepare(keys)
     pixels, labels = next(images.train.epoch(keys.batch_size, 0, 1))
@@ -123,7 +129,7 @@ def bare_step(keys: config.Config) -> float:
     return steps * len(labels) / (time.perf_counter() - started)
 
 
-def tutorial(name: str, keys: config.Config, scale: float) -> float:
+def tutorial(name: str, keys: schema.Config, scale: float) -> float:
     """Images/s of the tutorials' loop: a transform an image, a DataLoader, ``loss.item()`` each step."""
     recipe = RECIPES[name]
     trainer, _ = prepare(keys)

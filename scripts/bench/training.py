@@ -17,12 +17,12 @@ from torch import Tensor
 from bench import recipes
 from bench.recipes import RECIPES, bare_step, prepare, recipe_keys, scaled, tutorial, whole_loop
 from bench.table import Row, Table, interleaved, median, ratio, spread
-from bnexp.build import Splits
-from bnexp.checkpoint import Checkpoints
-from bnexp.config import Config
-from bnexp.engine import Trainer
-from bnexp.steps import Window
-from bnexp.tracking import Console, Csv, TensorBoard
+from bnexp.config.schema import Config
+from bnexp.runs.loggers import ConsoleLogger, CsvLogger, TensorBoardLogger
+from bnexp.training.build import DataSplits
+from bnexp.training.checkpoint import Checkpoints
+from bnexp.training.metrics import Meter
+from bnexp.training.trainer import Trainer
 
 BATCH_SIZES = (16, 64, 256, 1024, 4096)
 DATA_SIZES = (1_000, 4_000, 15_000, 60_000)
@@ -179,7 +179,7 @@ def profile(models: list[str], repeats: int, scale: float) -> list[Table]:
 def _parts(keys: Config, epoch: int) -> dict[str, float]:
     spent = Spent()
 
-    def prepared(keys: Config) -> tuple[Trainer, Splits]:
+    def prepared(keys: Config) -> tuple[Trainer, DataSplits]:
         trainer, images = prepare(keys)
         trainer.forward_with_all = spent.timed("forward", trainer.forward_with_all)
         trainer.loss = spent.timed("loss", trainer.loss)
@@ -191,7 +191,7 @@ def _parts(keys: Config, epoch: int) -> dict[str, float]:
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(recipes, "prepare", prepared),
-        patch.object(Window, "drain", spent.timed("reading and recording", Window.drain)),
+        patch.object(Meter, "drain", spent.timed("reading and recording", Meter.drain)),
     ):
         found = recipes.whole_loop(keys, Path(folder))
     parts = ("batches", "forward", "loss", "backward", "update", "reading and recording")
@@ -204,15 +204,15 @@ def _parts(keys: Config, epoch: int) -> dict[str, float]:
 
 def _shares(keys: Config, epoch: int) -> dict[str, float]:
     spent = Spent()
-    stepwise = {"steps.csv": Csv, "console": Console, "TensorBoard, steps": TensorBoard}
-    once = {"metrics.csv": Csv, "TensorBoard, epoch": TensorBoard}
-    with tempfile.TemporaryDirectory() as folder, patch.object(Window, "drain", Window.drain):
+    stepwise = {"steps.csv": CsvLogger, "console": ConsoleLogger, "TensorBoard, steps": TensorBoardLogger}
+    once = {"metrics.csv": CsvLogger, "TensorBoard, epoch": TensorBoardLogger}
+    with tempfile.TemporaryDirectory() as folder, patch.object(Meter, "drain", Meter.drain):
         patches = [
             patch.object(kind, "steps", spent.timed(part, kind.steps)) for part, kind in stepwise.items()
         ]
         patches += [patch.object(kind, "epoch", spent.timed(part, kind.epoch)) for part, kind in once.items()]
         patches.append(patch.object(Checkpoints, "save", spent.timed("checkpoint", Checkpoints.save)))
-        patches.append(patch.object(Window, "drain", spent.timed("drain", Window.drain)))
+        patches.append(patch.object(Meter, "drain", spent.timed("drain", Meter.drain)))
         for change in patches:
             change.start()
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from stops import reference
 from trial import RUN, Lost, Trial, require
 
-from bnexp.checkpoint import load
+from bnexp.training.checkpoint import load
 
 SMALL = ("dataset.train_size=100", "dataset.test_size=50", "epochs=1", "device.threads=1")
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from records import record
+from helpers.records import record
 
-from bnexp.checkpoint import load
+from bnexp.training.checkpoint import load
 
 COMMANDS = {"bnexp": "train", "bnexp-resume": "resume", "bnexp-eval": "evaluate"}
 PATIENCE = 240  # seconds that a command may take on a busy machine

@@ -1,0 +1,1 @@
+"""The command line: help, launching Hydra, errors in one line, exit codes."""

@@ -1,0 +1,56 @@
+"""Hydra's composed configuration as plain values, its identity, and its copy in the run's folder."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bnexp.errors import (
+    UserError,
+    one_line,
+)
+from bnexp.files import write_atomically
+from bnexp.runs.identity import NON_IDENTITY_KEYS, config_hash, experiment
+
+# The linear rule of Goyal et al. 2017: the rate that suits one batch size, in proportion for another.
+OmegaConf.register_new_resolver(
+    "bnexp.scaled", lambda lr, batch, base: float(lr) * int(batch) / int(base), replace=True
+)
+OmegaConf.register_new_resolver("bnexp.unique", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+
+
+def config_identity(config: DictConfig) -> str:
+    """The hash of a composed configuration, whether its run has begun or not."""
+    return config_hash(experiment_of(config))
+
+
+def experiment_of(config: DictConfig) -> dict[str, Any]:
+    keys = [str(key) for key in config if key not in ("hydra", "experiment", *NON_IDENTITY_KEYS)]
+    return experiment(resolve_config(OmegaConf.masked_copy(config, keys)))
+
+
+def save_config(folder: Path, composed: DictConfig) -> None:
+    """Writes what Hydra would into a run's ``.hydra``: config.yaml, hydra.yaml and overrides.yaml."""
+    hydra = HydraConfig.instance().cfg
+    assert hydra is not None
+    (folder / ".hydra").mkdir(exist_ok=True)
+    parts = {"config.yaml": composed, "hydra.yaml": hydra, "overrides.yaml": HydraConfig.get().overrides.task}
+    for name, part in parts.items():
+        text = OmegaConf.to_yaml(part).encode()
+        write_atomically(folder / ".hydra" / name, lambda file, text=text: file.write(text))  # type: ignore[misc]
+
+
+def resolve_config(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain dictionaries, lists and values, every interpolation resolved."""
+    try:
+        values = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'config'}: {one_line(error.msg or error)}") from None
+    assert isinstance(values, dict)
+    values.pop("experiment", None)
+    return {str(key): value for key, value in values.items()}

@@ -1,0 +1,208 @@
+"""The typed schema of a run's configuration, and the checks that need nothing but the configuration.
+
+``parse`` takes the composed keys as plain dictionaries and gives frozen dataclasses; nothing below sees
+Hydra. Parts named by ``_target_`` (model, optimizer, scheduler, loss) stay open here: their keys are held
+against the target's own signature when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from bnexp.config.validation import (
+    Count,
+    CountOrZero,
+    NonNegative,
+    Positive,
+    Probability,
+    Range,
+    check,
+    check_mapping,
+)
+from bnexp.errors import UserError, bad_value, unknown_key
+
+CountOrShare = Annotated[int, Range(1)] | Annotated[float, Range(0, 1, above=True, below=True)]
+COMPONENTS = ("model", "optimizer", "scheduler", "loss")
+
+
+@dataclass(frozen=True)
+class Component:
+    """Something built by calling ``target``: the keys of its group, without ``_target_``."""
+
+    key: str
+    target: str | None
+    keys: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "image_folder"]
+    root: str | None
+    resize: Annotated[int, Range(1, 4096)] | None
+    val_size: Annotated[int, Range(0)] | Annotated[float, Range(0, 1, below=True)]
+    train_size: CountOrShare | None
+    test_size: CountOrShare | None
+    folds: Annotated[int, Range(2)] | None
+    fold: CountOrZero | None
+    mean: tuple[float, ...] | Literal["auto"]
+    std: tuple[Positive, ...] | Literal["auto"]
+    augment: tuple[Literal["flip", "crop"], ...]
+    crop_padding: Annotated[int, Range(1, 512)]
+    delta: Positive | None = None  # a default: runs saved before a key was there have none
+
+    @property
+    def has_val(self) -> bool:
+        return self.folds is not None or self.val_size > 0
+
+
+@dataclass(frozen=True)
+class Device:
+    name: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["fp32", "bf16", "fp16"]
+    compile: bool
+    graphs: bool | Literal["auto"]
+    threads: Annotated[int, Range(1, 1024)] | None
+    deterministic: bool
+    sync_bn: bool = False
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    monitor: Literal["val/loss", "val/accuracy"]
+    patience: Count | None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    every: Count
+    keep: CountOrZero
+
+
+@dataclass(frozen=True)
+class Tracking:
+    tensorboard: bool
+    histograms: bool
+    every: Count
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    tags: tuple[str, ...]
+    seed: Annotated[int, Range(0, 2**63 - 1)]
+    epochs: Annotated[int, Range(1, 1_000_000)]
+    batch_size: Annotated[int, Range(1, 2**31)]
+    eval_batch_size: Annotated[int, Range(1, 2**31)]
+    l1: NonNegative
+    grad_clip: Positive | None
+    on_failure: Literal["continue", "stop"]
+    model: Component
+    dataset: Dataset
+    optimizer: Component
+    scheduler: Component
+    loss: Component
+    device: Device
+    early_stopping: EarlyStopping
+    checkpoint: Checkpoint
+    tracking: Tracking
+
+
+# torch checks these itself, late and in its own words; its signatures hold no ranges.
+ARGUMENT_TYPES: dict[str, dict[str, Any]] = {
+    "optimizer": {
+        "lr": NonNegative,
+        "momentum": NonNegative,
+        "dampening": float,
+        "nesterov": bool,
+        "weight_decay": NonNegative,
+        "betas": tuple[Probability, Probability],
+        "eps": NonNegative,
+    },
+    "scheduler": {
+        "step_size": Count,
+        "gamma": Positive,
+        "factor": Annotated[float, Range(0, 1, below=True)],
+        "patience": CountOrZero,
+        "mode": Literal["min", "max"] | None,
+        "T_max": Count | None,
+        "eta_min": NonNegative,
+        "total_iters": Count | None,
+        "power": Positive,
+        "max_lr": Positive,
+        "total_steps": Count | None,
+        "pct_start": Annotated[float, Range(0, 1)],
+    },
+    "loss": {
+        "label_smoothing": Annotated[float, Range(0, 1)],
+        "p": Literal[1, 2],
+        "margin": float,
+    },
+    "model": {},
+}
+INTERVALS = Literal["epoch", "step"]
+MONITORS = Literal["val/loss", "val/accuracy", "train/loss", "train/accuracy"]
+
+
+def parse(values: Mapping[str, Any]) -> Config:
+    """The checked configuration; raises UserError for the first thing that is wrong."""
+    values = dict(values)
+    for group in COMPONENTS:
+        if group in values:
+            values[group] = _component(group, values[group])
+    config = check_mapping(values, Config)
+    _check_folds(config.dataset)
+    _check_monitors(config)
+    return config
+
+
+def _component(group: str, values: Any) -> Component:
+    if not isinstance(values, Mapping):
+        raise bad_value(group, values, "must be one of the group's choices")
+    target = check(values.get("_target_"), str | None, f"{group}._target_")
+    if target == "???" or (target is None and group != "scheduler"):
+        raise UserError(
+            f"{group}._target_: give the class or function to call, as in {group}._target_=mynets.Net"
+        )
+    keys = {str(k): v for k, v in values.items() if k != "_target_"}
+    for name, value in keys.items():
+        if value == "???":
+            raise UserError(f"{group}.{name}: this key needs a value")
+        if name in ARGUMENT_TYPES[group]:
+            keys[name] = check(value, ARGUMENT_TYPES[group][name], f"{group}.{name}")
+    if group == "scheduler":
+        _check_scheduler(keys, target)
+    return Component(group, target, keys)
+
+
+def _check_scheduler(keys: dict[str, Any], target: str | None) -> None:
+    if target is None and keys:
+        raise unknown_key(f"scheduler.{next(iter(keys))}", [])
+    if "interval" in keys:
+        check(keys["interval"], INTERVALS, "scheduler.interval")
+        if keys["interval"] == "step" and "monitor" in keys:
+            raise bad_value("scheduler.interval", "step", "a metric is there once an epoch: must be epoch")
+    if "monitor" in keys:
+        check(keys["monitor"], MONITORS, "scheduler.monitor")
+
+
+def _check_folds(dataset: Dataset) -> None:
+    if (dataset.folds is None) != (dataset.fold is None):
+        missing, there = ("folds", "fold") if dataset.folds is None else ("fold", "folds")
+        raise UserError(
+            f"dataset.{missing}: needed beside dataset.{there}, as in dataset.folds=5 dataset.fold=0"
+        )
+    if dataset.folds is not None and dataset.fold is not None and dataset.fold >= dataset.folds:
+        raise bad_value("dataset.fold", dataset.fold, f"must be below dataset.folds={dataset.folds}")
+
+
+def _check_monitors(config: Config) -> None:
+    if config.dataset.has_val:
+        return
+    without = "needs a validation set, and dataset.val_size=0 leaves none (the test set never chooses)"
+    monitor = config.scheduler.keys.get("monitor", "")
+    if monitor.startswith("val/"):
+        raise bad_value("scheduler.monitor", monitor, without)
+    if config.early_stopping.patience is not None:
+        raise bad_value("early_stopping.patience", config.early_stopping.patience, without)

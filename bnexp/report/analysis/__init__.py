@@ -1,0 +1,1 @@
+"""What runs have in common, how they differ, and the verdict."""

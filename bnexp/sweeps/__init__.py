@@ -1,0 +1,1 @@
+"""What happens around many runs: jobs, launchers, workers."""

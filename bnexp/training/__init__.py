@@ -1,0 +1,1 @@
+"""Training: one step, the loop over steps and epochs, metrics, checkpoints, and how they are built."""

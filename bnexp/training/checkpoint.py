@@ -1,0 +1,126 @@
+"""Checkpoints: written whole or not at all, read without running anything that is in them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bnexp.errors import UserError, one_line
+from bnexp.files import name_write_errors, write_atomically
+
+log = logging.getLogger(__name__)
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Writes ``state`` (tensors, numbers, texts, lists and dictionaries of them) to ``path`` atomically."""
+    write_atomically(path, lambda file: torch.save(state, file))
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What ``save`` wrote. Only tensors and plain values are read: a pickle in disguise is refused.
+
+    Raises UserError where the file is missing, damaged (its checksums are compared, which torch leaves
+    out) or lies outside its run's folder.
+    """
+    if not path.resolve().is_relative_to(path.parent.parent.resolve()):
+        raise UserError(f"{path}: points outside the run's folder")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{damaged} is not what was written")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of odd pickles, which fail anyway
+            state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such checkpoint") from None
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = one_line(error).split(". ")[0][:160]
+        raise UserError(f"{path}: not a checkpoint that can be read ({reason})") from None
+    if not isinstance(state, dict) or "model" not in state:
+        raise UserError(f"{path}: not a checkpoint of bnexp (it holds no model)")
+    return state
+
+
+class Checkpoints:
+    """checkpoints/last.pt every so many epochs, best.pt, and the ``keep`` newest of the older ones.
+
+    While a run is under way previous.pt is what last.pt was before, for the case that last.pt is damaged.
+    """
+
+    def __init__(self, folder: Path, *, every: int, keep: int) -> None:
+        self.every, self.keep = every, keep
+        self.folder, self.last, self.best = folder, folder / "last.pt", folder / "best.pt"
+        self.previous = folder / "previous.pt"
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def newest(self) -> dict[str, Any] | None:
+        """The state to go on from, on the CPU, with best.pt as it belongs to it; None to begin anew.
+
+        Says on the log what is lost where a file is damaged.
+        """
+        for path in (self.last, self.previous):
+            if not path.exists():
+                continue
+            try:
+                state = load(path)
+                self._settle_best(state["progress"], path)
+            except (UserError, KeyError, TypeError) as error:
+                log.warning(f"{one_line(error)}: going back to the checkpoint before it, or to the beginning")
+                continue
+            return state
+        return None
+
+    def _settle_best(self, progress: dict[str, Any], path: Path) -> None:
+        """A kill between last.pt and best.pt leaves the older best: raises UserError where it is needed."""
+        best = progress["best"]
+        if best is None:
+            return
+        if best["epoch"] == progress["epoch"] and not progress["tally"]["batches"]:
+            self._link(path, self.best)
+        elif load(self.best)["progress"]["epoch"] < best["epoch"]:
+            raise UserError(f"{self.best}: older than {path.name}")
+
+    def save(self, state: dict[str, Any], epoch: int, *, best: bool, final: bool) -> None:
+        """Saves the state after ``epoch`` where it is due: as last, as best, as both."""
+        due = final or epoch % self.every == 0
+        if due:
+            self.save_last(state)
+            if self.keep:
+                self._link(self.last, self.folder / f"epoch-{epoch}.pt")
+                self._drop_old()
+        if best and due:
+            self._link(self.last, self.best)
+        elif best:
+            save(state, self.best)
+        if final:
+            self.previous.unlink(missing_ok=True)
+
+    def save_last(self, state: dict[str, Any]) -> None:
+        """Saves ``state`` as last.pt; what that was until now stays as previous.pt."""
+        if self.last.exists():
+            self._link(self.last, self.previous)
+        save(state, self.last)
+
+    def _link(self, source: Path, target: Path) -> None:
+        """``target`` becomes another name for ``source``'s bytes: checkpoints are never rewritten."""
+        temporary = target.with_name(f".{target.name}.part")
+        with name_write_errors(target):
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(source, temporary)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(source, temporary)
+            os.replace(temporary, target)
+
+    def _drop_old(self) -> None:
+        numbered = sorted(self.folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
+        for path in numbered[: -self.keep]:
+            path.unlink()

@@ -1,0 +1,101 @@
+"""The terminal's page: 80 columns, plain where piped."""
+
+import io
+
+from helpers.made_runs import compared
+
+from bnexp.report.render.terminal import print_comparison, render
+
+GROUPS = {
+    "none": [98.91, 98.83, 99.02, 98.95, 98.84],
+    "batch": [99.21, 99.16, 99.25, 99.27, 99.14],
+    "layer": [98.97, 98.95, 99.0, 98.88, 99.05],
+    "group": [99.02, 98.97, None, 99.08, 98.99],
+}
+
+PAGE = """\
+compare model.norm vs none | test accuracy, final epoch | 4-5 paired seeds |
+Holm, m=3
+same in all: dataset=mnist model=MLP optimizer=SGD optimizer.lr=0.1
+batch_size=64 epochs=3
+
+norm      n  div  acc % mean±sd  diff, points [95% CI]       p  p.adj  wins
+none *    5    0  98.91 ± 0.08
+batch     5    0  99.21 ± 0.06   +0.30 [+0.25, +0.34]   <.0001  .0002   5/5  +
+group     4    1  99.02 ± 0.05   +0.13 [+0.11, +0.16]    .0006   .001   4/4  +?
+layer     5    0  98.97 ± 0.06   +0.06 [-0.08, +0.20]      .29    .29   3/5  ~
+
+group diverged in 1 of 5 runs (4-62 %), none in 0 of 5. Stability is the main
+finding; accuracy covers the 4 seeds where both finished.
+batch beats none by 0.30 points (0.25 to 0.34), 27 % fewer errors, ahead in 5 of
+5 seeds, adjusted p = .0002.
+"""
+
+
+def test_eighty_columns(tmp_path):
+    page = render(compared(tmp_path, GROUPS))
+    assert page.splitlines()[: len(PAGE.splitlines())] == PAGE.splitlines()
+    prose = [
+        line for line in page.splitlines() if not line.startswith("  bnexp")
+    ]  # commands stay in one piece
+    assert max(map(len, prose)) <= 80
+
+
+def test_what_stands_below_the_table(tmp_path):
+    page = " ".join(render(compared(tmp_path, GROUPS)).split())
+    for words in (
+        "batch beats none by 0.30 points",
+        "group diverged in 1 of 5 runs (4-62 %), none in 0 of 5.",
+        "This is not evidence of equality.",
+        "of each, about",
+        "bnexp -m model.norm=none,layer",
+        "+ better ~ not decided ? provisional",
+        "twins correlate: batch",
+        "cannot reach .05 with 5 seeds (needs 7)",
+        "test accuracy 98.9 % reached (in training time): none 3 of 5, epoch 3, 180.0 s",
+        "not new data",
+    ):
+        assert words in page, words
+
+
+def test_columns_drop_from_the_right(tmp_path):
+    narrow = render(compared(tmp_path, GROUPS), width=60)
+    assert max(len(line) for line in narrow.splitlines() if not line.startswith("  bnexp")) <= 60
+    header = next(line for line in narrow.splitlines() if line.startswith("norm"))
+    assert "wins" not in header
+    assert "diff, points [95% CI]" in header
+
+
+def test_plain_is_ascii(tmp_path):
+    assert render(compared(tmp_path, GROUPS), plain=True).isascii()
+
+
+def test_long_names_are_cut(tmp_path):
+    found = compared(
+        tmp_path, {"none": [97, 98, 97], "my.package.with.a.very.long.path.VeryLongNorm" * 2: [98, 99, 98.5]}
+    )
+    table = [line for line in render(found).splitlines()[:8] if "±" in line]
+    assert max(map(len, table)) <= 80
+    assert "…" in table[-1]
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+def test_colour_on_a_terminal_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    found = compared(tmp_path, GROUPS)
+    pipe, terminal, colourless = io.StringIO(), Terminal(), Terminal()
+    print_comparison(found, pipe)
+    print_comparison(found, terminal)
+    monkeypatch.setenv("NO_COLOR", "1")
+    print_comparison(found, colourless)
+    assert "\x1b[" not in pipe.getvalue()
+    assert "\x1b[32m" in terminal.getvalue()
+    assert "\x1b[32m" not in colourless.getvalue()
+    assert "±" in colourless.getvalue()

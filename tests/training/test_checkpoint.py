@@ -1,0 +1,70 @@
+import pickle
+
+import pytest
+import torch
+
+from bnexp.errors import UserError
+from bnexp.training import checkpoint
+
+
+class Malicious:
+    ran = False
+
+    def __reduce__(self):
+        return (setattr, (Malicious, "ran", True))
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    state = {"model": {"w": torch.randn(3)}, "progress": {"epoch": 2, "best": None, "monitor": "val/loss"}}
+    checkpoint.save(state, tmp_path / "last.pt")
+    loaded = checkpoint.load(tmp_path / "last.pt")
+    assert torch.equal(loaded["model"]["w"], state["model"]["w"])
+    assert loaded["progress"] == state["progress"]
+
+
+def test_a_pickle_in_disguise_does_not_run(tmp_path):
+    for name, write in (
+        ("zip", torch.save),
+        ("raw", lambda value, path: path.write_bytes(pickle.dumps(value))),
+    ):
+        path = tmp_path / name
+        write({"model": Malicious()}, path)
+        with pytest.raises(UserError, match="not a checkpoint that can be read"):
+            checkpoint.load(path)
+        assert not Malicious.ran
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "other"])
+def test_a_damaged_checkpoint_is_one_line(tmp_path, damage):
+    path = tmp_path / "last.pt"
+    checkpoint.save({"model": {"w": torch.randn(1000)}}, path)
+    if damage == "missing":
+        path.unlink()
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:2000])
+    else:
+        checkpoint.save({"weights": 3}, path)
+    with pytest.raises(UserError, match=r"last\.pt: ") as caught:
+        checkpoint.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_best_stays_what_it_was_when_last_moves_on(tmp_path):
+    kept = checkpoint.Checkpoints(tmp_path, every=1, keep=0)
+    for epoch in (1, 2):
+        kept.save({"model": {"w": torch.tensor(epoch)}}, epoch, best=epoch == 1, final=epoch == 2)
+    assert checkpoint.load(tmp_path / "best.pt")["model"]["w"] == 1
+    assert checkpoint.load(tmp_path / "last.pt")["model"]["w"] == 2
+
+
+def test_every_and_final_decide_when_last_is_due(tmp_path):
+    kept = checkpoint.Checkpoints(tmp_path, every=3, keep=0)
+    kept.save({"model": {}}, 1, best=True, final=False)
+    assert (tmp_path / "best.pt").exists()
+    assert not (tmp_path / "last.pt").exists()
+    kept.save({"model": {}}, 3, best=False, final=False)
+    assert (tmp_path / "last.pt").exists()
+    kept.save({"model": {"w": torch.tensor(4)}}, 4, best=False, final=True)
+    assert checkpoint.load(tmp_path / "last.pt")["model"]["w"] == 4

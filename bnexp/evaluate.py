@@ -86,7 +86,7 @@ def evaluate(words: argparse.Namespace) -> None:
     if size < 1:
         raise UserError(f"--batch-size={size}: must be at least 1")
     config = replace(config, device=device.evaluation_settings(config.device))
-    place = device.prepare(config.device)
+    place = device.prepare_device(config.device)
     images = build.load_splits(config, place)
     batches = getattr(images, words.split)
     if batches is None:
@@ -101,11 +101,11 @@ def evaluate(words: argparse.Namespace) -> None:
         raise UserError(f"{words.run}: the checkpoint does not fit the run's network ({reason})") from error
     trainer = build.trainer(config, network, place, images)
     with memory.memory_guard(f"--batch-size={size}"):
-        found, classes = trainer.classify(batches, size)
+        loss, accuracy, classes = trainer.classify(batches, size)
     predictions = classes.tolist()
     labels = batches.labels.tolist()
     print(f"{words.run}, checkpoint {words.checkpoint}, {words.split}: {len(labels)} images, on {place}")
-    print(f"accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}")
+    print(f"accuracy {accuracy:.4f}, loss {loss:.4f}")
     print(format_confusion(confusion_matrix(labels, predictions, len(images.classes)), images.classes))
     if words.predictions is not None:
         _write(words.predictions, labels, predictions)

@@ -1,4 +1,4 @@
-"""Out of memory, on any device, becomes one error with a way out."""
+"""Out of memory, on any device, becomes one error that says what to change."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 
 from bnexp.errors import OutOfMemory
 
-# The words of the allocators that raise a plain RuntimeError: Apple's, and the CPU's on Linux and on Windows,
-# and of sizes so large that torch cannot even count their bytes.
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "overflow")
+# Some allocators raise a plain RuntimeError. These are parts of the messages: Apple's, the CPU's on Linux and
+# on Windows, and torch's own for sizes that are too large to be counted in bytes.
+_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "overflow")
 
 
 @contextmanager
-def memory_guard(what: str) -> Iterator[None]:
-    """Turns what torch raises where the memory runs out into OutOfMemory: one line, with a way out."""
+def memory_guard(keys: str) -> Iterator[None]:
+    """Raises OutOfMemory if the block needs more memory than there is; ``keys`` are those that take less."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        words = str(error).lower()
-        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        if known or any(sign in words for sign in _NO_MEMORY):
+        message = str(error).lower()
+        is_memory_error = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if is_memory_error or any(part in message for part in _MESSAGES):
             raise OutOfMemory(
-                f"{what} takes more memory than the device has left; try a smaller one"
+                f"{keys} takes more memory than the device has left; try a smaller one"
             ) from error
         raise

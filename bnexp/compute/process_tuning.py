@@ -1,4 +1,7 @@
-"""Settings of the whole process: garbage collection, the C allocator, threads, environment variables."""
+"""Settings of the whole process: garbage collection, memory allocator, threads, environment variables.
+
+Imports torch only inside functions: commands that do not train start without it.
+"""
 
 from __future__ import annotations
 
@@ -6,50 +9,65 @@ import atexit
 import ctypes
 import functools
 import gc
+import logging
 import os
+
+# Idle OpenMP threads spin before they sleep. libgomp's default of 300,000 turns makes a convolutional step 20
+# times slower when another process needs a core. 1,000 turns cost 40 % of the speed of two threads on a quiet
+# machine, 10,000 turns cost 10 %.
+SPIN_COUNT = "10000"
+# glibc gives memory above this size back to the system.
+TRIM_THRESHOLD_BYTES = 1 << 30
+# glibc takes larger blocks from the system one by one; this is the largest value that it would reach itself.
+MMAP_THRESHOLD_BYTES = 32 << 20
+# A step with less forward work than this runs on one thread: waking a second one costs as much as it saves.
+# On 2 quiet cores MNIST's MLP ran 0.9 to 1.1 times as fast on two threads (10 to 40 MFLOP a batch), its
+# convolutional net 1.4 times (37 MFLOP). With one other busy process two threads were 3 times slower than
+# one.
+ONE_THREAD_FLOPS = 30e6
+
+
+def prepare_process() -> None:
+    """Settings that must stand before torch is imported. Called once, when a command starts."""
+    gc.disable()  # no garbage collection during imports: saves 0.3 s; tune_process_once enables it again
+    logging.raiseExceptions = False  # on a full disk train.log cannot be written; the run reports it itself
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises its errors instead of printing them
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 @functools.cache
 def tune_process_once() -> None:
-    """Once in a process, when everything is imported: nothing is looked for or fetched twice from here on."""
+    """Settings that need all imports done. Only the first call in a process does anything."""
     _initial_threads()
-    gc.enable()  # cli.launch has put it off
-    gc.freeze()  # modules stay: no collection needs to walk through them again,
-    atexit.register(gc.unfreeze)  # but the last, for those who look for leaks
-    # A step frees what the next one allocates. glibc gives large blocks back to the system between the two,
-    # which then clears every page anew: a twentieth of a small convolutional step, more with large batches.
+    gc.enable()
+    gc.freeze()  # imported modules live for ever: collections skip them from here on
+    atexit.register(gc.unfreeze)  # leak detectors look at all objects in the last collection
+    # A step frees what the next one allocates. By default glibc gives large blocks back to the system in
+    # between, and the system clears every page again: 5 % of a small convolutional step, more with large
+    # batches.
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     if (mallopt := getattr(libc, "mallopt", None)) is not None:
-        trim_threshold, mmap_threshold = -1, -3  # malloc.h
-        mallopt(trim_threshold, _KEPT_BYTES)
-        mallopt(mmap_threshold, _HEAP_BYTES)
-
-
-_KEPT_BYTES = 1 << 30  # more than this is given back
-_HEAP_BYTES = 32 << 20  # what glibc would go up to by itself
+        m_trim_threshold, m_mmap_threshold = -1, -3  # from malloc.h
+        mallopt(m_trim_threshold, TRIM_THRESHOLD_BYTES)
+        mallopt(m_mmap_threshold, MMAP_THRESHOLD_BYTES)
 
 
 @functools.cache
 def _initial_threads() -> int:
-    """torch's own choice (OMP_NUM_THREADS, else the cores), before any run in this process changed it."""
+    """The threads that torch chose (OMP_NUM_THREADS, else the cores) before any run changed them."""
     import torch
 
     return torch.get_num_threads()
 
 
-# A step of less forward work than this is as fast on one thread, waking the others costs what they do: on 2
-# quiet cores MNIST's MLP ran 0.9 to 1.1 x as fast on two threads (10 to 40 MFLOP a batch), its convolutional
-# net 1.4 x (37 MFLOP). With one other process at work two threads were 3 x slower than one.
-_ONE_THREAD_FLOPS = 30e6
+def set_threads(threads: int | None, flops: float, jobs: int = 1) -> int:
+    """Sets torch's CPU threads and returns their number.
 
-
-def set_threads(wanted: int | None, flops: float, jobs: int = 1) -> int:
-    """Sets and returns torch's CPU threads: ``wanted``, or what suits a step of ``flops`` forward.
-
-    ``jobs`` runs side by side share the cores.
+    ``threads`` None: one thread for a step of few ``flops`` (forward, a batch), else the cores divided among
+    the ``jobs`` that share the machine.
     """
     import torch
 
-    share = max(1, _initial_threads() // jobs)
-    torch.set_num_threads(wanted or (1 if flops < _ONE_THREAD_FLOPS else share))
+    threads_per_job = max(1, _initial_threads() // jobs)
+    torch.set_num_threads(threads or (1 if flops < ONE_THREAD_FLOPS else threads_per_job))
     return torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""One network trained by several processes: which one this is, its share of a batch, sums over all of them.
+"""One network trained by several processes: rank, shard of a batch, sums over all processes.
 
 torchrun starts the processes and watches them; they talk through torch.distributed.
 """
@@ -24,31 +24,38 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of one run, and which of them this is. Alone, nothing is sent and nothing waits."""
+    """The processes of one run, and which of them this is. A single process sends nothing and never waits."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     local_rank: int = 0
-    local_world: int = 1  # processes on this machine
+    local_world_size: int = 1  # processes on this machine
 
     @classmethod
-    def started(cls) -> Processes:
-        """What torchrun has set in this process's environment."""
-        rank, world, local_rank = (int(os.environ.get(name) or 0) for name in VARIABLES)
-        return cls(rank, max(world, 1), local_rank, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+    def from_environment(cls) -> Processes:
+        """As torchrun has set it in this process's environment variables."""
+
+        def read(name: str, default: int) -> int:
+            return int(os.environ.get(name) or default)
+
+        return cls(read("RANK", 0), read("WORLD_SIZE", 1), read("LOCAL_RANK", 0), read("LOCAL_WORLD_SIZE", 1))
 
     @property
-    def first(self) -> bool:
-        """Whether this is the one that writes the run's folder."""
+    def is_distributed(self) -> bool:
+        return self.world_size > 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the run's folder."""
         return self.rank == 0
 
     @contextmanager
-    def joined(self, device: torch.device) -> Iterator[None]:
-        """In touch with the others, over nccl on GPUs, else over gloo; one that ends raises ProcessLost."""
-        if self.world == 1:
+    def connect(self, device: torch.device) -> Iterator[None]:
+        """Connects all processes, over nccl on GPUs, else over gloo. Raises ProcessLost when one ends."""
+        if not self.is_distributed:
             yield
             return
-        with _translate_lost_peer():
+        with _report_lost_process():
             backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=timedelta(minutes=10))
             try:
@@ -56,80 +63,84 @@ class Processes:
             finally:
                 dist.destroy_process_group()
 
-    def share(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """This process's rows of each (B, ...): B / world, one more in the first if there is a rest."""
-        if self.world == 1:
+    def shard(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """This process's rows of each tensor (B, ...): B / world_size, and one of the remainder if any."""
+        if not self.is_distributed:
             return tensors
-        return tuple(tensor.tensor_split(self.world)[self.rank] for tensor in tensors)
+        return tuple(tensor.tensor_split(self.world_size)[self.rank] for tensor in tensors)
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """``tensor`` replaced by its sum over all processes."""
-        if self.world > 1:
+        """Replaces the values of ``tensor`` by their sums over all processes."""
+        if self.is_distributed:
             dist.all_reduce(tensor)
         return tensor
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether ``flag`` is up in any process."""
-        if self.world == 1:
+        """Whether ``flag`` is true in any process."""
+        if not self.is_distributed:
             return flag
         return bool(self.sum_(torch.tensor([float(flag)], device=device)) > 0)
 
-    def from_first(self, make: Callable[[], T]) -> T:
-        """What the first process makes, in every one of them."""
-        if self.world == 1:
+    def broadcast(self, make: Callable[[], T]) -> T:
+        """The result of ``make`` in the first process, given to every process."""
+        if not self.is_distributed:
             return make()
-        made: list[Any] = [make() if self.first else None]
-        dist.broadcast_object_list(made)
-        return made[0]
+        results: list[Any] = [make() if self.is_first else None]
+        dist.broadcast_object_list(results)
+        return results[0]
 
-    def agreed(self, work: Callable[[], T], same: Callable[[T], object]) -> T:
-        """What ``work`` gives here. Raises UserError in all if it did in one, or if ``same`` differs."""
-        if self.world == 1:
+    def agree_on(self, work: Callable[[], T], key: Callable[[T], object]) -> T:
+        """The result of ``work`` in this process.
+
+        Raises UserError in every process if it did so in one, or if ``key`` of the results differs.
+        """
+        if not self.is_distributed:
             return work()
-        found, fault = None, None
+        result, message = None, None
         try:
-            found = work()
+            result = work()
         except UserError as error:
-            fault = str(error)
-        reports = self.gathered((fault, None if fault else same(found)))  # type: ignore[arg-type]
-        for rank, (wrong, seen) in enumerate(reports):
-            if wrong is not None:
-                raise UserError(f"process {rank} of {self.world}: {wrong}")
-            if seen != reports[0][1]:
-                raise UserError(f"process {rank} of {self.world}: sees other data than process 0 ({seen})")
-        return found  # type: ignore[return-value]
+            message = str(error)
+        reports = self.gather((message, None if message else key(result)))  # type: ignore[arg-type]
+        for rank, (error_message, value) in enumerate(reports):
+            if error_message is not None:
+                raise UserError(f"process {rank} of {self.world_size}: {error_message}")
+            if value != reports[0][1]:
+                raise UserError(
+                    f"process {rank} of {self.world_size}: sees other data than process 0 ({value})"
+                )
+        return result  # type: ignore[return-value]
 
-    def gathered(self, value: T) -> list[T]:
-        """What each process gives, in the order of their ranks."""
-        values: list[Any] = [value] * self.world
-        if self.world > 1:
+    def gather(self, value: T) -> list[T]:
+        """The ``value`` of each process, in the order of their ranks."""
+        values: list[Any] = [value] * self.world_size
+        if self.is_distributed:
             dist.all_gather_object(values, value)
         return values
 
-    def averaging(self, module: nn.Module) -> nn.Module:
-        """``module``, its gradients averaged over all processes while they are computed."""
-        if self.world == 1:
-            return module
-        return nn.parallel.DistributedDataParallel(module)
+    def wrap_ddp(self, module: nn.Module) -> nn.Module:
+        """``module`` with its gradients averaged over all processes during the backward pass."""
+        return nn.parallel.DistributedDataParallel(module) if self.is_distributed else module
 
     def copy_buffers(self, module: nn.Module) -> None:
-        """Running statistics become the first process's: each has seen its own share of the batches."""
-        if self.world > 1:
+        """Gives all processes the running statistics of the first one: each has seen its own shards only."""
+        if self.is_distributed:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0)
 
 
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 SINGLE_PROCESS = Processes()
+# gloo has no exception of its own: its messages name its source files or a connection.
+_BACKEND_MESSAGE = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket|timed out", re.IGNORECASE)
 
 
 @contextmanager
-def _translate_lost_peer() -> Iterator[None]:
-    """Turns what a backend raises when its peer is gone into ProcessLost; other errors pass."""
+def _report_lost_process() -> Iterator[None]:
+    """Raises ProcessLost in place of what a backend raises when another process is gone."""
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and not BACKEND_MESSAGES.search(str(error)):
+        if not isinstance(error, dist.DistError) and not _BACKEND_MESSAGE.search(str(error)):
             raise
         raise ProcessLost(
             "another process of this run has ended or cannot be reached; the same command with the same"
@@ -137,12 +148,8 @@ def _translate_lost_peer() -> Iterator[None]:
         ) from error
 
 
-# gloo has no exception of its own: its messages name its source files, or a connection.
-BACKEND_MESSAGES = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket|timed out", re.IGNORECASE)
-
-
 class SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes. Each input is in every result: gradients are summed too."""
+    """The sum of a tensor over all processes. Gradients are summed too: all results depend on all inputs."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""torch's optimizers and backward pass without torch's compiler.
+"""torch's optimizer step and backward pass without torch's wrappers.
 
-torch.optim imports the compiler (torch._dynamo: 2 s and 150 MB at every start) only to be left alone by it,
-and calls it twice a step to the same end. Nothing here compiles an optimizer, so the plain functions below
-the wrappers do, bit for bit, in less time. An optimizer from elsewhere is used as it is.
+``torch.optim`` imports torch's compiler (torch._dynamo: 2 s and 150 MB at every start) and calls it twice a
+step, although nothing here compiles an optimizer. The functions below the wrappers give the same bits in less
+time. ``python scripts/benchmark.py overhead`` measures what each of them saves.
 """
 
 from __future__ import annotations
@@ -13,44 +13,60 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim import optimizer as torch_optimizer
 
 _WRAPPED_METHODS = ("add_param_group", "state_dict", "load_state_dict")
 
 
 def skip_compiler_import() -> None:
-    """Call it before an optimizer is built. Where a torch wraps its methods otherwise, it does nothing."""
+    """Keeps ``torch.optim`` from importing the compiler. Call it before an optimizer is built.
+
+    torch looks for the attribute ``__dynamo_disable`` on the plain method before it imports the compiler. If
+    a torch release wraps its methods in another way, this function does nothing.
+    """
     for name in _WRAPPED_METHODS:
-        plain = getattr(getattr(Optimizer, name), "__wrapped__", None)
-        if plain is not None and not hasattr(plain, "__dynamo_disable"):
-            setattr(plain, "__dynamo_disable", plain)  # what torch would ask the compiler for
+        method = getattr(getattr(Optimizer, name), "__wrapped__", None)
+        if method is not None and not hasattr(method, "__dynamo_disable"):
+            setattr(method, "__dynamo_disable", method)
 
 
 def unwrapped_step(optimizer: Optimizer) -> Callable[[], object]:
-    """``optimizer.step`` without its wrappers; itself where it is not one of torch's own or has hooks."""
-    own = type(optimizer).__module__.startswith("torch.optim.")
-    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-    if not own or hooks or optimizer.defaults.get("differentiable"):
+    """``optimizer.step`` without its wrappers, for torch's own optimizers; ``optimizer.step`` for any other.
+
+    Hooks run as usual, also those that are registered later: a step with hooks goes through the wrappers.
+    """
+    is_from_torch = type(optimizer).__module__.startswith("torch.optim.")
+    if not is_from_torch or optimizer.defaults.get("differentiable"):
         return optimizer.step
-    function = inspect.unwrap(type(optimizer).step)
+    update = inspect.unwrap(type(optimizer).step)
 
     def step() -> None:
+        if _has_hooks(optimizer):
+            optimizer.step()
+            return
         with torch.no_grad():
-            function(optimizer)
-        optimizer._opt_called = True  # type: ignore[attr-defined]  # what schedulers look for
+            update(optimizer)
+        optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers warn if this is not set
 
     return step
 
 
-def unwrapped_backward(loss: Tensor) -> None:
-    """``loss.backward()`` for a scalar, without what its wrappers look for.
+def _has_hooks(optimizer: Optimizer) -> bool:
+    return bool(
+        optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or torch_optimizer._global_optimizer_pre_hooks
+        or torch_optimizer._global_optimizer_post_hooks
+    )
 
-    They ask for tensor subclasses, nested tensors, hooks that log and the compiler's context, which takes a
-    tenth of a small network's step; the engine below them does the same either way. Not for a compiled
-    network, which needs the context.
+
+def unwrapped_backward(loss: Tensor) -> None:
+    """``loss.backward()`` for a scalar, without the checks of its wrappers.
+
+    The wrappers look for tensor subclasses, nested tensors, logging hooks and the compiler's context. The
+    engine below them does the same work either way, and runs the hooks of tensors and modules. Not for a
+    compiled network, which needs the compiler's context.
     """
-    engine = getattr(torch.autograd.Variable, "_execution_engine", None)
-    if engine is None:  # a torch that keeps it elsewhere
-        loss.backward()
-        return
-    one = torch.ones_like(loss)
-    engine.run_backward((loss,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+    engine = torch.autograd.Variable._execution_engine
+    gradient = torch.ones_like(loss)
+    engine.run_backward((loss,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True)

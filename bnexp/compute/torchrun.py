@@ -1,6 +1,6 @@
-"""What torchrun's processes do before they meet: one of them writes the run's folder and speaks for all.
+"""torchrun's processes before they connect: the first writes the run's folder, the others are silent.
 
-Imports no torch. What they do together is in processes.py.
+Imports no torch. What the processes do together is in processes.py.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ def is_distributed() -> bool:
 
 
 def is_secondary() -> bool:
-    """Whether another one speaks and writes for this one."""
+    """Whether another process prints and writes for this one."""
     return is_distributed() and int(os.environ.get("RANK") or 0) > 0
 
 
 def secondary_arguments(arguments: list[str]) -> list[str]:
-    """A silent process's command line: the same, with a folder that goes when the process does."""
+    """The command line of a secondary process: the same, with a temporary folder and without logging."""
     folder = tempfile.mkdtemp(prefix="bnexp-process-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    kept = [word for word in arguments if not word.startswith(RUN_DIR)]
-    quiet = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
-    return [*kept, f"{RUN_DIR}{folder}", *quiet]
+    own = [argument for argument in arguments if not argument.startswith(RUN_DIR)]
+    silent = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
+    return [*own, f"{RUN_DIR}{folder}", *silent]
 
 
 def shared_run_folder(arguments: list[str]) -> Path | None:
-    """The run's folder where the command line names it, in a silent process too."""
-    named = [word.removeprefix(RUN_DIR).strip("'") for word in arguments if word.startswith(RUN_DIR)]
-    return Path(named[-1]) if named else None
+    """The run's folder if the command line names it, also in a secondary process."""
+    folders = [word.removeprefix(RUN_DIR).strip("'") for word in arguments if word.startswith(RUN_DIR)]
+    return Path(folders[-1]) if folders else None

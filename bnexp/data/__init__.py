@@ -1,12 +1,14 @@
 """Images, from where they come to the batches a network reads."""
 
-from bnexp.data.batches import Batches, channel_statistics
+from bnexp.data.batches import Batch, Batches, DataSplits, channel_statistics
 from bnexp.data.datasets import load_dataset
 from bnexp.data.images import ImageDataset, Images
 from bnexp.data.splits import test_indices, train_val_indices
 
 __all__ = [
+    "Batch",
     "Batches",
+    "DataSplits",
     "ImageDataset",
     "Images",
     "channel_statistics",

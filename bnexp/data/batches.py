@@ -1,4 +1,4 @@
-"""Batches made on the device, from uint8 to what a network reads."""
+"""One split of a data set on the device, and the batches that a network reads from it."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from bnexp.data.images import Images
 from bnexp.errors import UserError, bad_value
 from bnexp.seeding import generator
 
-# Several batches are gathered and normalised in one go, then handed out as views. On a CPU that takes a third
-# off their cost while the floats still fit its cache; on a GPU it saves most of the kernel launches.
+# Several batches are gathered and normalised in one go and handed out as views. On a CPU this saves a third
+# of their cost while the floats still fit the cache. On a GPU it saves most of the kernel launches.
 CHUNK_BYTES = {"cpu": 2 << 20}
-CHUNK_BYTES_ELSEWHERE = 64 << 20
-# A split that is read in order more than once, as val or test after each epoch, is kept as it is read where
-# it is no larger than this: MNIST's test set. Making its floats takes a sixth of evaluating an MLP.
-KEPT_BYTES = 32 << 20
+CHUNK_BYTES_OF_OTHER_DEVICES = 64 << 20
+# A split that is evaluated after each epoch keeps its normalised floats if they need at most this much:
+# MNIST's test set does. Computing the floats again would take a sixth of the time of evaluating an MLP.
+FLOAT_CACHE_BYTES = 32 << 20
 
 Numbers = tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """An epoch to come: which image stands at which of its n places, and what happens to it there."""
+    """The order of one epoch: which image comes at each of its n positions, and how it is augmented there."""
 
     rows: Tensor  # int64 (n,), positions in the stored images
     labels: Tensor  # int64 (n,)
     draws: augmentation.Draws | None
 
     def copy_(self, other: Order) -> None:
-        """Takes over an order of as many places, in the memory of this one."""
+        """Copies the values of an equally long order into the memory of this one."""
         self.rows.copy_(other.rows)
         self.labels.copy_(other.labels)
         if self.draws is not None and other.draws is not None:
@@ -42,16 +42,17 @@ class Order:
 
 
 class Batches:
-    """One split of a data set on the device, in batches (x, y).
+    """One split of a data set on the device.
 
-    x is float32 (B, C, S, S), ``(pixel / 255 - mean) / std`` per channel; y is int64 (B,). Nothing in a loop
-    over them waits for the device. Flips and crops act on the stored images: ``crop_padding`` counts pixels
-    before ``resize``, and the padding is black. ``resize`` is bilinear (align_corners=False) and, as in
-    torchvision, antialiased where it shrinks (where it enlarges that changes nothing); it rounds nothing.
+    Its batches are (images, labels). Images are float32 (B, C, S, S), ``(pixel / 255 - mean) / std`` per
+    channel; labels are int64 (B,). Nothing in a loop over them waits for the device. Flips and crops act on
+    the stored images: ``crop_padding`` counts pixels before ``resize``, and the padding is black. ``resize``
+    is bilinear (align_corners=False). Where it shrinks it is antialiased, as in torchvision. It does not
+    round.
 
-    ``index`` (int64, positions in ``images``) picks the split, without a copy of its pixels: train and val
-    share one tensor, on another device too if ``images`` were moved there first (``Images.to``).
-    Raises UserError where ``mean`` or ``std`` have neither one entry nor one for each channel, or a std is 0.
+    ``index`` (int64, positions in ``images``) picks the split without a copy of its pixels: train and val
+    share one tensor, also on a GPU if ``images`` were moved there first (``Images.to``).
+    Raises UserError if ``mean`` or ``std`` has neither one entry nor one per channel, or if a std is 0.
     """
 
     def __init__(
@@ -71,13 +72,13 @@ class Batches:
         self.image_size = resize or side
         self._resizes = self.image_size != side
         self._shrinks = self.image_size < side
-        centre = _per_channel("mean", mean, self.in_channels)
-        spread = _per_channel("std", std, self.in_channels)
-        if not (spread > 0).all():
+        mean_tensor = _per_channel("mean", mean, self.in_channels)
+        std_tensor = _per_channel("std", std, self.in_channels)
+        if not (std_tensor > 0).all():
             raise UserError("dataset.std=auto: a channel has one value in every training pixel; give a std")
-        # Folded into one product and one sum; 1e-6 of the float64 value at most.
-        self._scale = (1 / (255 * spread)).float().view(1, -1, 1, 1).to(device)
-        self._shift = (-centre / spread).float().view(1, -1, 1, 1).to(device)
+        # One product and one sum instead of three operations; differs from float64 by at most 1e-6.
+        self._scale = (1 / (255 * std_tensor)).float().view(1, -1, 1, 1).to(device)
+        self._shift = (-mean_tensor / std_tensor).float().view(1, -1, 1, 1).to(device)
         images = images.to(device)
         self._pixels = images.pixels
         self._index = None if index is None else index.to(device)
@@ -86,89 +87,158 @@ class Batches:
         self._crop_padding = crop_padding
         self._memory_format = memory_format
         self._device = device
-        self._kept: Tensor | None = None  # the whole split as read in order
-        self._passes = 0
+        self._float_cache: Tensor | None = None  # the whole split as floats, in stored order
+        self._passes_in_order = 0
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def steps(self, batch_size: int) -> int:
-        """Batches in a pass, the last, smaller one included."""
+        """The number of batches in an epoch, including the last, smaller one."""
         return -(-len(self) // batch_size)
 
-    def epoch(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image once, in an order and an augmentation that depend on ``seed`` and ``epoch`` alone."""
+    def epoch(self, batch_size: int, seed: int, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from batch number ``first`` on; together they hold every image once.
+
+        Order and augmentation depend on ``seed`` and ``epoch`` alone.
+        """
         order = self.order(seed, epoch)
-        chunk = self._chunk(batch_size)
-        for start in range(0, len(self), chunk):
-            x, y = self.take(order, slice(start, start + chunk))
-            yield from zip(x.split(batch_size), y.split(batch_size), strict=True)
+        chunk = _Chunk(self, order, batch_size)
+        for start in range(first * batch_size, len(self), batch_size):
+            yield Batch(order, start, min(batch_size, len(self) - start), chunk)
 
     def order(self, seed: int, epoch: int) -> Order:
         """The order and the augmentation of this epoch, on the device."""
-        places = torch.randperm(len(self), generator=generator(seed, "order", epoch)).to(self._device)
+        permutation = torch.randperm(len(self), generator=generator(seed, "order", epoch)).to(self._device)
         draws = None
         if self._augment:
             stream = generator(seed, "augment", epoch)
             draws = augmentation.draw(self._augment, len(self), self._crop_padding, stream, self._device)
-        rows = places if self._index is None else self._index.index_select(0, places)
-        return Order(rows, self.labels.index_select(0, places), draws)
+        rows = permutation if self._index is None else self._index.index_select(0, permutation)
+        return Order(rows, self.labels.index_select(0, permutation), draws)
 
-    def take(self, order: Order, places: slice | Tensor) -> tuple[Tensor, Tensor]:
-        """What stands at these places of ``order``, a range or int64 (B,): images and labels to train on."""
-        images = self._pixels.index_select(0, order.rows[places])
+    def gather(self, order: Order, positions: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, C, S, S) and labels (B,) at ``positions`` of ``order``: a range, or int64 (B,)."""
+        images = self._pixels.index_select(0, order.rows[positions])
         if order.draws is not None:
-            images = order.draws.apply(images, places)
-        return self._floats(images), order.labels[places]
+            images = order.draws.apply(images, positions)
+        return self._normalize(images), order.labels[positions]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image once as stored: no shuffling, no augmentation. To be read, not changed."""
-        self._passes += 1
-        if self._kept is None and self._passes > 1 and self._bytes(len(self)) <= KEPT_BYTES:
-            with torch.inference_mode(False):  # whoever reads it next may want gradients
-                self._kept = self._floats(self._stored(slice(None)))
-        chunk = self._chunk(batch_size)
-        for start in range(0, len(self), chunk):
-            here = slice(start, start + chunk)
-            x = self._floats(self._stored(here)) if self._kept is None else self._kept[here]
-            yield from zip(x.split(batch_size), self.labels[here].split(batch_size), strict=True)
+        """Every image once in stored order, without augmentation. The tensors must not be changed."""
+        self._passes_in_order += 1
+        is_small = self._float_bytes(len(self)) <= FLOAT_CACHE_BYTES
+        if self._float_cache is None and self._passes_in_order > 1 and is_small:
+            with torch.inference_mode(False):  # a later reader may need gradients
+                self._float_cache = self._normalize(self._stored(slice(None)))
+        chunk_size = self.chunk_size(batch_size)
+        for start in range(0, len(self), chunk_size):
+            rows = slice(start, start + chunk_size)
+            cache = self._float_cache
+            images = self._normalize(self._stored(rows)) if cache is None else cache[rows]
+            yield from zip(images.split(batch_size), self.labels[rows].split(batch_size), strict=True)
 
-    def _stored(self, here: slice) -> Tensor:
-        """The pixels at these places of the split."""
+    def chunk_size(self, batch_size: int) -> int:
+        """The number of images that are gathered in one go: as many whole batches as fit, at least one."""
+        budget = CHUNK_BYTES.get(self._device.type, CHUNK_BYTES_OF_OTHER_DEVICES)
+        return batch_size * max(1, budget // self._float_bytes(batch_size))
+
+    def _stored(self, rows: slice) -> Tensor:
+        """The uint8 pixels of these rows of the split."""
         index = self._index
-        return self._pixels[here] if index is None else self._pixels.index_select(0, index[here])
+        return self._pixels[rows] if index is None else self._pixels.index_select(0, index[rows])
 
-    def _floats(self, images: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) to the normalised float32 (B, C, S, S); always new memory."""
-        # Two passes in place are faster than addcmul, which is slow at converting uint8 on a CPU.
-        x = images.to(torch.float32).mul_(self._scale).add_(self._shift)
-        if self._resizes:  # its weights sum to 1: it may come after normalising, which is cheaper while small
+    def _normalize(self, images: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) to normalised float32 (B, C, S, S); always new memory."""
+        # Two passes in place are faster than addcmul, which converts uint8 slowly on a CPU.
+        floats = images.to(torch.float32).mul_(self._scale).add_(self._shift)
+        if self._resizes:  # resize weights sum to 1, so normalising first gives the same and is cheaper
             size = (self.image_size, self.image_size)
-            x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=self._shrinks)
-        # Last, as broadcasting over channels that lie innermost takes ten times as long on a CPU.
-        return x.contiguous(memory_format=self._memory_format)
+            floats = F.interpolate(
+                floats, size, mode="bilinear", align_corners=False, antialias=self._shrinks
+            )
+        # The memory format changes last: broadcasting over innermost channels is ten times slower on a CPU.
+        return floats.contiguous(memory_format=self._memory_format)
 
-    def _chunk(self, batch_size: int) -> int:
-        """Images made in one go: as many whole batches as fit, one at least."""
-        budget = CHUNK_BYTES.get(self._device.type, CHUNK_BYTES_ELSEWHERE)
-        return batch_size * max(1, budget // self._bytes(batch_size))
-
-    def _bytes(self, count: int) -> int:
-        """Of so many images as a network reads them."""
+    def _float_bytes(self, count: int) -> int:
+        """Bytes of ``count`` images as floats."""
         return 4 * count * self.in_channels * self.image_size**2
+
+
+class _Chunk:
+    """The batches that were gathered together; the newest chunk replaces the one before."""
+
+    def __init__(self, split: Batches, order: Order, batch_size: int) -> None:
+        self.split, self.order, self.batch_size = split, order, batch_size
+        self.size = split.chunk_size(batch_size)
+        self.start = -1
+        self.batches: list[tuple[Tensor, Tensor]] = []
+
+    def batch(self, start: int) -> tuple[Tensor, Tensor]:
+        """Images and labels of the batch that begins at position ``start`` of the order."""
+        chunk_start = start - start % self.size
+        if chunk_start != self.start:
+            self.batches = []  # freed before the next chunk needs its memory
+            images, labels = self.split.gather(self.order, slice(chunk_start, chunk_start + self.size))
+            self.start = chunk_start
+            self.batches = list(
+                zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
+            )
+        return self.batches[(start - chunk_start) // self.batch_size]
+
+
+class Batch:
+    """A batch of an epoch: ``size`` images from position ``start`` of ``order`` on.
+
+    A plain step reads its tensors. A CUDA graph gathers them itself and needs the positions alone.
+    """
+
+    __slots__ = ("_chunk", "order", "size", "start")
+
+    def __init__(self, order: Order, start: int, size: int, chunk: _Chunk) -> None:
+        self.order, self.start, self.size, self._chunk = order, start, size, chunk
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Images float32 (B, C, S, S) and labels int64 (B,), on the device."""
+        return self._chunk.batch(self.start)
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """The three splits on the device; ``val`` is None where nothing was held out."""
+
+    train: Batches
+    val: Batches | None
+    test: Batches
+    classes: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of images in each split."""
+        return {"train": len(self.train), "val": len(self.val or ()), "test": len(self.test)}
+
+    @property
+    def majority(self) -> float:
+        """The share of the largest class in the test set: the accuracy of always predicting that class."""
+        return int(self.test.labels.bincount().max()) / len(self.test)
+
+    @property
+    def watched(self) -> dict[str, Batches]:
+        """What is evaluated every epoch: val, or test where there is no val. Test then chooses nothing."""
+        return {"test": self.test} if self.val is None else {"val": self.val}
 
 
 def channel_statistics(pixels: Tensor, index: Tensor | None = None) -> tuple[Numbers, Numbers]:
     """(mean, std) of each channel of ``pixels / 255``, of uint8 (N, C, H, W) or its rows in ``index``.
 
-    Exact: the 256 values are counted, a part at a time, and no float copy of the set is made. std divides by
-    the number of pixels.
+    Exact: the 256 pixel values are counted, so no float copy of the set is needed. std divides by the number
+    of pixels.
     """
     channels = pixels.shape[1]
     counts = torch.zeros(channels, 256, dtype=torch.int64)
     rows = torch.arange(len(pixels)) if index is None else index
-    for part in rows.to(pixels.device).split(1024):
-        images = pixels.index_select(0, part)
+    for indices in rows.to(pixels.device).split(1024):
+        images = pixels.index_select(0, indices)
         for channel in range(channels):
             counts[channel] += torch.bincount(images[:, channel].reshape(-1), minlength=256).cpu()
     values = torch.arange(256, dtype=torch.float64) / 255

@@ -29,6 +29,7 @@ from bnexp.config import instantiate
 from bnexp.config.schema import parse
 from bnexp.errors import UserError
 from bnexp.runs.folder import SUMMARY, discard, load_summary
+from bnexp.runs.sweep_job import SweepJob
 from bnexp.sweeps import launchers
 from bnexp.sweeps.job_folders import completed_jobs, job_folder
 from bnexp.sweeps.workers import Listener
@@ -37,17 +38,6 @@ log = logging.getLogger(__name__)
 
 # What a job on another machine needs of the environment in which its sweep was started.
 VARIABLES = ("BNEXP_DATA_DIR", "GOMP_SPINCOUNT")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a run knows of the sweep it belongs to."""
-
-    at_once: int  # jobs that share this machine
-    turn: int | None  # its number, from 0, where GPUs are dealt among the jobs
-    quiet: bool  # whether others write to the same terminal
-    hparams: dict[str, float | str]  # what tells it from the others: the same keys in all, and of one type
-    command: str  # the sweep's; a launcher's worker has another
 
 
 @dataclass(frozen=True)
@@ -101,7 +91,7 @@ class Sweep:
         """Those of a job's overrides that tell it from the others."""
         return [word for word in overrides if word.partition("=")[0] in self.numeric]
 
-    def job(self, hydra: HydraConf) -> Job:
+    def job(self, hydra: HydraConf) -> SweepJob:
         values = settings(hydra.overrides.task)
         hparams = {
             key: _number(values[key]) if numeric else values[key]
@@ -110,7 +100,7 @@ class Sweep:
         }
         quiet = launchers.one_console(hydra) and self.at_once != 1  # type: ignore[arg-type]
         turn = hydra.job.num if self.deals_gpus else None
-        return Job(self.at_once or 1, turn, quiet, hparams, self.command)  # type: ignore[arg-type]
+        return SweepJob(self.at_once or 1, turn, quiet, hparams, self.command)  # type: ignore[arg-type]
 
     def failed_since_start(self) -> bool:
         paths = Path(self.folder).glob(f"*/{SUMMARY}")

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running anything that is in them."""
+"""Checkpoints: written whole or not at all, and read without running any code that is in them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ log = logging.getLogger(__name__)
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Writes ``state`` (tensors, numbers, texts, lists and dictionaries of them) to ``path`` atomically."""
+    """Writes ``state`` (tensors, numbers, strings, lists and dictionaries of them) to ``path`` atomically."""
     write_atomically(path, lambda file: torch.save(state, file))
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What ``save`` wrote. Only tensors and plain values are read: a pickle in disguise is refused.
+    """Reads what ``save`` wrote, tensors and plain values only: any other pickled object is refused.
 
-    Raises UserError where the file is missing, damaged (its checksums are compared, which torch leaves
-    out) or lies outside its run's folder.
+    Raises UserError if the file is missing, damaged, or outside its run's folder. The archive's checksums are
+    compared here, because torch does not compare them.
     """
     if not path.resolve().is_relative_to(path.parent.parent.resolve()):
         raise UserError(f"{path}: points outside the run's folder")
@@ -37,7 +37,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             if (damaged := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"{damaged} is not what was written")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of odd pickles, which fail anyway
+            warnings.simplefilter("ignore")  # torch warns of unusual pickles, and they fail anyway
             state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such checkpoint") from None
@@ -50,9 +50,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 class Checkpoints:
-    """checkpoints/last.pt every so many epochs, best.pt, and the ``keep`` newest of the older ones.
+    """last.pt every ``every`` epochs, best.pt, and the ``keep`` newest numbered ones (epoch-N.pt).
 
-    While a run is under way previous.pt is what last.pt was before, for the case that last.pt is damaged.
+    During a run previous.pt holds the last.pt before the present one, in case last.pt gets damaged.
     """
 
     def __init__(self, folder: Path, *, every: int, keep: int) -> None:
@@ -62,41 +62,44 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
 
     def newest(self) -> dict[str, Any] | None:
-        """The state to go on from, on the CPU, with best.pt as it belongs to it; None to begin anew.
+        """The newest readable state, on the CPU; None if there is none. best.pt then belongs to this state.
 
-        Says on the log what is lost where a file is damaged.
+        Logs a warning for a damaged file.
         """
         for path in (self.last, self.previous):
             if not path.exists():
                 continue
             try:
                 state = load(path)
-                self._settle_best(state["progress"], path)
+                self._restore_best(state["progress"], path)
             except (UserError, KeyError, TypeError) as error:
                 log.warning(f"{one_line(error)}: going back to the checkpoint before it, or to the beginning")
                 continue
             return state
         return None
 
-    def _settle_best(self, progress: dict[str, Any], path: Path) -> None:
-        """A kill between last.pt and best.pt leaves the older best: raises UserError where it is needed."""
+    def _restore_best(self, progress: dict[str, Any], path: Path) -> None:
+        """Makes best.pt the best checkpoint of this progress: a kill may have come before it was written.
+
+        Raises UserError if the best checkpoint is lost.
+        """
         best = progress["best"]
         if best is None:
             return
-        if best["epoch"] == progress["epoch"] and not progress["tally"]["batches"]:
+        if best["epoch"] == progress["epoch"] and not progress["current"]["steps"]:
             self._link(path, self.best)
         elif load(self.best)["progress"]["epoch"] < best["epoch"]:
             raise UserError(f"{self.best}: older than {path.name}")
 
     def save(self, state: dict[str, Any], epoch: int, *, best: bool, final: bool) -> None:
-        """Saves the state after ``epoch`` where it is due: as last, as best, as both."""
-        due = final or epoch % self.every == 0
-        if due:
+        """Saves the state after ``epoch``: as last if it is due, as best if it is the ``best`` so far."""
+        is_due = final or epoch % self.every == 0
+        if is_due:
             self.save_last(state)
             if self.keep:
                 self._link(self.last, self.folder / f"epoch-{epoch}.pt")
-                self._drop_old()
-        if best and due:
+                self._delete_old()
+        if best and is_due:
             self._link(self.last, self.best)
         elif best:
             save(state, self.best)
@@ -104,23 +107,23 @@ class Checkpoints:
             self.previous.unlink(missing_ok=True)
 
     def save_last(self, state: dict[str, Any]) -> None:
-        """Saves ``state`` as last.pt; what that was until now stays as previous.pt."""
+        """Saves ``state`` as last.pt and keeps the old last.pt as previous.pt."""
         if self.last.exists():
             self._link(self.last, self.previous)
         save(state, self.last)
 
     def _link(self, source: Path, target: Path) -> None:
-        """``target`` becomes another name for ``source``'s bytes: checkpoints are never rewritten."""
+        """Makes ``target`` a hard link to ``source``: checkpoints are never changed in place."""
         temporary = target.with_name(f".{target.name}.part")
         with name_write_errors(target):
             temporary.unlink(missing_ok=True)
             try:
                 os.link(source, temporary)
-            except OSError:  # a file system without hard links
+            except OSError:  # the file system has no hard links
                 shutil.copyfile(source, temporary)
             os.replace(temporary, target)
 
-    def _drop_old(self) -> None:
+    def _delete_old(self) -> None:
         numbered = sorted(self.folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
         for path in numbered[: -self.keep]:
             path.unlink()

@@ -1,95 +1,116 @@
-"""The training loop: batches, steps, evaluation, checkpoints, and the final metrics."""
+"""The training loop: batches, steps, evaluation, checkpoints; and the final metrics of a run."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from bnexp.data import Batches
+from bnexp.data import DataSplits
+from bnexp.errors import Diverged
+from bnexp.runs.loggers import Logger
+from bnexp.seeding import global_rng_state
 from bnexp.signals import StopSignal
 from bnexp.training.checkpoint import Checkpoints
-from bnexp.training.metrics import Recorder
+from bnexp.training.metrics import Meter
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
 
 
+@dataclass(frozen=True)
+class FitSettings:
+    epochs: int
+    batch_size: int
+    eval_batch_size: int
+    seed: int
+    patience: int | None  # epochs without a better one before training stops early; None: it never does
+    log_every: int  # steps between two readings of the device
+
+
 def fit(
     trainer: Trainer,
-    train: Batches,
-    watched: dict[str, Batches],
-    *,
-    epochs: int,
-    batch_size: int,
-    eval_batch_size: int,
-    seed: int,
-    patience: int | None,
-    window: int,
+    data: DataSplits,
+    settings: FitSettings,
     progress: Progress,
+    *,
+    logger: Logger,
     checkpoints: Checkpoints,
-    recorder: Recorder,
     stop: StopSignal,
-) -> dict[str, float]:
-    """Trains from where ``progress`` is to ``epochs``; ``watched`` splits are evaluated after each one.
+) -> None:
+    """Trains from where ``progress`` stands to the last epoch; ``progress.metrics`` are that epoch's.
 
-    Only a split named val ever chooses: the best epoch, a plateau, an early stop. An epoch is recorded
-    before it is saved, so that no checkpoint is ahead of its record. Returns the last epoch's metrics, by
-    TensorBoard tag. Raises Interrupted after a signal, with the last step saved.
+    An epoch is logged before it is saved, so that no checkpoint is ahead of the log. Raises Diverged if a
+    loss is not finite, and Interrupted after a signal, with the last step saved.
     """
+    processes, meter = trainer.processes, Meter(settings.log_every, trainer.processes)
 
-    def over() -> bool:
-        return progress.epoch >= epochs or (patience is not None and progress.stale >= patience)
+    def read_meter() -> None:
+        window = meter.read()  # the one place that waits for the device
+        progress.add_window(window)
+        first_step = progress.step - len(window.losses) + 1
+        logger.steps(first_step, window.losses)
+        for step, loss in enumerate(window.losses, first_step):
+            if not math.isfinite(loss):
+                raise Diverged(f"the loss became {loss} in epoch {progress.epoch + 1}, step {step}")
 
-    while not over():
-        started = time.perf_counter()
-        metrics = None
-        if not trainer.asked_to_stop(stop):
-            metrics = trainer.train_epoch(
-                train, batch_size, seed=seed, progress=progress, window=window, recorder=recorder, stop=stop
-            )
-        if metrics is None:
-            checkpoints.save_last(trainer.state(progress))
-            raise stop.interrupted()
-        for split, batches in watched.items():
-            found = trainer.evaluate(batches, eval_batch_size)
-            metrics |= {f"{split}/{name}": value for name, value in found.items()}
+    def must_stop() -> bool:
+        # Several processes must agree, which takes a message: they do so when a window begins.
+        if processes.is_distributed and not meter.is_empty:
+            return False
+        return processes.any(stop.received is not None, trainer.device.torch_device)
+
+    while not progress.is_done(settings.epochs, settings.patience):
+        start, epoch = time.perf_counter(), progress.epoch + 1
+        trainer.begin_epoch(settings.seed, epoch, progress.current.noise)
+        for batch in data.train.epoch(settings.batch_size, settings.seed, epoch, progress.current.steps):
+            if must_stop():
+                read_meter()
+                noise = processes.gather(global_rng_state(trainer.device.torch_device))
+                progress.interrupt_epoch(time.perf_counter() - start, noise)
+                checkpoints.save_last(trainer.state(progress))
+                raise stop.interrupted()
+            meter.add(trainer.step(batch))  # the same call for a plain step and a CUDA graph
+            trainer.schedule.after_step()
+            progress.count_step()
+            if meter.is_full:
+                read_meter()
+        read_meter()
+
+        metrics = progress.finish_epoch(len(data.train), time.perf_counter() - start)
+        metrics |= trainer.evaluate(data.watched, settings.eval_batch_size)
         metrics["lr"] = trainer.lr
         trainer.schedule.after_epoch(metrics)
-        best = progress.judge(metrics)
-        progress.metrics = metrics
-        recorder.epoch(metrics | {"epoch_s": time.perf_counter() - started}, progress.epoch, trainer.model)
-        checkpoints.save(trainer.state(progress), progress.epoch, best=best, final=over())
-    return progress.metrics
+        is_best = progress.record(metrics)
+        logger.epoch(metrics | {"epoch_s": time.perf_counter() - start}, epoch, trainer.model)
+        is_last = progress.is_done(settings.epochs, settings.patience)
+        checkpoints.save(trainer.state(progress), epoch, best=is_best, final=is_last)
 
 
 def final_metrics(
     trainer: Trainer,
-    train: Batches,
-    test: Batches,
-    metrics: dict[str, float],
+    data: DataSplits,
+    progress: Progress,
     *,
     batch_size: int,
-    progress: Progress,
-    best_weights: Callable[[], dict[str, Any]],
+    load_best: Callable[[], dict[str, Any]],
 ) -> tuple[dict[str, float], dict[str, float] | None]:
-    """The final metrics, and those of the best epoch by val with the test set at its weights.
+    """The metrics of the final weights, and those of the best epoch, both with the test set.
 
-    train/* of the last epoch are means in training mode while the weights moved; train_eval/* are the
-    final weights in eval mode, the only ones to hold against val/* and test/*. The test set is looked at
-    here, after everything has been chosen.
+    train/* are means in training mode while the weights moved. train_eval/* are the final weights in eval
+    mode: only these can be compared with val/* and test/*. The test set is evaluated here, after everything
+    has been chosen. ``load_best`` reads the checkpoint of the best epoch.
     """
-    final = dict(metrics)
-    for name, batches in (("train_eval", train), ("test", test)):
-        if f"{name}/loss" not in final:
-            found = trainer.evaluate(batches, batch_size)
-            final |= {f"{name}/{key}": value for key, value in found.items()}
-    best = None
-    if progress.best is not None:
-        best = dict(progress.best)
-        if best["epoch"] == progress.epoch:
-            found = {key: final[f"test/{key}"] for key in ("loss", "accuracy")}
-        else:
-            trainer.load_model(best_weights())
-            found = trainer.evaluate(test, batch_size)
-        best |= {f"test/{key}": value for key, value in found.items()}
-    return {key: value for key, value in final.items() if "/" in key}, best
+    final = {name: value for name, value in progress.metrics.items() if "/" in name}
+    for split, batches in {"train_eval": data.train, "test": data.test}.items():
+        if f"{split}/loss" not in final:
+            final |= trainer.evaluate({split: batches}, batch_size)
+    if progress.best is None:
+        return final, None
+    if progress.best["epoch"] == progress.epoch:
+        test = {name: final[name] for name in ("test/loss", "test/accuracy")}
+    else:
+        trainer.load_model(load_best())
+        test = trainer.evaluate({"test": data.test}, batch_size)
+    return final, progress.best | test

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 
-@dataclass
+@dataclass(frozen=True)
 class Schedule:
-    """A torch scheduler and when it moves: after each step or after each epoch, on a metric or on its own."""
+    """A torch scheduler and when it is called.
+
+    ``interval`` is ``step`` or ``epoch``. ``monitor`` is the metric that a scheduler such as
+    ReduceLROnPlateau looks at after each epoch.
+    """
 
     scheduler: LRScheduler | None = None
     interval: str = "epoch"

@@ -1,0 +1,119 @@
+"""One run: data, network, training, final metrics, and their record in the run's folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import closing
+
+from bnexp.compute.device import prepare_device
+from bnexp.compute.memory import memory_guard
+from bnexp.compute.process_tuning import set_threads
+from bnexp.compute.processes import Processes
+from bnexp.config.schema import Config
+from bnexp.data import DataSplits
+from bnexp.runs.folder import RunFolder
+from bnexp.runs.sweep_job import SweepJob
+from bnexp.signals import StopSignal
+from bnexp.training import build
+from bnexp.training.checkpoint import Checkpoints, load
+from bnexp.training.cuda_graph import CudaGraphTrainer
+from bnexp.training.loop import FitSettings, final_metrics, fit
+from bnexp.training.progress import Progress
+from bnexp.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: SweepJob | None) -> None:
+    """One run, from a checked configuration to a complete record; ``job`` if it belongs to a sweep.
+
+    It continues from the checkpoint in the folder if there is one. ``text`` is the configuration as YAML.
+    """
+    processes = Processes.from_environment()
+    job_number = job.number if job else None
+    device = prepare_device(config.device, processes.local_rank if processes.is_distributed else job_number)
+    smaller_keys = f"batch_size={config.batch_size} or eval_batch_size={config.eval_batch_size}"
+    with processes.connect(device.torch_device), memory_guard(smaller_keys):
+        splits = processes.agree_on(lambda: build.load_splits(config, device), key=lambda data: data.counts)
+        network = build.model(config, splits)
+        summary = build.summary(network, config, splits)
+        # A continued run keeps its number of threads: another one would change the last bits.
+        threads = set_threads(
+            config.device.threads or folder.threads_before(),
+            summary.flops * config.batch_size / processes.world_size,
+            (job.jobs_at_once if job else 1) * processes.local_world_size,
+        )
+        folder.record_environment(
+            device=str(device), threads=threads, processes=processes.world_size,
+            **({"command": job.command} if job else {}),
+        )  # fmt: skip
+        several = f", {processes.world_size} processes" if processes.is_distributed else ""
+        plural = "s" * (threads > 1)
+        log.info(f"{config.name}: seed {config.seed} on {device}, {threads} CPU thread{plural}{several}")
+        log.log(logging.DEBUG if job else logging.INFO, str(summary))
+        folder.update(
+            parameters=summary.parameters, images=splits.counts, classes=len(splits.classes),
+            majority=splits.majority,
+        )  # fmt: skip
+        trainer = build.trainer(
+            config, network, device, splits, processes, graph_used_before=folder.summary["graph"]
+        )
+        folder.update(graph=isinstance(trainer, CudaGraphTrainer))
+        notes = {"config": f"```yaml\n{text}```", "model": summary.markdown()}
+        final, best, progress = fit_and_test(config, trainer, splits, folder, stop, notes, job)
+    folder.update(best=best, final=final, time=progress.times())
+    accuracy, loss = final["test/accuracy"], final["test/loss"]
+    log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
+
+
+def fit_and_test(
+    config: Config,
+    trainer: Trainer,
+    splits: DataSplits,
+    folder: RunFolder,
+    stop: StopSignal,
+    notes: Mapping[str, str],
+    job: SweepJob | None,
+) -> tuple[dict[str, float], dict[str, float] | None, Progress]:
+    """Trains to the end; returns the final metrics, those of the best epoch, and the progress.
+
+    ``notes`` are Markdown texts for TensorBoard.
+    """
+    settings = FitSettings(
+        epochs=config.epochs, batch_size=config.batch_size, eval_batch_size=config.eval_batch_size,
+        seed=config.seed, patience=config.early_stopping.patience, log_every=config.tracking.every,
+    )  # fmt: skip
+    checkpoints = Checkpoints(
+        folder.path / "checkpoints", every=config.checkpoint.every, keep=config.checkpoint.keep
+    )
+    progress = resume_or_start(config, trainer, checkpoints, folder)
+    logger = build.logger(
+        config, folder.path, splits.train.steps(config.batch_size), progress,
+        quiet=bool(job and job.quiet), hparams=job.hparams if job else {},
+    )  # fmt: skip
+    with closing(logger):
+        for tag, markdown in notes.items():
+            logger.text(tag, markdown)
+        fit(trainer, splits, settings, progress, logger=logger, checkpoints=checkpoints, stop=stop)
+        final, best = final_metrics(
+            trainer, splits, progress, batch_size=config.eval_batch_size,
+            load_best=lambda: trainer.processes.broadcast(lambda: load(checkpoints.best)),
+        )  # fmt: skip
+        logger.final(final, progress.epoch)
+    return final, best, progress
+
+
+def resume_or_start(
+    config: Config, trainer: Trainer, checkpoints: Checkpoints, folder: RunFolder
+) -> Progress:
+    """Restores the trainer from the folder's newest checkpoint, if any; returns how far that run had come."""
+    state = trainer.processes.broadcast(checkpoints.newest)
+    if state is None:
+        folder.clear()
+        return Progress(config.early_stopping.monitor)
+    progress = trainer.restore(state)
+    steps = f", {progress.current.steps} steps into the next" if progress.current.steps else ""
+    log.info(f"{config.name}: goes on after epoch {progress.epoch}{steps}")
+    return progress

@@ -1,0 +1,31 @@
+"""The meter: what the steps give, read together."""
+
+import torch
+
+from bnexp.training.metrics import Meter, StepOutput
+
+LABELS = torch.tensor([0, 1, 2])
+LOGITS = torch.tensor([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [3.0, 0.0, 0.0]])
+
+
+def test_a_window_holds_the_losses_and_the_correct_images_of_its_steps():
+    meter = Meter(capacity=2)
+    assert meter.is_empty
+    meter.add(StepOutput(torch.tensor(1.0), LOGITS, LABELS, 3))
+    assert not meter.is_full
+    meter.add(StepOutput(torch.tensor(2.0), LOGITS[:1], LABELS[:1], 1))
+    assert meter.is_full
+    window = meter.read()
+    assert (window.losses, window.batch_sizes, window.correct) == ([1.0, 2.0], [3, 1], 3)
+    assert meter.is_empty
+
+
+def test_scores_may_be_classes_instead_of_logits():
+    meter = Meter(capacity=1)
+    meter.add(StepOutput(torch.tensor(1.0), torch.tensor([0, 1, 1]), LABELS, 3))
+    assert meter.read().correct == 2
+
+
+def test_an_empty_meter_reads_an_empty_window():
+    window = Meter(capacity=1).read()
+    assert (window.losses, window.batch_sizes, window.correct) == ([], [], 0)

@@ -23,6 +23,7 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command does
 
 import torch
+
 from bench import commands, gpu, many, training
 from bench.recipes import RECIPES
 from bench.table import Table

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from helpers.made_runs import HEADER, made, made_run
 
 GROUPS = {"none": [97.0, 97.2, 96.9], "batch": [98.0, 98.1, 98.0]}

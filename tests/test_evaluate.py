@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers.small_sets import arrays, write_mnist
 from torch.nn import functional as F
 
 from bnexp.data import datasets, splits
 from bnexp.training import checkpoint
+from helpers.small_sets import arrays, write_mnist
 
 # Its validation accuracy falls in the second epoch, so that best.pt and last.pt differ.
 QUICK = ("epochs=2", "dataset.train_size=200", "dataset.test_size=100", "tracking.tensorboard=false")

@@ -1,4 +1,4 @@
-"""Whole runs on the embedded data: the record is complete, twins are twins, bits are bits."""
+"""Whole runs on the embedded data: their folder, twins, the same bits for the same command."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from bnexp.training import build, checkpoint
 QUICK = ("epochs=2", "dataset.train_size=200", "dataset.test_size=100", "tracking.tensorboard=false")
 
 
-def weights(commands, *words):
-    """The final weights of a run with these words."""
-    assert commands.bnexp(*QUICK, *words).code == 0
+def weights(commands, *overrides):
+    """The final weights of a run with these arguments."""
+    assert commands.bnexp(*QUICK, *overrides).code == 0
     return checkpoint.load(commands.runs()[-1] / "checkpoints" / "last.pt")["model"]
 
 
@@ -31,7 +31,7 @@ def metrics(commands):
     return [{key: row[key] for key in row if key not in ("images_per_s", "epoch_s")} for row in rows]
 
 
-def test_the_record_is_complete(commands):
+def test_a_run_folder_has_all_its_files_and_values(commands):
     done = commands.bnexp(
         "epochs=2", "model=conv_bn", "dataset.train_size=200", "tracking.histograms=true", "tags=[a]"
     )
@@ -39,10 +39,10 @@ def test_the_record_is_complete(commands):
     assert done.err == ""
     (run,) = commands.runs()
     assert run.parent.parent.name == "outputs"
-    found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    events = {name for name in found if name.startswith("events.out.tfevents.")}
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    events = {name for name in files if name.startswith("events.out.tfevents.")}
     assert len(events) == 1
-    assert found - events == {
+    assert files - events == {
         ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "train.log", "metrics.csv",
         "steps.csv", "checkpoints/last.pt", "checkpoints/best.pt", "environment.json", "summary.json",
         ".lock",
@@ -52,7 +52,7 @@ def test_the_record_is_complete(commands):
     assert summary["status"] == "finished"
     assert summary["parameters"] == 6530
     assert (summary["images"], summary["classes"]) == ({"train": 200, "val": 144, "test": 359}, 10)
-    assert summary["majority"] == 37 / 359  # the digit that there is most of
+    assert summary["majority"] == 37 / 359  # the most frequent digit
     assert summary["tags"] == ["a"]
     assert summary["error"] is None
     splits = ("train", "train_eval", "val", "test")
@@ -74,53 +74,53 @@ def test_default_run_learns_the_digits(commands):
     assert commands.summary()["final"]["test/accuracy"] >= 0.95
 
 
-def test_same_words_same_bits_whatever_ran_before(commands):
+def test_the_same_command_gives_the_same_bits_whatever_ran_before(commands):
     first = weights(commands, "model=conv_bn")
-    before = metrics(commands)
+    first_metrics = metrics(commands)
     weights(
         commands, "model=mlp", "seed=3", "model.dropout=0.5", "device.threads=2", "device.deterministic=true"
     )
     torch.rand(17)
-    again = weights(commands, "model=conv_bn")
-    assert before == metrics(commands)
-    assert all(torch.equal(first[name], again[name]) for name in first)
+    second = weights(commands, "model=conv_bn")
+    assert first_metrics == metrics(commands)
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_twins_see_the_same_batches_from_the_same_start(commands, monkeypatch):
     from bnexp.training.trainer import Trainer
 
-    seen, step = {}, Trainer.step
+    record, step = {}, Trainer.step
 
-    def watch(trainer, images, *more):
-        seen.setdefault("start", {k: v.clone() for k, v in trainer.model.state_dict().items()})
-        seen.setdefault("images", []).append(images.clone())
-        return step(trainer, images, *more)
+    def recording_step(trainer, batch):
+        record.setdefault("start", {k: v.clone() for k, v in trainer.model.state_dict().items()})
+        record.setdefault("images", []).append(batch.tensors()[0].clone())
+        return step(trainer, batch)
 
-    monkeypatch.setattr(Trainer, "step", watch)
-    found = {}
+    monkeypatch.setattr(Trainer, "step", recording_step)
+    records = {}
     for norm in ("none", "batch", "batch_manual", "layer", "group", "instance"):
         weights(
             commands, "model=conv", f"model.norm={norm}", "dataset.augment=[flip,crop]", "model.dropout=0.3"
         )
-        found[norm] = dict(seen)
-        seen.clear()
-    plain = found.pop("none")
-    for twin in found.values():
+        records[norm] = dict(record)
+        record.clear()
+    plain = records.pop("none")
+    for twin in records.values():
         for name, value in plain["start"].items():
             assert torch.equal(value, twin["start"][name]), name
         assert all(torch.equal(a, b) for a, b in zip(plain["images"], twin["images"], strict=True))
 
 
-def test_a_norm_by_hand_trains_like_torchs(commands):
+def test_manual_batch_norm_trains_like_torchs(commands):
     weights(commands, "model=mlp_bn")
-    torchs = metrics(commands)
+    expected = metrics(commands)
     weights(commands, "model=mlp", "model.norm=batch_manual")
-    for ours, theirs in zip(metrics(commands), torchs, strict=True):
-        assert float(ours["val/loss"]) == pytest.approx(float(theirs["val/loss"]), rel=1e-3)
+    for row, expected_row in zip(metrics(commands), expected, strict=True):
+        assert float(row["val/loss"]) == pytest.approx(float(expected_row["val/loss"]), rel=1e-3)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         "scheduler=step scheduler.step_size=1", "scheduler=plateau", "scheduler=cosine",
         "scheduler=exponential",
@@ -135,14 +135,14 @@ def test_a_norm_by_hand_trains_like_torchs(commands):
         "model=torchvision model.arch=resnet18 dataset.resize=32 dataset.train_size=20 epochs=1",
     ],
 )  # fmt: skip
-def test_every_switch_trains(commands, words):
-    assert commands.bnexp(*QUICK, *words.split()).code == 0
+def test_a_run_with_this_key_trains(commands, overrides):
+    assert commands.bnexp(*QUICK, *overrides.split()).code == 0
     summary = commands.summary()
     assert summary["status"] == "finished"
     assert 0 <= summary["final"]["test/accuracy"] <= 1
 
 
-def test_switches_change_the_weights(commands):
+def test_each_key_changes_the_weights(commands):
     plain = weights(commands)
     for word in ("l1=0.01", "optimizer.weight_decay=0.01", "grad_clip=0.1", "seed=1",
                  "loss.label_smoothing=0.2", "scheduler=cosine", "dataset.augment=[crop]"):  # fmt: skip
@@ -150,14 +150,14 @@ def test_switches_change_the_weights(commands):
         assert not torch.equal(plain["head.weight"], changed["head.weight"]), word
 
 
-def test_without_val_the_test_set_is_shown_and_chooses_nothing(commands):
+def test_without_val_the_test_set_is_evaluated_every_epoch_and_chooses_nothing(commands):
     weights(commands, "dataset.val_size=0")
     assert all(row["test/loss"] and not row["val/loss"] for row in metrics(commands))
     assert commands.summary()["best"] is None
     assert not (commands.runs()[-1] / "checkpoints" / "best.pt").exists()
 
 
-def test_a_network_an_optimizer_and_a_scheduler_of_ones_own(tmp_path):
+def test_a_users_own_network_optimizer_and_scheduler_train(tmp_path):
     (tmp_path / "mynets.py").write_text(
         "import torch\n"
         "from torch import nn\n"
@@ -173,21 +173,23 @@ def test_a_network_an_optimizer_and_a_scheduler_of_ones_own(tmp_path):
     )
     (tmp_path / "myconf" / "model").mkdir(parents=True)
     (tmp_path / "myconf" / "model" / "mine.yaml").write_text("_target_: mynets.Net\nwidth: 32\n")
-    script = os.path.join(os.path.dirname(sys.executable), "bnexp")  # leaves the folder off sys.path
-    own = ["optimizer=custom", "optimizer._target_=mynets.Slow", "+optimizer.speed=0.2"]
-    own += ["scheduler=custom", "scheduler._target_=mynets.halve"]
-    for words in (["model=custom", "model._target_=mynets.Net", "+model.width=64", *own],
+    script = os.path.join(
+        os.path.dirname(sys.executable), "bnexp"
+    )  # a console script leaves the current folder off sys.path
+    own_components = ["optimizer=custom", "optimizer._target_=mynets.Slow", "+optimizer.speed=0.2"]
+    own_components += ["scheduler=custom", "scheduler._target_=mynets.halve"]
+    for overrides in (["model=custom", "model._target_=mynets.Net", "+model.width=64", *own_components],
                   ["--config-dir", "myconf", "model=mine"]):  # fmt: skip
         done = subprocess.run(
-            [script, *QUICK, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120
+            [script, *QUICK, *overrides], cwd=tmp_path, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
     summaries = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/*/*/summary.json")]
     assert sorted(s["parameters"] for s in summaries) == [32 * 785 + 330, 64 * 785 + 650]
 
 
-def start(folder, *words):
-    command = [sys.executable, "-m", "bnexp.train", "epochs=100000", *words]
+def start(folder, *overrides):
+    command = [sys.executable, "-m", "bnexp.train", "epochs=100000", *overrides]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("epoch "):
@@ -196,14 +198,14 @@ def start(folder, *words):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_well(tmp_path, number, code):
+def test_a_signal_saves_the_run_and_says_how_to_continue(tmp_path, number, code):
     process = start(tmp_path)
     process.send_signal(number)
-    said, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == code
     assert errors.strip() == f"bnexp: interrupted ({signal.Signals(number).name})"
     (path,) = tmp_path.glob("outputs/*/*/summary.json")
-    assert said.splitlines()[-1] == f"carry on: bnexp-resume {path.parent.relative_to(tmp_path)}"
+    assert output.splitlines()[-1] == f"carry on: bnexp-resume {path.parent.relative_to(tmp_path)}"
     assert json.loads(path.read_text())["status"] == "interrupted"
     state = checkpoint.load(path.parent / "checkpoints" / "last.pt")
     rows = (path.parent / "metrics.csv").read_text().splitlines()
@@ -211,16 +213,16 @@ def test_a_signal_ends_the_run_well(tmp_path, number, code):
 
 
 @pytest.mark.parametrize(("monitor", "mode"), [("val/loss", "min"), ("val/accuracy", "max")])
-def test_a_plateau_knows_what_better_is(monitor, mode):
+def test_plateau_takes_its_direction_from_what_it_monitors(monitor, mode):
     network = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     keys = {"interval": "epoch", "monitor": monitor, "mode": None}
-    part = Component("scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau", keys)
-    config = SimpleNamespace(scheduler=part, epochs=3)
+    component = Component("scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau", keys)
+    config = SimpleNamespace(scheduler=component, epochs=3)
     assert build._schedule(config, optimizer, 10).scheduler.mode == mode
 
 
-def test_a_run_that_diverges_says_where(commands):
+def test_a_diverged_run_names_epoch_and_step(commands):
     done = commands.bnexp(*QUICK, "optimizer.lr=1e30")
     assert done.code == 1
     assert "diverged: the loss became" in done.err
@@ -273,7 +275,7 @@ def test_a_failing_job_does_not_stop_the_others(commands):
     assert "more than one value a channel" in done.err
 
 
-def test_a_piped_run_has_no_bar_and_ends_its_lines(shell):
+def test_a_piped_run_shows_no_progress_bar(shell):
     done = shell(*QUICK)
     assert done.code == 0
     assert "\r" not in done.out + done.err

@@ -35,9 +35,10 @@ def try_lines(count: int, seed: int) -> None:
     import warnings
 
     import torch  # noqa: F401 - before the first deadline
-    from helpers.random_command_lines import LINES, run
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as seeded
+
+    from helpers.random_command_lines import LINES, run
 
     warnings.simplefilter("ignore")
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers.records import record
-
 from bnexp.training.checkpoint import load
+from helpers.records import record
 
 COMMANDS = {"bnexp": "train", "bnexp-resume": "resume", "bnexp-eval": "evaluate"}
 PATIENCE = 240  # seconds that a command may take on a busy machine

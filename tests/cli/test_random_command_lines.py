@@ -1,8 +1,9 @@
 """Any command line ends in success or in one line; scripts/torture tries two thousand."""
 
 import pytest
-from helpers.random_command_lines import LINES, run
 from hypothesis import HealthCheck, given, settings
+
+from helpers.random_command_lines import LINES, run
 
 
 @settings(

@@ -1,4 +1,4 @@
-"""Where a run computes: every switch is set by every run, and what is not there is refused in one line."""
+"""The device of a run: every run sets every switch, and a device that does not exist is a one-line error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bnexp.compute import device, process_tuning
-from bnexp.compute.device import ComputeDevice, prepare
+from bnexp.compute.device import ComputeDevice, prepare_device
 from bnexp.compute.memory import memory_guard
 from bnexp.compute.process_tuning import set_threads
 from bnexp.config import schema
@@ -18,7 +18,7 @@ from bnexp.errors import OutOfMemory, UserError
 QUICK = ("epochs=2", "dataset.train_size=200", "dataset.test_size=100", "tracking.tensorboard=false")
 
 
-def wanted(**keys) -> schema.Device:
+def settings(**keys) -> schema.Device:
     defaults = {
         "name": "auto", "precision": "fp32", "compile": False, "graphs": False, "threads": None,
         "deterministic": False, "sync_bn": False,
@@ -27,38 +27,38 @@ def wanted(**keys) -> schema.Device:
 
 
 @pytest.fixture
-def there(monkeypatch):
-    """Makes torch believe in these GPUs."""
+def pretend_gpus(monkeypatch):
+    """Makes torch report these kinds of GPU as available."""
 
-    def believe(*kinds: str) -> None:
+    def pretend(*kinds: str) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in kinds)
-        # cached as torch's own is: torch._dynamo looks at what is inside
+        # cached like torch's own function: torch._dynamo looks at the function inside
         monkeypatch.setattr(torch.backends.mps, "is_available", functools.cache(lambda: "mps" in kinds))
 
-    return believe
+    return pretend
 
 
 @pytest.fixture(autouse=True)
 def backends():
-    """Puts back the switches that conftest's own fixture doesn't know."""
+    """Restores the switches that the fixture in conftest does not."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    values = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
     yield
-    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = values
 
 
 @pytest.mark.parametrize(
     ("kinds", "picked"), [((), "cpu"), (("mps",), "mps"), (("cuda",), "cuda"), (("cuda", "mps"), "cuda")]
 )
-def test_auto_picks_the_fastest_that_is_there(there, kinds, picked):
-    there(*kinds)
-    assert prepare(wanted()).device == torch.device(picked)
+def test_auto_picks_the_fastest_available_device(pretend_gpus, kinds, picked):
+    pretend_gpus(*kinds)
+    assert prepare_device(settings()).torch_device == torch.device(picked)
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "mps"])
-def test_a_named_device_is_taken(there, name):
-    there("cuda", "mps")
-    assert prepare(wanted(name=name)).device == torch.device(name)
+def test_a_named_device_is_used(pretend_gpus, name):
+    pretend_gpus("cuda", "mps")
+    assert prepare_device(settings(name=name)).torch_device == torch.device(name)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +95,11 @@ def test_a_named_device_is_taken(there, name):
         ),
     ],
 )
-def test_what_a_device_cannot_do_is_refused_in_one_line(there, monkeypatch, kinds, keys, line):
+def test_what_a_device_cannot_do_is_a_one_line_error(pretend_gpus, monkeypatch, kinds, keys, line):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: "old cuda" not in kinds)
-    there(*(kind.removeprefix("old ") for kind in kinds))
+    pretend_gpus(*(kind.removeprefix("old ") for kind in kinds))
     with pytest.raises(UserError) as caught:
-        prepare(wanted(**keys))
+        prepare_device(settings(**keys))
     assert str(caught.value) == line
 
 
@@ -107,67 +107,67 @@ def test_what_a_device_cannot_do_is_refused_in_one_line(there, monkeypatch, kind
     ("kinds", "precision"),
     [((), "bf16"), (("cuda",), "bf16"), (("cuda",), "fp16"), (("mps",), "bf16"), (("mps",), "fp16")],
 )
-def test_the_precisions_a_device_can_do_pass(there, monkeypatch, kinds, precision):
+def test_each_device_accepts_its_precisions(pretend_gpus, monkeypatch, kinds, precision):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    there(*kinds)
-    assert prepare(wanted(precision=precision)).dtype == device.DTYPES[precision]
+    pretend_gpus(*kinds)
+    assert prepare_device(settings(precision=precision)).dtype == device.DTYPES[precision]
 
 
 def test_determinism_lasts_one_run(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    prepare(wanted(deterministic=True))
+    prepare_device(settings(deterministic=True))
     assert torch.are_deterministic_algorithms_enabled()
     assert device.os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-    prepare(wanted())
+    prepare_device(settings())
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_cudnn_looks_for_the_fastest_kernel_only_where_that_changes_no_bits(there):
-    there("cuda")
+def test_cudnn_looks_for_the_fastest_kernel_only_where_that_changes_no_bits(pretend_gpus):
+    pretend_gpus("cuda")
     for keys, benchmark in (({}, True), ({"deterministic": True}, False), ({"name": "cpu"}, False)):
-        prepare(wanted(**keys))
+        prepare_device(settings(**keys))
         assert torch.backends.cudnn.benchmark is benchmark
 
 
 def test_fp32_never_means_tf32():
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    prepare(wanted())
+    prepare_device(settings())
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_a_place_computes_in_its_precision():
+def test_a_device_computes_in_its_precision():
     images, layer = torch.ones(2, 3), nn.Linear(3, 4)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        place = prepare(wanted(name="cpu", precision=precision))
-        with place.autocast():
+        compute_device = prepare_device(settings(name="cpu", precision=precision))
+        with compute_device.autocast():
             assert layer(images).dtype is dtype
-        assert place.scaler() is None
-        assert str(place).startswith("cpu (")
-        assert str(place).endswith(f"), {precision}")
+        assert compute_device.scaler() is None
+        assert str(compute_device).startswith("cpu (")
+        assert str(compute_device).endswith(f"), {precision}")
 
 
 def test_channels_last_is_for_half_precision_convolutions_on_a_gpu():
     conv, linear = nn.Sequential(nn.Conv2d(1, 2, 3)), nn.Sequential(nn.Linear(3, 2))
-    cuda, cpu, half, whole = torch.device("cuda"), torch.device("cpu"), torch.bfloat16, torch.float32
+    cuda, cpu, half, single = torch.device("cuda"), torch.device("cpu"), torch.bfloat16, torch.float32
     assert ComputeDevice(cuda, half).memory_format(conv) is torch.channels_last
-    for place, model in (
+    for compute_device, model in (
         (ComputeDevice(cuda, half), linear),
-        (ComputeDevice(cuda, whole), conv),
+        (ComputeDevice(cuda, single), conv),
         (ComputeDevice(cpu, half), conv),
     ):
-        assert place.memory_format(model) is torch.contiguous_format
+        assert compute_device.memory_format(model) is torch.contiguous_format
 
 
 @pytest.mark.parametrize(
     ("threads", "flops", "set_to"),
     [(None, 29e6, 1), (None, 31e6, 3), (None, float("inf"), 3), (2, 1.0, 2), (2, 1e12, 2), (1, 1e12, 1)],
 )
-def test_small_steps_take_one_thread_large_ones_what_torch_began_with(monkeypatch, threads, flops, set_to):
+def test_small_steps_use_one_thread_and_large_ones_torchs_initial_number(monkeypatch, threads, flops, set_to):
     monkeypatch.setattr(process_tuning, "_initial_threads", lambda: 3)
-    torch.set_num_threads(4)  # an earlier run's
+    torch.set_num_threads(4)  # set by an earlier run
     assert set_threads(threads, flops) == set_to
     assert torch.get_num_threads() == set_to
 
@@ -179,7 +179,7 @@ def test_jobs_side_by_side_share_the_threads(monkeypatch):
 
 
 def cpu_error() -> RuntimeError:
-    """What the CPU's allocator really raises here."""
+    """The error that the CPU's allocator really raises."""
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**55)
     return caught.value
@@ -194,14 +194,14 @@ def cpu_error() -> RuntimeError:
     ],
     ids=["cuda", "mps", "cpu"],
 )
-def test_out_of_memory_names_what_takes_less(error):
+def test_out_of_memory_names_the_keys_that_take_less(error):
     with pytest.raises(OutOfMemory) as caught, memory_guard("batch_size=64 or eval_batch_size=512"):
         raise error
     assert str(caught.value).startswith("batch_size=64 or eval_batch_size=512 takes more memory")
     assert caught.value.__cause__ is error
 
 
-def test_the_guard_lets_other_errors_through():
+def test_the_memory_guard_lets_other_errors_through():
     for error in (RuntimeError("shapes cannot be multiplied"), ValueError("out of memory")):
         with pytest.raises(type(error)) as caught, memory_guard("batch_size=64 or eval_batch_size=512"):
             raise error
@@ -212,10 +212,10 @@ def test_the_guard_lets_other_errors_through():
 def test_a_run_out_of_memory_fails_in_one_line(commands, monkeypatch, when):
     from bnexp.training.trainer import Trainer
 
-    def full(*_):
+    def raise_out_of_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee the manual")
 
-    monkeypatch.setattr(Trainer, {"train": "step", "eval": "evaluate"}[when], full)
+    monkeypatch.setattr(Trainer, {"train": "step", "eval": "evaluate"}[when], raise_out_of_memory)
     done = commands.bnexp(*QUICK, "batch_size=50")
     assert done.code == 1
     assert done.err == (
@@ -228,17 +228,17 @@ def test_a_run_out_of_memory_fails_in_one_line(commands, monkeypatch, when):
     assert "Tried to allocate 20.00 GiB" in (run / "train.log").read_text()
 
 
-def test_a_sweep_goes_on_after_a_job_out_of_memory(commands, monkeypatch):
+def test_a_sweep_continues_after_a_job_out_of_memory(commands, monkeypatch):
     from bnexp.training.trainer import Trainer
 
     step = Trainer.step
 
-    def full(trainer, images, *rest):
-        if len(images) > 64:
+    def step_with_small_memory(trainer, batch):
+        if batch.size > 64:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return step(trainer, images, *rest)
+        return step(trainer, batch)
 
-    monkeypatch.setattr(Trainer, "step", full)
+    monkeypatch.setattr(Trainer, "step", step_with_small_memory)
     done = commands.bnexp("-m", "batch_size=100,50", *QUICK)
     assert done.code == 1
     assert "bnexp: out of memory: batch_size=100" in done.err

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers.made_runs import made_run
 
 import bnexp.models
 import bnexp.training.losses
@@ -21,6 +20,7 @@ from bnexp.config.trust import _SAFE_TARGETS
 from bnexp.report.analysis.verdict import compare
 from bnexp.report.read.runs import read_runs
 from bnexp.report.write import write_report
+from helpers.made_runs import made_run
 
 QUICK = ("epochs=1", "dataset.train_size=100", "dataset.test_size=50", "tracking.tensorboard=false")
 

@@ -14,10 +14,10 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from helpers.small_sets import arrays, write_mnist, write_trapped_cifar
 
 from bnexp.data import datasets, torchvision_sets
 from bnexp.errors import UserError
+from helpers.small_sets import arrays, write_mnist, write_trapped_cifar
 
 RAW = "MNIST/raw"
 IMAGES = f"{RAW}/train-images-idx3-ubyte"

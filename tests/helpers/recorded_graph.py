@@ -7,7 +7,6 @@ import itertools
 
 import pytest
 import torch
-from helpers.tiny_training import batches
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -18,6 +17,7 @@ from bnexp.training.cuda_graph import CudaGraphTrainer, is_capturable, make_capt
 from bnexp.training.metrics import Meter
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
+from helpers.tiny_training import batches
 
 MOMENTUM = (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "nesterov": True})
 AUGMENTED = {"augment": ("flip", "crop"), "crop_padding": 1, "resize": 8}

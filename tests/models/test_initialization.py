@@ -2,11 +2,11 @@ import math
 
 import pytest
 import torch
-from helpers.yaml_defaults import build
 from torch import nn
 
 from bnexp.models import initialization
 from bnexp.models.initialization import build_seeded
+from helpers.yaml_defaults import build
 
 NORMS = ["batch", "batch_manual", "layer", "group", "instance"]
 SMALL = {  # what keeps these tests quick

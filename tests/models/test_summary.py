@@ -3,10 +3,10 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from helpers.yaml_defaults import build
 from torch import nn
 
 from bnexp.models.summary import summarise
+from helpers.yaml_defaults import build
 
 
 def rows_by_name(summary):

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import torch
-from helpers.yaml_defaults import build, train_step
 from torch import nn
 
 from bnexp.errors import UserError
 from bnexp.models import norms
+from helpers.yaml_defaults import build, train_step
 
 SMALL_ARCH = {"arch": "squeezenet1_1"}  # 0.7 million parameters and no norm; resnet18 below has norms
 

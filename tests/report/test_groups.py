@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from helpers.made_runs import made, made_run
 
 from bnexp.errors import UserError
 from bnexp.report.analysis.groups import group
 from bnexp.report.read.runs import read_runs
+from helpers.made_runs import made, made_run
 
 
 def grouped(*paths, **words):

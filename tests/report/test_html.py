@@ -7,12 +7,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from helpers.made_runs import compared
 
 from bnexp.errors import UserError
 from bnexp.report.read.looks import earlier_looks, record_look
 from bnexp.report.render.sentences import all_sentences
 from bnexp.report.write import write_report
+from helpers.made_runs import compared
 
 GROUPS = {"none": [97.0, 97.2, 96.9, None, 97.1], "batch": [98.0, 98.1, 98.2, 98.1, 98.0]}
 EVIL = "<script>alert(1)</script>|`x`"

@@ -4,12 +4,12 @@ import io
 import math
 
 import pytest
-from helpers.made_runs import compared, made, made_run
 
 from bnexp.report.analysis.curves import band, time_to_target
 from bnexp.report.analysis.verdict import compare
 from bnexp.report.plots.comparison import MOST, draw_pictures
 from bnexp.report.read.runs import read_runs
+from helpers.made_runs import compared, made, made_run
 
 GROUPS = {"none": [97.0, 97.2, 96.9, None, 97.1], "batch": [98.0, 98.1, 98.2, 98.1, 98.0]}
 

@@ -2,9 +2,8 @@
 
 import io
 
-from helpers.made_runs import compared
-
 from bnexp.report.render.terminal import print_comparison, render
+from helpers.made_runs import compared
 
 GROUPS = {
     "none": [98.91, 98.83, 99.02, 98.95, 98.84],

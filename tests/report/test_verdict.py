@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-from helpers.made_runs import compared, made, made_run
 
 from bnexp.errors import UserError
 from bnexp.report.analysis.sample_size import commands
@@ -16,6 +15,7 @@ from bnexp.report.read.runs import read_runs
 from bnexp.report.render.numbers import p_value
 from bnexp.report.render.sentences import all_sentences, looks_note
 from bnexp.report.render.terminal import render
+from helpers.made_runs import compared, made, made_run
 
 SEEDS = 5
 NONE = [97.0, 97.2, 96.9, 97.1, 97.0]

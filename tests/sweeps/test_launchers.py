@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Done
-from helpers.records import record
 from hydra import compose, initialize_config_module
 from test_device import wanted
 
 from bnexp.compute import device
 from bnexp.sweeps import launchers
+from conftest import Done
+from helpers.records import record
 
 # A network of one's own that has an accident: the first of a sweep's jobs to come to its third training
 # step, the first of the second epoch, sends its own process the signal whose number is in the file.

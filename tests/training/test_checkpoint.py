@@ -1,3 +1,5 @@
+"""Checkpoints: what is saved is loaded, damage is a one-line error, no code in a file runs."""
+
 import pickle
 
 import pytest
@@ -14,7 +16,7 @@ class Malicious:
         return (setattr, (Malicious, "ran", True))
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+def test_load_returns_what_save_was_given(tmp_path):
     state = {"model": {"w": torch.randn(3)}, "progress": {"epoch": 2, "best": None, "monitor": "val/loss"}}
     checkpoint.save(state, tmp_path / "last.pt")
     loaded = checkpoint.load(tmp_path / "last.pt")
@@ -22,7 +24,7 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert loaded["progress"] == state["progress"]
 
 
-def test_a_pickle_in_disguise_does_not_run(tmp_path):
+def test_code_in_a_pickle_does_not_run(tmp_path):
     for name, write in (
         ("zip", torch.save),
         ("raw", lambda value, path: path.write_bytes(pickle.dumps(value))),
@@ -35,7 +37,7 @@ def test_a_pickle_in_disguise_does_not_run(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "other"])
-def test_a_damaged_checkpoint_is_one_line(tmp_path, damage):
+def test_a_damaged_checkpoint_is_a_one_line_error(tmp_path, damage):
     path = tmp_path / "last.pt"
     checkpoint.save({"model": {"w": torch.randn(1000)}}, path)
     if damage == "missing":
@@ -51,20 +53,20 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
-def test_best_stays_what_it_was_when_last_moves_on(tmp_path):
-    kept = checkpoint.Checkpoints(tmp_path, every=1, keep=0)
+def test_a_later_checkpoint_leaves_best_unchanged(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path, every=1, keep=0)
     for epoch in (1, 2):
-        kept.save({"model": {"w": torch.tensor(epoch)}}, epoch, best=epoch == 1, final=epoch == 2)
+        checkpoints.save({"model": {"w": torch.tensor(epoch)}}, epoch, best=epoch == 1, final=epoch == 2)
     assert checkpoint.load(tmp_path / "best.pt")["model"]["w"] == 1
     assert checkpoint.load(tmp_path / "last.pt")["model"]["w"] == 2
 
 
-def test_every_and_final_decide_when_last_is_due(tmp_path):
-    kept = checkpoint.Checkpoints(tmp_path, every=3, keep=0)
-    kept.save({"model": {}}, 1, best=True, final=False)
+def test_last_is_saved_every_n_epochs_and_at_the_end(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path, every=3, keep=0)
+    checkpoints.save({"model": {}}, 1, best=True, final=False)
     assert (tmp_path / "best.pt").exists()
     assert not (tmp_path / "last.pt").exists()
-    kept.save({"model": {}}, 3, best=False, final=False)
+    checkpoints.save({"model": {}}, 3, best=False, final=False)
     assert (tmp_path / "last.pt").exists()
-    kept.save({"model": {"w": torch.tensor(4)}}, 4, best=False, final=True)
+    checkpoints.save({"model": {"w": torch.tensor(4)}}, 4, best=False, final=True)
     assert checkpoint.load(tmp_path / "last.pt")["model"]["w"] == 4

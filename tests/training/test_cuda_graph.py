@@ -12,6 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
+
+from bnexp.training.cuda_graph import WARM_UP_STEPS, CudaGraphTrainer, is_capturable, make_capturable
+from bnexp.training.progress import Progress
+from bnexp.training.schedule import Schedule
 from helpers.recorded_graph import (
     AUGMENTED,
     BATCH_SIZE,
@@ -25,11 +30,6 @@ from helpers.recorded_graph import (
     plain_trainer,
     train,
 )
-from torch import nn
-
-from bnexp.training.cuda_graph import WARM_UP_STEPS, CudaGraphTrainer, is_capturable, make_capturable
-from bnexp.training.progress import Progress
-from bnexp.training.schedule import Schedule
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 OPTIMIZERS = [

@@ -7,6 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
+
+from bnexp.compute.processes import Processes
+from bnexp.errors import UserError
+from bnexp.training import graph_selection
+from bnexp.training.cuda_graph import CudaGraphTrainer
+from bnexp.training.graph_selection import TIMED_STEPS, graph_is_faster, with_cuda_graph
+from bnexp.training.schedule import Schedule
+from bnexp.training.trainer import Trainer
 from helpers.recorded_graph import (
     AUGMENTED,
     BATCH_SIZE,
@@ -21,15 +30,6 @@ from helpers.recorded_graph import (
     train,
 )
 from helpers.tiny_training import CPU
-from torch import nn
-
-from bnexp.compute.processes import Processes
-from bnexp.errors import UserError
-from bnexp.training import graph_selection
-from bnexp.training.cuda_graph import CudaGraphTrainer
-from bnexp.training.graph_selection import TIMED_STEPS, graph_is_faster, with_cuda_graph
-from bnexp.training.schedule import Schedule
-from bnexp.training.trainer import Trainer
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 

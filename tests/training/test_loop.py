@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from helpers.tiny_training import RecordingLogger, batches, network, splits, trainer
 from torch import nn
 
 from bnexp.errors import Diverged, Interrupted
@@ -16,6 +15,7 @@ from bnexp.training.loop import FitSettings, final_metrics, fit
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
 from bnexp.training.trainer import Trainer
+from helpers.tiny_training import RecordingLogger, batches, network, splits, trainer
 
 
 def run(trained: Trainer, folder, *, data=None, epochs=3, patience=None, monitor="val/loss", **keys):

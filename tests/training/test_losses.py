@@ -1,17 +1,19 @@
+"""The losses that torch does not have."""
+
 import pytest
 import torch
 
 from bnexp.training.losses import OneHotMSE
 
 
-def test_one_hot_mse_by_hand():
+def test_one_hot_mse_equals_a_sum_by_hand():
     logits = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.5, -1.0]])
     targets = torch.tensor([2, 1])
     expected = (1 + 4 + 4 + 0 + 0.25 + 1) / 6
     assert OneHotMSE()(logits, targets).item() == pytest.approx(expected)
 
 
-def test_one_hot_mse_gradient():
+def test_one_hot_mse_has_the_gradient_of_its_formula():
     logits = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([0, 2, 1, 1])
     OneHotMSE()(logits, targets).backward()

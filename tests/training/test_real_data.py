@@ -26,36 +26,40 @@ RECIPES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "at_least"), RECIPES, ids=[words.split()[0] for words, _ in RECIPES])
-def test_a_short_run_learns_more_than_chance(commands, data_dir, words, at_least):
-    done = commands.bnexp(*SHORT, f"dataset.root={data_dir}", *f"dataset={words}".split())
+@pytest.mark.parametrize(
+    ("overrides", "at_least"), RECIPES, ids=[overrides.split()[0] for overrides, _ in RECIPES]
+)
+def test_a_short_run_learns_more_than_chance(commands, data_dir, overrides, at_least):
+    done = commands.bnexp(*SHORT, f"dataset.root={data_dir}", *f"dataset={overrides}".split())
     assert (done.code, done.err) == (0, "")
     final = commands.summary()["final"]
     assert final["test/accuracy"] > at_least
     assert final["val/accuracy"] > at_least
-    shown = commands.eval(str(commands.runs()[-1]))
-    assert f"accuracy {final['test/accuracy']:.4f}, loss {final['test/loss']:.4f}" in shown.out
+    evaluation = commands.eval(str(commands.runs()[-1]))
+    assert f"accuracy {final['test/accuracy']:.4f}, loss {final['test/loss']:.4f}" in evaluation.out
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
-def test_five_folds_share_out_the_real_labels(data_dir, name):
+def test_five_folds_divide_the_real_labels_evenly(data_dir, name):
     labels = datasets.load_dataset(name, data_dir, None).train.labels
-    held = []
+    val_indices = []
     for fold in range(5):
         keys = SimpleNamespace(val_size=0.1, train_size=None, folds=5, fold=fold)
-        rest, part = splits.train_val_indices(labels, keys, seed=0)
-        assert torch.equal(torch.cat([rest, part]).sort().values, torch.arange(len(labels)))
-        held.append(part)
-    assert torch.equal(torch.cat(held).sort().values, torch.arange(len(labels)))
-    assert {len(part) for part in held} == {len(labels) // 5}
-    counts = torch.stack([labels[part].bincount(minlength=10) for part in held])  # (fold, class)
+        train_index, val_index = splits.train_val_indices(labels, keys, seed=0)
+        assert torch.equal(torch.cat([train_index, val_index]).sort().values, torch.arange(len(labels)))
+        val_indices.append(val_index)
+    assert torch.equal(torch.cat(val_indices).sort().values, torch.arange(len(labels)))
+    assert {len(val_index) for val_index in val_indices} == {len(labels) // 5}
+    counts = torch.stack(
+        [labels[val_index].bincount(minlength=10) for val_index in val_indices]
+    )  # (fold, class)
     assert (counts.amax(0) - counts.amin(0)).max() <= 1
 
 
-def test_a_fold_validates_through_the_door(commands, data_dir):
-    words = ("dataset=mnist", f"dataset.root={data_dir}", "dataset.folds=5", "dataset.fold=3")
-    assert commands.bnexp(*SHORT, *words).code == 0
+def test_a_run_validates_on_its_fold(commands, data_dir):
+    overrides = ("dataset=mnist", f"dataset.root={data_dir}", "dataset.folds=5", "dataset.fold=3")
+    assert commands.bnexp(*SHORT, *overrides).code == 0
     (run,), final = commands.runs(), commands.summary()["final"]
-    shown = commands.eval(str(run), "--split", "val")
-    assert "val: 12000 images" in shown.out
-    assert f"accuracy {final['val/accuracy']:.4f}, loss {final['val/loss']:.4f}" in shown.out
+    evaluation = commands.eval(str(run), "--split", "val")
+    assert "val: 12000 images" in evaluation.out
+    assert f"accuracy {final['val/accuracy']:.4f}, loss {final['val/loss']:.4f}" in evaluation.out

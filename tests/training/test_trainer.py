@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
-from helpers.tiny_training import CPU, batches, network, trainer
 from torch import nn
 
 from bnexp.compute.device import ComputeDevice
 from bnexp.training.progress import Progress
+from helpers.tiny_training import CPU, batches, network, trainer
 
 
 def train_steps(trained, epochs: int = 3) -> list[float]:

@@ -47,6 +47,8 @@ def fit(
     processes, meter = trainer.processes, Meter(settings.log_every, trainer.processes)
 
     def read_meter() -> None:
+        if meter.is_empty:
+            return
         window = meter.read()  # the one place that waits for the device
         progress.add_window(window)
         first_step = progress.step - len(window.losses) + 1

@@ -48,9 +48,10 @@ class Meter:
         self.outputs.append(output)
 
     def read(self) -> Window:
-        """The window so far, over all processes; the meter is empty afterwards. Waits for the device."""
-        if self.is_empty:
-            return Window([], [], 0)
+        """The window so far, over all processes; the meter is empty afterwards.
+
+        Waits for the device. At least one step must have been added.
+        """
         losses, scores, labels, batch_sizes = zip(*self.outputs, strict=True)
         self.outputs = []
         classes = torch.cat(scores)

@@ -51,7 +51,8 @@ class RecordingLogger(Logger):
         self.epochs: list[tuple[int, dict[str, float]]] = []
 
     def steps(self, first_step, losses):
-        self.first_steps += [first_step] if losses else []
+        assert losses, "a window without steps is not logged"
+        self.first_steps.append(first_step)
         self.losses += losses
 
     def epoch(self, values, epoch, model):

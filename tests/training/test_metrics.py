@@ -24,8 +24,3 @@ def test_scores_may_be_classes_instead_of_logits():
     meter = Meter(capacity=1)
     meter.add(StepOutput(torch.tensor(1.0), torch.tensor([0, 1, 1]), LABELS, 3))
     assert meter.read().correct == 2
-
-
-def test_an_empty_meter_reads_an_empty_window():
-    window = Meter(capacity=1).read()
-    assert (window.losses, window.batch_sizes, window.correct) == ([], [], 0)

@@ -1,4 +1,4 @@
-"""Images, from where they come to the batches a network reads."""
+"""Data sets: from files to the batches that a network is trained on."""
 
 from bnexp.data.batches import Batch, Batches, DataSplits, channel_statistics
 from bnexp.data.datasets import load_dataset

@@ -1,7 +1,7 @@
-"""Random flips and crops of a batch, drawn per epoch and applied on the device.
+"""Random flips and crops of a batch, drawn once per epoch and applied on the device.
 
-Draws are indexed by the place in the epoch's order and come from their own stream, so two runs with one seed
-see the same image shifted the same way at the same step, whatever the batch size.
+A draw belongs to a position in the epoch's order, and all draws come from a stream of their own. So two runs
+with the same seed change the same image in the same way at the same step, whatever the batch size.
 """
 
 from __future__ import annotations
@@ -17,60 +17,61 @@ NAMES = ("flip", "crop")
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What happens to each of n images; ``names`` says which of it is wanted."""
+    """The random draws for each of an epoch's n images; ``names`` are the augmentations that are applied."""
 
     names: tuple[str, ...]
-    padding: int
-    mirrored: Tensor  # bool (n,)
+    padding: int  # pixels on each side, before the crop
+    flips: Tensor  # bool (n,)
     top: Tensor  # int64 (n,), 0 to 2 * padding
-    left: Tensor  # int64 (n,), likewise
+    left: Tensor  # int64 (n,), 0 to 2 * padding
 
     def copy_(self, other: Draws) -> None:
-        """Takes over the draws of as many images, in the memory of these."""
-        self.mirrored.copy_(other.mirrored)
+        """Copies the draws of ``other``, an epoch of the same length, into these tensors."""
+        self.flips.copy_(other.flips)
         self.top.copy_(other.top)
         self.left.copy_(other.left)
 
-    def apply(self, images: Tensor, places: slice | Tensor) -> Tensor:
-        """Images (B, C, H, W) that stand at these places of the epoch's order; same shape and dtype."""
+    def apply(self, images: Tensor, positions: slice | Tensor) -> Tensor:
+        """Augments images (B, C, H, W) from ``positions`` of the epoch's order; same shape and dtype."""
         if "crop" in self.names:
-            images = crop(images, self.top[places], self.left[places], self.padding)
+            images = crop(images, self.top[positions], self.left[positions], self.padding)
         if "flip" in self.names:
-            images = flip(images, self.mirrored[places])
+            images = flip(images, self.flips[positions])
         return images
 
 
 def draw(
     names: tuple[str, ...], count: int, padding: int, stream: torch.Generator, device: torch.device
 ) -> Draws:
-    """One epoch's draws for ``count`` images, made on the CPU (the same for every device) and moved.
+    """The draws for an epoch of ``count`` images. They are made on the CPU, so every device gets the same.
 
-    All three are drawn whatever ``names`` holds, flips first: switching crops on doesn't move the flips.
+    Flips and crops are always drawn, flips first: adding crops to ``names`` changes no flip.
     """
     unknown = set(names) - set(NAMES)
-    assert not unknown, f"the configuration's own check: {unknown}"
-    mirrored = torch.randint(2, (count,), generator=stream).bool()
+    assert not unknown, f"the validation of the config refuses these: {unknown}"
+    flips = torch.randint(2, (count,), generator=stream).bool()
     top, left = torch.randint(2 * padding + 1, (2, count), generator=stream)
-    return Draws(names, padding, mirrored.to(device), top.to(device), left.to(device))
+    return Draws(names, padding, flips.to(device), top.to(device), left.to(device))
 
 
-def flip(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Images (B, C, H, W) of any dtype, left and right exchanged where ``mirrored``, bool (B,)."""
+def flip(images: Tensor, flips: Tensor) -> Tensor:
+    """Mirrors images (B, C, H, W) of any dtype from left to right where ``flips``, bool (B,), is true."""
     width = images.shape[3]
     columns = torch.arange(width, device=images.device)
-    source = torch.where(mirrored[:, None], width - 1 - columns, columns)  # (B, W)
-    # A quarter faster on a CPU than choosing between images and images.flip(3) with where.
+    source = torch.where(flips[:, None], width - 1 - columns, columns)  # (B, W)
+    # On a CPU a quarter faster than torch.where(flips, images.flip(3), images).
     return images.gather(3, source[:, None, None, :].expand_as(images))
 
 
 def crop(images: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
-    """Images (B, C, H, W) with ``padding`` zeros around, cut to (H, W) from row ``top``, column ``left``.
+    """Pads images (B, C, H, W) with ``padding`` zeros on each side, then cuts (H, W) out again.
 
-    Both are int64 (B,), from 0 to 2 * padding; where they equal ``padding`` the image stays as it is.
+    ``top`` and ``left``, int64 (B,) from 0 to 2 * padding, are the first row and column of each cut. An image
+    whose ``top`` and ``left`` equal ``padding`` stays as it is.
     """
     height, width = images.shape[2:]
     padded = F.pad(images, (padding, padding, padding, padding))
-    # Every possible crop as a view, without a copy; then one is picked for each image. That copies rows of
-    # pixels, two to four times as fast on a CPU as an index for each pixel.
+    # Views all possible crops without a copy, then picks one per image. This copies whole rows of pixels: on
+    # a CPU two to four times as fast as an index for each pixel.
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, C, 2p+1, 2p+1, H, W)
     return windows[torch.arange(len(images), device=images.device), :, top, left]

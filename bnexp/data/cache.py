@@ -1,8 +1,8 @@
-"""Decoded images kept on disk, so that the next start reads arrays and imports nothing.
+"""A cache of decoded images on disk: the next start maps arrays into memory and imports no decoder.
 
-A file is one line of plain text, one of JSON, then the arrays as they lie in memory; nothing in it is ever
-unpickled or run. The JSON says what the arrays were made from and holds their checksums, and its own checksum
-stands in the first line: a file that is damaged anywhere, or made from other files, is built again.
+A cache file is a safetensors file. Its metadata hold the class names, a fingerprint of the source files and
+checksums (safetensors itself does not check the contents). A damaged file is built again, and so is one that
+was made from other source files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from typing import BinaryIO
 
 import torch
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bnexp.data.images import ImageDataset, Images
@@ -28,87 +28,90 @@ from bnexp.files import write_atomically
 log = logging.getLogger(__name__)
 
 FOLDER = ".bnexp"  # inside the data set's own folder
-MAGIC = f"bnexp images 1 {sys.byteorder}"
-DTYPES = {"uint8": torch.uint8, "int64": torch.int64}
-PIECE = 1 << 20  # read and checked piece by piece, while it is in the processor's cache
-LONGEST_HEADER = 1 << 24
+FORMAT = "bnexp images 1"
+DTYPE_CODES = {torch.uint8: "U8", torch.int64: "I64"}  # safetensors' names
 
 
-class _Damaged(Exception):
-    """What is wrong with the file, in words."""
+class _DamagedCacheError(Exception):
+    """The cache file is damaged; the message is the reason."""
 
 
 def load(
     root: Path, name: str, fingerprint: Callable[[], str | None], build: Callable[[], ImageDataset]
 ) -> ImageDataset:
-    """``fetch``, but a set that this process fetched last, from files as they are now, is still in memory.
+    """The same as ``read_or_build``, but the data set that this process loaded last stays in memory.
 
-    The jobs of a sweep share it: its tensors are read, never written.
+    The jobs of a sweep share it while its source files do not change. Its tensors are read, never written.
     """
     key = fingerprint()
-    place = (os.path.abspath(root), name)
-    if _last and _last[0][:2] == (place, key):
-        return _last[0][2]
-    _last.clear()  # before the next one is read: there need not be room for two
-    source = fetch(root, name, fingerprint, build)
-    _last.append((place, key or fingerprint(), source))
-    return source
+    location = (os.path.abspath(root), name)
+    if _memory and _memory[0][:2] == (location, key):
+        return _memory[0][2]
+    _memory.clear()  # before the next data set is read: there may be no room for two
+    dataset = read_or_build(root, name, fingerprint, build)
+    _memory.append((location, key or fingerprint(), dataset))
+    return dataset
 
 
-_last: list[tuple[tuple[str, str], str | None, ImageDataset]] = []
+_memory: list[tuple[tuple[str, str], str | None, ImageDataset]] = []
 
 
-def fetch(
+def read_or_build(
     root: Path, name: str, fingerprint: Callable[[], str | None], build: Callable[[], ImageDataset]
 ) -> ImageDataset:
-    """The Source kept as ``name`` for the folder ``root``, or what ``build`` gives, kept for the next time.
+    """The data set ``name`` of the folder ``root``, from its cache file. Without one: builds and caches it.
 
-    ``fingerprint`` says what the files are now, None while some are missing; ``build`` may bring them. One
-    process builds, others wait for it. Kept in ``root``; where that can't be written, in the user's own cache
-    folder; where that can't be written either, not at all.
+    ``fingerprint`` describes the source files as they are now. It returns None while a file is missing; then
+    ``build`` may download it. One process builds and the others wait for it. The cache file lies in ``root``.
+    If that folder is read-only, it lies in the user's own cache folder. If both are, there is no cache.
     """
-    paths = _paths(root, name)
+    paths = _candidate_paths(root, name)
     for path in paths:
-        with suppress(_Damaged):  # told of below, where it is built again
-            if (source := _read(path, fingerprint())) is not None:
-                return source
-    with _building(paths) as place:
-        key = fingerprint()  # before the files are read: a change meanwhile makes the cache stale, not wrong
-        if place is not None:
+        with suppress(_DamagedCacheError):  # reported below, where it is built again
+            if (dataset := _read(path, fingerprint())) is not None:
+                return dataset
+    with _lock_first_writable(paths) as locked_path:
+        # Taken before the files are read: if one changes during the build, the cache is stale and not wrong.
+        key = fingerprint()
+        if locked_path is not None:
             try:
-                if (source := _read(place, key)) is not None:
-                    return source  # another process was quicker
-            except _Damaged as damage:
-                log.warning("%s is damaged (%s): built again", place, damage)
-        source = build()
+                if (dataset := _read(locked_path, key)) is not None:
+                    return dataset  # another process built it in the meantime
+            except _DamagedCacheError as reason:
+                log.warning("%s is damaged (%s): it is built again", locked_path, reason)
+        dataset = build()
         key = key or fingerprint()
-        if place is not None and key is not None:
-            _write(place, key, source)
-        return source
+        if locked_path is not None and key is not None:
+            _write(locked_path, key, dataset)
+        return dataset
 
 
 @contextmanager
 def no_empty_folders(*folders: Path) -> Iterator[None]:
-    """Of ``folders`` (inner ones first), removes those that a failing block made and left empty."""
-    made = [folder for folder in folders if not folder.exists()]
+    """If the block fails, removes those of ``folders`` (inner ones first) that it created and left empty."""
+    missing = [folder for folder in folders if not folder.exists()]
     try:
         yield
     except BaseException:
-        for folder in made:
+        for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
         raise
 
 
-def _paths(root: Path, name: str) -> list[Path]:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+def _candidate_paths(root: Path, name: str) -> list[Path]:
+    """Where the cache file may lie, the preferred path first."""
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     digest = hashlib.sha1(os.path.abspath(root).encode(), usedforsecurity=False).hexdigest()[:16]
-    return [root / FOLDER / f"{name}.cache", home / "bnexp" / f"{name}-{digest}.cache"]
+    return [
+        root / FOLDER / f"{name}.safetensors",
+        user_cache / "bnexp" / f"{name}-{digest}.safetensors",
+    ]
 
 
 @contextmanager
-def _building(paths: list[Path]) -> Iterator[Path | None]:
-    """The first path that can be written, locked; None where there is none."""
+def _lock_first_writable(paths: list[Path]) -> Iterator[Path | None]:
+    """Locks and yields the first path whose folder is writable; yields None if there is none."""
     for path in paths:
         with no_empty_folders(path.parent, *path.parent.parents):
             try:
@@ -117,14 +120,15 @@ def _building(paths: list[Path]) -> Iterator[Path | None]:
                 continue
             if not os.access(path.parent, os.W_OK | os.X_OK):
                 continue
-            with _locked(path):
+            with _lock(path):
                 yield path
             return
     yield None
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _lock(path: Path) -> Iterator[None]:
+    """Keeps other processes from building ``path``; removes the lock file if the block fails."""
     lock = FileLock(path.with_suffix(".lock"))
     try:
         try:
@@ -137,7 +141,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # Whoever waits for the lock sees that its file is gone and makes a new one.
+        # A process that waits for this lock notices that the file is missing, and creates a new one.
         with suppress(OSError):
             os.unlink(lock.lock_file)
         raise
@@ -146,68 +150,89 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path, key: str | None) -> ImageDataset | None:
-    """The Source in the file; None where there is no file, or one made from other files than ``key`` says."""
+    """The data set in the file; None if there is no file or its fingerprint is not ``key``.
+
+    The tensors are memory-mapped: nothing is copied, and all processes that read the file share its pages.
+    The mapping is private: a write to a tensor never reaches the file. Raises _DamagedCacheError.
+    """
     if key is None:
         return None
     try:
-        with open(path, "rb") as file:
-            header = _read_header(file)
-            if header["fingerprint"] != key:
+        with safe_open(str(path), "pt") as file:
+            description = _read_description(file.metadata())
+            if description["fingerprint"] != key:
                 return None
-            tensors = [_read_array(file, array) for array in header["arrays"]]
-            if file.read(1):
-                raise _Damaged("it goes on after its end")
+            tensors = {name: file.get_tensor(name) for name in description["checksums"]}
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise _Damaged(error.strerror or str(error)) from None
-    return ImageDataset(Images(*tensors[:2]), Images(*tensors[2:]), tuple(header["classes"]))
+    except (OSError, SafetensorError) as error:
+        raise _DamagedCacheError(error) from None
+    for name, checksum in description["checksums"].items():
+        if _checksum(tensors[name]) != checksum:
+            raise _DamagedCacheError(f"{name} does not match its checksum")
+    return ImageDataset(
+        Images(tensors["train.pixels"], tensors["train.labels"]),
+        Images(tensors["test.pixels"], tensors["test.labels"]),
+        tuple(description["classes"]),
+    )
 
 
-def _read_header(file: BinaryIO) -> dict:
-    words = file.readline(200).decode("ascii", "replace").split()
-    if " ".join(words[:-2]) != MAGIC or not all(word.isdecimal() for word in words[-2:]):
-        raise _Damaged("its first line is not one of bnexp's")
-    length, checksum = map(int, words[-2:])
-    text = file.read(min(length, LONGEST_HEADER))
-    if len(text) != length or zlib.crc32(text) != checksum:
-        raise _Damaged("its header has another checksum")
-    return json.loads(text)
+def _read_description(metadata: dict[str, str] | None) -> dict:
+    """The fingerprint, the class names and the checksum of each tensor."""
+    metadata = metadata or {}
+    if metadata.get("format") != FORMAT:
+        raise _DamagedCacheError(f"its format is not {FORMAT!r}")
+    description = metadata.get("description", "")
+    if metadata.get("crc32") != str(zlib.crc32(description.encode())):
+        raise _DamagedCacheError("its description does not match its checksum")
+    return json.loads(description)
 
 
-def _read_array(file: BinaryIO, array: dict) -> Tensor:
-    """Straight into the tensor's memory: no second copy of the data set."""
-    tensor = torch.empty(array["shape"], dtype=DTYPES[array["dtype"]])
-    view, checksum = _bytes_of(tensor), 0
-    for start in range(0, len(view), PIECE):
-        piece = view[start : start + PIECE]
-        if file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
-            raise _Damaged("it is cut short")
-        checksum = zlib.crc32(piece, checksum)
-    if checksum != array["crc32"]:
-        raise _Damaged("its data have another checksum")
-    return tensor
-
-
-def _write(path: Path, key: str, source: ImageDataset) -> None:
-    tensors = (source.train.pixels, source.train.labels, source.test.pixels, source.test.labels)
-    arrays = [
-        {"shape": list(t.shape), "dtype": str(t.dtype).split(".")[1], "crc32": zlib.crc32(_bytes_of(t))}
-        for t in tensors
-    ]
-    text = json.dumps({"fingerprint": key, "classes": source.classes, "arrays": arrays}).encode() + b"\n"
+def _write(path: Path, key: str, dataset: ImageDataset) -> None:
+    tensors = {  # the labels first: the pixels may end at any byte, and safetensors wants int64 aligned
+        "train.labels": dataset.train.labels,
+        "test.labels": dataset.test.labels,
+        "train.pixels": dataset.train.pixels,
+        "test.pixels": dataset.test.pixels,
+    }
+    checksums = {name: _checksum(tensor) for name, tensor in tensors.items()}
+    description = json.dumps({"fingerprint": key, "classes": dataset.classes, "checksums": checksums})
+    crc32 = str(zlib.crc32(description.encode()))
+    header = _safetensors_header(tensors, {"format": FORMAT, "description": description, "crc32": crc32})
 
     def write(file: BinaryIO) -> None:
-        file.write(f"{MAGIC} {len(text)} {zlib.crc32(text)}\n".encode())
-        file.write(text)
-        for tensor in tensors:
+        file.write(header)
+        for tensor in tensors.values():
             file.write(_bytes_of(tensor))
 
     try:
         write_atomically(path, write)
-    except OSError as error:  # a full disk costs the cache, not the run
+    except OSError as error:  # without the cache the run goes on
         reason = error.strerror or error
-        log.warning("%s could not be written (%s): the next start decodes again", path, reason)
+        log.warning("%s could not be written (%s): the next start decodes the images again", path, reason)
+
+
+def _safetensors_header(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The first bytes of a safetensors file (format: https://github.com/huggingface/safetensors#format).
+
+    The package's ``save`` would copy the whole data set, and a large image folder may fill more than half of
+    the memory. Its ``save_file`` (0.8) writes a file that other users cannot read, and does not fsync it.
+    """
+    header: dict[str, object] = {"__metadata__": metadata}
+    start = 0
+    for name, tensor in tensors.items():
+        stop = start + tensor.nbytes
+        shape = list(tensor.shape)
+        header[name] = {"dtype": DTYPE_CODES[tensor.dtype], "shape": shape, "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # aligns the first tensor
+    return len(text).to_bytes(8, "little") + text
+
+
+def _checksum(tensor: Tensor) -> int:
+    """CRC-32 of dtype, shape and contents."""
+    return zlib.crc32(_bytes_of(tensor), zlib.crc32(f"{tensor.dtype} {list(tensor.shape)}".encode()))
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -1,4 +1,4 @@
-"""Where images come from: a name and a folder in, uint8 arrays out."""
+"""The data sets by name: each becomes uint8 images in memory."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ DIGITS_TEST_SHARE = 0.2
 
 
 def load_dataset(name: str, root: str | None, resize: int | None) -> ImageDataset:
-    """The data set ``name`` from the files in ``root``, its test part the same for every seed.
+    """The data set ``name`` from the files in ``root``; its test images are the same for every seed.
 
-    ``resize`` matters to image_folder alone, whose images come in any size; the others are kept as they
-    are and resized on the device. Raises UserError where the data are not there, damaged or badly laid out.
+    Only image_folder uses ``resize``, because its images may have any size. The other data sets keep their
+    size here and are resized on the device. Raises UserError if files are missing, damaged or misplaced.
     """
     if name not in NAMES:
         raise bad_choice("dataset.name", name, NAMES)
     if name == "digits":
         if root is not None:
             raise bad_value("dataset.root", root, "must be null: the digits come with scikit-learn")
-        return _digits()
+        return _load_digits()
     if not root:
         raise bad_value("dataset.root", root, "must be the folder that holds the data")
-    place = Path(root).expanduser()
+    folder = Path(root).expanduser()
     if name == "image_folder":
-        return image_folder.load(place, resize)
-    return torchvision_sets.load(name, place)
+        return image_folder.load(folder, resize)
+    return torchvision_sets.load(name, folder)
 
 
 @functools.cache
-def _digits() -> ImageDataset:
-    """scikit-learn's 1797 handwritten digits (Alpaydin and Kaynak, 1998), 8x8, brought to MNIST's 28x28."""
-    table = torch.from_numpy(_digits_table())  # (N, 65)
-    values = table[:, :64].view(-1, 1, 8, 8) * (255 / 16)  # (N, 1, 8, 8), from 0 to 16
+def _load_digits() -> ImageDataset:
+    """scikit-learn's 1797 handwritten digits (Alpaydin and Kaynak, 1998), enlarged from 8x8 to 28x28."""
+    table = torch.from_numpy(_read_digits_table())  # (N, 65)
+    values = table[:, :64].view(-1, 1, 8, 8) * (255 / 16)  # (N, 1, 8, 8); the table's pixels are 0 to 16
     size = (DIGITS_SIDE, DIGITS_SIDE)
     pixels = F.interpolate(values, size, mode="bilinear", align_corners=False)
-    # Many values lie halfway between two integers, to a machine's last bit: all of those go up.
+    # Many values lie halfway between two integers, up to rounding errors: 1e-6 more rounds all of them up.
     pixels = (pixels + 0.5 + 1e-6).floor().to(torch.uint8)
     labels = table[:, 64].to(torch.int64)
     train, test = splits.holdout(labels, DIGITS_TEST_SHARE, splits.fixed_stream())
@@ -54,11 +54,11 @@ def _digits() -> ImageDataset:
     return ImageDataset(Images(pixels[train], labels[train]), Images(pixels[test], labels[test]), classes)
 
 
-def _digits_table() -> np.ndarray:
-    """A row of 64 pixels from 0 to 16 and the digit for each image, float64 (1797, 65)."""
-    # load_digits reads this file too, but importing it takes longer than a short run.
-    found = importlib.util.find_spec("sklearn")
-    path = Path(found.origin or "").parent / "datasets" / "data" / "digits.csv.gz" if found else None
+def _read_digits_table() -> np.ndarray:
+    """float64 (1797, 65): in each row 64 pixels from 0 to 16, then the digit."""
+    # The same file that load_digits reads. Importing load_digits takes longer than a short run.
+    spec = importlib.util.find_spec("sklearn")
+    path = Path(spec.origin or "").parent / "datasets" / "data" / "digits.csv.gz" if spec else None
     if path is not None and path.exists():
         return np.loadtxt(path, delimiter=",")
     from sklearn.datasets import load_digits

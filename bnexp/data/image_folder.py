@@ -1,7 +1,8 @@
 """A user's own images: one folder for each class.
 
-``root/train/<class>/...`` and, if there is one, ``root/test/<class>/...``; without train the root's own
-folders are the classes. Decoded once, then read from the cache until a file comes, goes or changes.
+The layout is ``root/train/<class>/...`` with or without ``root/test/<class>/...``. Without a train folder,
+the folders in the root are the classes. The images are decoded once. Then they are read from the cache until
+a file is added, removed or changed.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 TEST_SHARE = 0.2
 GRAY = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
-UNBOUNDED = ("I", "F")  # 32 bits a pixel, with no word on what is black and what is white
+UNBOUNDED = ("I", "F")  # 32 bits per pixel; nothing says which value is white
 
 Rows = list[tuple[str, int]]  # (path below the root, class)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in the folder, in the order it is stored."""
+    """The images of a folder, in the order in which they are stored in memory."""
 
     root: Path
     classes: tuple[str, ...]
@@ -46,7 +47,7 @@ class Listing:
     test: Rows
 
     def fingerprint(self, resize: int | None) -> str:
-        """Changes when an image comes, goes, or changes its size or time, and with ``resize``."""
+        """Changes with ``resize``, and when an image is added, removed, or gets another size or time."""
         digest = hashlib.sha256(f"{resize}".encode())
         for part in (self.train, self.test):
             for path, label in part:
@@ -61,63 +62,68 @@ class Listing:
 
 
 def load(root: Path, resize: int | None) -> ImageDataset:
-    """The images below ``root`` as RGB, or as one channel where all of them are grayscale; raises UserError.
+    """The images below ``root``: RGB, or one channel if all of them are grayscale; raises UserError.
 
-    With ``resize`` the largest centred square of each is brought to that side; without, all must be of one
-    square size already. Without a test folder a fixed fifth of each class is set apart.
+    With ``resize``, the largest centred square of each image is scaled to that side. Without it, all images
+    must be squares of one size. Without a test folder, a fixed fifth of each class becomes the test set.
     """
-    listing = find(root)
+    listing = list_images(root)
     name = f"image_folder-{resize}" if resize else "image_folder"
     key = listing.fingerprint(resize)
     return cache.load(root, name, lambda: key, lambda: _decode(listing, resize))
 
 
-def find(root: Path) -> Listing:
-    """The images below ``root``; raises UserError where they are not laid out by class."""
+def list_images(root: Path) -> Listing:
+    """The images below ``root``; raises UserError if they are not laid out by class."""
     if not root.is_dir():
-        raise _bad(root, "there is no such folder")
+        raise _bad_root(root, "there is no such folder")
     has_train, has_test = (bool(_folders(root / part)) for part in ("train", "test"))
     if has_test and not has_train:
-        raise _bad(root, "it has test/<class> folders and no train/<class> folders")
+        raise _bad_root(root, "it has test/<class> folders but no train/<class> folders")
     base = root / "train" if has_train else root
     classes = tuple(_folders(base))
     if len(classes) < 2:
-        found = f"only {classes[0]}" if classes else "none"
-        raise _bad(root, f"two class folders or more are needed in {base}, and there is {found}")
+        number = f"one, {classes[0]}" if classes else "none"
+        raise _bad_root(root, f"{base} must hold at least two class folders, but holds {number}")
     if has_train and (unused := set(_folders(root)) - {"train", "test"}):
         log.warning("%s: only train and test are read, not %s", root, ", ".join(sorted(unused)))
-    labels = {name: label for label, name in enumerate(classes)}
-    train = [(path, labels[name]) for name in classes for path in _images(root, base / name)]
-    for name, label in labels.items():
-        if not any(known == label for _, known in train):
-            raise _bad(root, f"{base / name} holds no image ({', '.join(SUFFIXES)})")
+    train = _list_part(root, base, classes)
+    labels = {label for _, label in train}
+    for label, name in enumerate(classes):
+        if label not in labels:
+            raise _bad_root(root, f"{base / name} holds no image ({', '.join(SUFFIXES)})")
     if not has_test:
-        return Listing(root, classes, *_set_apart(root, classes, train))
+        return Listing(root, classes, *_split_off_test(root, classes, train))
     for name in _folders(root / "test"):
-        if name not in labels:
+        if name not in classes:
             near = nearest_match(name, classes)
             hint = f"; did you mean {near}?" if near else ""
-            raise _bad(root, f"the class test/{name} is not in train{hint}")
-    test = [(path, label) for name, label in labels.items() for path in _images(root, root / "test" / name)]
+            raise _bad_root(root, f"the class test/{name} is not in train{hint}")
+    test = _list_part(root, root / "test", classes)
     if not test:
-        raise _bad(root, f"{root / 'test'} holds no image ({', '.join(SUFFIXES)})")
+        raise _bad_root(root, f"{root / 'test'} holds no image ({', '.join(SUFFIXES)})")
     return Listing(root, classes, train, test)
 
 
-def _set_apart(root: Path, classes: tuple[str, ...], images: Rows) -> tuple[Rows, Rows]:
-    """(train, test) of images that come in one part."""
-    labels = torch.tensor([label for _, label in images])
-    rest, held = splits.holdout(labels, TEST_SHARE, splits.fixed_stream())
+def _split_off_test(root: Path, classes: tuple[str, ...], rows: Rows) -> tuple[Rows, Rows]:
+    """(train, test) of a folder that has no test images of its own."""
+    labels = torch.tensor([label for _, label in rows])
+    train, test = splits.holdout(labels, TEST_SHARE, splits.fixed_stream())
     for label, name in enumerate(classes):
-        if not (labels[rest] == label).any():
-            raise _bad(root, f"class {name} has too few images to set a fifth of all apart for testing")
-    if not len(held):
-        raise _bad(root, "there are too few images to set a fifth of them apart for testing")
-    return [images[i] for i in rest.tolist()], [images[i] for i in held.tolist()]
+        if not (labels[train] == label).any():
+            raise _bad_root(root, f"class {name} has too few images to use a fifth of all images for testing")
+    if not len(test):
+        raise _bad_root(root, "there are too few images to use a fifth of them for testing")
+    return [rows[i] for i in train.tolist()], [rows[i] for i in test.tolist()]
+
+
+def _list_part(root: Path, base: Path, classes: tuple[str, ...]) -> Rows:
+    """The images of each class below ``base``."""
+    return [(path, label) for label, name in enumerate(classes) for path in _images(root, base / name)]
 
 
 def _folders(folder: Path) -> list[str]:
-    """The names of the folders in it; hidden ones, ours among them, don't count."""
+    """The names of the folders in it, except hidden ones such as the cache's."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -125,10 +131,10 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _images(root: Path, folder: Path) -> Iterator[str]:
-    """The images in a class's folder and those below it, in one order everywhere."""
+    """The images of one class at any depth, relative to ``root``, in the same order on every machine."""
     paths = []
-    for place, _, names in os.walk(folder, followlinks=True):
-        paths += [Path(place, n) for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
+    for parent, _, names in os.walk(folder, followlinks=True):
+        paths += [Path(parent, n) for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
     return iter(sorted(path.relative_to(root).as_posix() for path in paths))
 
 
@@ -137,17 +143,17 @@ def _decode(listing: Listing, resize: int | None) -> ImageDataset:
 
     paths = [path for part in (listing.train, listing.test) for path, _ in part]
     log.info("%s: decoding %d images", listing.root, len(paths))
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
-        warnings.simplefilter("ignore")  # PIL's, about odd metadata
-        heads = list(pool.map(lambda path: _head(listing.root, path), paths))
-        gray = all(mode in GRAY for mode, _ in heads)
-        side = resize or _common_side(listing.root, paths, [size for _, size in heads])
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # PIL decodes without holding the GIL
+        warnings.simplefilter("ignore")  # PIL warns about unusual metadata
+        headers = list(pool.map(lambda path: _read_header(listing.root, path), paths))
+        gray = all(mode in GRAY for mode, _ in headers)
+        side = resize or _common_side(paths, [size for _, size in headers])
         pixels = np.empty((len(paths), 1 if gray else 3, side, side), np.uint8)
 
-        def work(row: int) -> None:  # NumPy alone: torch would start threads of its own in each of these
-            pixels[row] = _pixels(listing.root, paths[row], gray, side)
+        def decode_row(row: int) -> None:  # with NumPy: each of these threads would start torch's own threads
+            pixels[row] = _read_pixels(listing.root, paths[row], gray, side)
 
-        for _ in tqdm(pool.map(work, range(len(paths))), total=len(paths), disable=None, leave=False):
+        for _ in tqdm(pool.map(decode_row, range(len(paths))), total=len(paths), disable=None, leave=False):
             pass
     train, test = torch.from_numpy(pixels).split([len(listing.train), len(listing.test)])
     return ImageDataset(
@@ -157,34 +163,35 @@ def _decode(listing: Listing, resize: int | None) -> ImageDataset:
     )
 
 
-def _common_side(root: Path, paths: list[str], sizes: list[tuple[int, int]]) -> int:
+def _common_side(paths: list[str], sizes: list[tuple[int, int]]) -> int:
+    """The side of the images, if all are squares of one size; otherwise raises UserError."""
     width, height = sizes[0]
     for path, size in zip(paths, sizes, strict=True):
         if size != (width, width):
-            shown = f"{path} is {size[0]}x{size[1]}"
+            example = f"{path} is {size[0]}x{size[1]}"
             if size != (width, height):
-                shown += f" and {paths[0]} {width}x{height}"
-            allowed = "set dataset.resize=N, as the images are not all of one square size"
-            raise bad_value("dataset.resize", None, f"{allowed}: {shown}")
+                example += f", {paths[0]} is {width}x{height}"
+            problem = "set dataset.resize=N, because the images are not all squares of one size"
+            raise bad_value("dataset.resize", None, f"{problem}: {example}")
     return width
 
 
-def _head(root: Path, path: str) -> tuple[str, tuple[int, int]]:
+def _read_header(root: Path, path: str) -> tuple[str, tuple[int, int]]:
     """(mode, (width, height)) without decoding the pixels."""
     from PIL import Image
 
     try:
         with Image.open(root / path) as image:
             mode, size = image.mode, image.size
-    except Exception as error:  # a broken file makes PIL raise almost anything
+    except Exception as error:  # PIL raises many types for a broken file
         raise _unreadable(root, path, error) from None
     if mode in UNBOUNDED:
-        raise _bad(root, f"{path} has 32 bits a pixel; save it with 8")
+        raise _bad_root(root, f"{path} has 32 bits per pixel; save it with 8")
     return mode, size
 
 
-def _pixels(root: Path, path: str, gray: bool, side: int) -> np.ndarray:
-    """uint8 (1 or 3, side, side)."""
+def _read_pixels(root: Path, path: str, gray: bool, side: int) -> np.ndarray:
+    """The largest centred square of an image, scaled: uint8 (1 or 3, side, side)."""
     from PIL import Image, ImageOps
 
     try:
@@ -203,7 +210,7 @@ def _pixels(root: Path, path: str, gray: bool, side: int) -> np.ndarray:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scales 16-bit gray; PIL's own conversion cuts everything above 255 off."""
+    """Scales 16-bit gray to 8 bits; PIL's own conversion would turn every value above 255 into 255."""
     from PIL import Image
 
     if not image.mode.startswith("I;16"):
@@ -213,8 +220,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _unreadable(root: Path, path: str, error: Exception) -> UserError:
     reason = str(error).replace(str(root / path), "file") or type(error).__name__
-    return _bad(root, f"{path} can't be read as an image ({reason}); mend or delete it")
+    return _bad_root(root, f"{path} can't be read as an image ({reason}); repair or delete it")
 
 
-def _bad(root: Path, what: str) -> UserError:
-    return bad_value("dataset.root", root, what)
+def _bad_root(root: Path, problem: str) -> UserError:
+    return bad_value("dataset.root", root, problem)

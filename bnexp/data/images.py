@@ -1,4 +1,4 @@
-"""What a data set is once it is in memory: pixels, labels, classes."""
+"""A data set in memory: pixels, labels, classes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """One part of a data set; ``pixels`` and ``labels`` go together row by row."""
+    """One part of a data set; row i of ``pixels`` has the label i of ``labels``."""
 
     pixels: Tensor  # uint8 (N, C, H, W), contiguous, 0 to 255
-    labels: Tensor  # int64 (N,), each an index into Source.classes
+    labels: Tensor  # int64 (N,), indices into ImageDataset.classes
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Images:
-        """The same images on ``device``; themselves where they are there already.
+        """The same images on ``device``, without a copy if they are there already.
 
-        Moved once and handed to several Batches, the pixels of train and val lie there once.
+        Move the training images once and give them to several Batches: then train and val share their pixels.
         """
         return Images(self.pixels.to(device), self.labels.to(device))
 

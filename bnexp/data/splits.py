@@ -1,8 +1,7 @@
-"""Which images train, validate and test: stratified holdout, folds and subsets.
+"""Training, validation and test images: stratified holdout, folds and subsets.
 
-scikit-learn has all three, but importing ``sklearn.model_selection`` costs a second of every start, so the
-few lines are written out on torch here. All of them work on labels, int64 (N,) on the CPU, and give
-ascending positions, int64.
+scikit-learn has all three, but importing ``sklearn.model_selection`` would add a second to every start. On
+torch they take a few lines. Labels are int64 (N,) on the CPU. The results are int64 positions, ascending.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from torch import Tensor
 from bnexp.errors import bad_value
 from bnexp.seeding import generator
 
-Size = int | float
+Size = int | float  # a count, or a share of the images
 
 
-class Sizes(Protocol):
+class SplitSettings(Protocol):
     """The keys of the dataset group that this module reads."""
 
     @property
@@ -31,107 +30,109 @@ class Sizes(Protocol):
     def fold(self) -> int | None: ...
 
 
-def train_val_indices(labels: Tensor, dataset: Sizes, seed: int) -> tuple[Tensor, Tensor | None]:
-    """(positions that train, positions that validate or None) among the training images.
+def train_val_indices(labels: Tensor, dataset: SplitSettings, seed: int) -> tuple[Tensor, Tensor | None]:
+    """(train, val): positions in the training images; val is None if there is no validation.
 
-    Validation is set apart first, and ``train_size`` counts within what it leaves: runs that differ only in
-    ``train_size`` are judged on the same images. Raises UserError for a size that doesn't fit.
+    Validation images are taken first, and ``train_size`` counts within the remaining images. So runs that
+    differ only in ``train_size`` are validated on the same images. Raises UserError for a size out of range.
     """
-    rest, held, left = torch.arange(len(labels)), None, "the training images"
+    train, val = torch.arange(len(labels)), None
     stream = generator(seed, "split")
     if dataset.folds is not None:
-        assert dataset.fold is not None, "the configuration's own check"
+        assert dataset.fold is not None, "the validation of the config requires fold with folds"
         _check_folds(labels, dataset.folds)
-        rest, held = fold(labels, dataset.folds, dataset.fold, stream)
+        train, val = fold(labels, dataset.folds, dataset.fold, stream)
     elif dataset.val_size > 0:
-        count = _count("dataset.val_size", dataset.val_size, len(labels), left, keep=1)
-        rest, held = holdout(labels, count, stream)
-    if held is not None:
-        left = "the training images that validation leaves"
+        count = _checked_count(
+            "dataset.val_size", dataset.val_size, len(labels), "the training images", reserve=1
+        )
+        train, val = holdout(labels, count, stream)
     if dataset.train_size is not None:
-        count = _count("dataset.train_size", dataset.train_size, len(rest), left)
-        rest = rest[subset(labels[rest], count, generator(seed, "split", "train"))]
-    return rest, held
+        pool = "the training images" if val is None else "the training images without the validation images"
+        count = _checked_count("dataset.train_size", dataset.train_size, len(train), pool)
+        train = train[subset(labels[train], count, generator(seed, "split", "train"))]
+    return train, val
 
 
 def test_indices(labels: Tensor, test_size: Size | None) -> Tensor | None:
-    """The positions of the test images in use, or None for all; the same ones for every seed."""
+    """The positions of the test images in use, the same for every seed; None means all."""
     if test_size is None:
         return None
-    count = _count("dataset.test_size", test_size, len(labels), "the test images")
+    count = _checked_count("dataset.test_size", test_size, len(labels), "the test images")
     return subset(labels, count, fixed_stream())
 
 
 def fixed_stream() -> torch.Generator:
-    """The stream of test sets, which no seed moves: runs with different seeds face the same test."""
+    """The stream for test sets. It does not depend on the run's seed: all runs have the same test set."""
     return generator(0, "split", "test")
 
 
 def holdout(labels: Tensor, size: Size, stream: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(rest, held): exactly ``size`` positions held out, a count or a share, in the classes' proportions.
+    """(remainder, sample): ``size`` positions (a count or a share), sampled in proportion to the classes.
 
-    Each class gives the whole part of its quota and the largest remainders one more (Hamilton's method), so
-    that no class is off by one image or more. Raises ValueError for a size outside 0 to N.
+    Each class gives the whole part of its quota, and the classes with the largest remainders give one more
+    (Hamilton's method): every class is less than one image off. Raises ValueError for a size outside 0 to N.
     """
     total = len(labels)
-    count = _resolve(size, total)
+    count = _as_count(size, total)
     if not 0 <= count <= total:
         raise ValueError(f"size={size}: must be from 0 to {total}")
-    _, classes, members = labels.unique(return_inverse=True, return_counts=True)
-    shares = members * count  # in units of 1/total of an image, so that no rounding enters
+    _, classes, class_sizes = labels.unique(return_inverse=True, return_counts=True)
+    shares = class_sizes * count  # in units of 1/total of an image: integers, so no rounding
     quota = shares // max(total, 1)
     missing = count - int(quota.sum())
     quota[(shares % max(total, 1)).argsort(descending=True, stable=True)[:missing]] += 1
-    grouped = _grouped(classes, stream)
-    starts = members.cumsum(0) - members
-    rank = torch.arange(total) - starts[classes[grouped]]  # 0, 1, 2 ... within each class
-    held = rank < quota[classes[grouped]]
-    return grouped[~held].sort().values, grouped[held].sort().values
+    by_class = _shuffle_within_classes(classes, stream)
+    starts = class_sizes.cumsum(0) - class_sizes
+    rank = torch.arange(total) - starts[classes[by_class]]  # 0, 1, 2 ... within each class
+    in_sample = rank < quota[classes[by_class]]
+    return by_class[~in_sample].sort().values, by_class[in_sample].sort().values
 
 
-def fold(labels: Tensor, folds: int, fold: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(rest, held) for one of ``folds`` parts that together hold each position once.
+def fold(labels: Tensor, folds: int, number: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(train, val) of fold ``number``, from 0 to folds - 1. Each position is in the val of exactly one fold.
 
-    The shuffled classes are dealt like cards, one after the other: the parts' sizes, and those of every class
-    in them, differ by one at most. The same stream is needed for every fold of one partition.
+    The shuffled classes are dealt out in turn, one image to each fold. So the sizes of two folds, and their
+    sizes within a class, differ by one at most. All folds of one partition need the same stream.
     """
-    if not 0 <= fold < folds:
-        raise ValueError(f"fold={fold}: must be from 0 to {folds - 1}")
-    grouped = _grouped(labels, stream)
-    held = torch.arange(len(labels)) % folds == fold
-    return grouped[~held].sort().values, grouped[held].sort().values
+    if not 0 <= number < folds:
+        raise ValueError(f"fold={number}: must be from 0 to {folds - 1}")
+    by_class = _shuffle_within_classes(labels, stream)
+    in_fold = torch.arange(len(labels)) % folds == number
+    return by_class[~in_fold].sort().values, by_class[in_fold].sort().values
 
 
 def subset(labels: Tensor, size: Size, stream: torch.Generator) -> Tensor:
-    """``size`` positions, a count or a share, in the classes' proportions."""
+    """``size`` positions (a count or a share), sampled in proportion to the classes."""
     return holdout(labels, size, stream)[1]
 
 
-def _grouped(labels: Tensor, stream: torch.Generator) -> Tensor:
-    """All positions, class after class, shuffled within each."""
+def _shuffle_within_classes(labels: Tensor, stream: torch.Generator) -> Tensor:
+    """All positions, sorted by class and shuffled within each class."""
     shuffled = torch.randperm(len(labels), generator=stream)
     return shuffled[labels[shuffled].argsort(stable=True)]
 
 
-def _resolve(size: Size, total: int) -> int:
+def _as_count(size: Size, total: int) -> int:
     return size if isinstance(size, int) else round(size * total)
 
 
-def _count(key: str, size: Size, total: int, pool: str, keep: int = 0) -> int:
-    """``size`` as a count that takes at least one of ``total`` images and leaves ``keep``."""
-    count = _resolve(size, total)
-    if isinstance(size, int) and count > total - keep:
-        limit = f"below {total}" if keep else f"at most {total}"
+def _checked_count(key: str, size: Size, total: int, pool: str, reserve: int = 0) -> int:
+    """``size`` as a number of images; raises UserError unless it is from 1 to ``total - reserve``."""
+    count = _as_count(size, total)
+    if isinstance(size, int) and count > total - reserve:
+        limit = f"below {total}" if reserve else f"at most {total}"
         raise bad_value(key, size, f"must be {limit} ({pool})")
-    if not 1 <= count <= total - keep:
-        part = "takes no image" if count < 1 else "leaves no image to train with"
-        raise bad_value(key, size, f"{part} out of {total} ({pool})")
+    if not 1 <= count <= total - reserve:
+        problem = "takes no image" if count < 1 else "leaves no image to train with"
+        raise bad_value(key, size, f"{problem} out of {total} ({pool})")
     return count
 
 
 def _check_folds(labels: Tensor, folds: int) -> None:
-    values, members = labels.unique(return_counts=True)
-    fewest = int(members.argmin())
-    if members[fewest] < folds:
-        allowed = f"must be at most {members[fewest]}, the training images of class {values[fewest]}"
-        raise bad_value("dataset.folds", folds, allowed)
+    """Raises UserError if a class has fewer images than there are folds."""
+    classes, class_sizes = labels.unique(return_counts=True)
+    smallest = int(class_sizes.argmin())
+    if class_sizes[smallest] < folds:
+        limit = f"must be at most {class_sizes[smallest]}, the training images of class {classes[smallest]}"
+        raise bad_value("dataset.folds", folds, limit)

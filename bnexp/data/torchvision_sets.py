@@ -1,6 +1,6 @@
-"""MNIST, Fashion-MNIST and CIFAR-10: fetched by torchvision, verified here.
+"""MNIST, Fashion-MNIST and CIFAR-10: downloaded by torchvision, checked and read here.
 
-Only a fetch, and CIFAR's format, need torchvision, whose import takes seconds; it is put off until then.
+Importing torchvision takes seconds. Only a download and CIFAR-10's format need it, so it is imported there.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Known:
-    """A public data set: where torchvision lays its files, and what is in them."""
+class DatasetFiles:
+    """The files of a public data set, in the layout that torchvision gives them."""
 
     title: str
-    torchvision: str  # its class in torchvision.datasets
-    folder: str
-    md5: Mapping[str, str]
+    torchvision_class: str  # in torchvision.datasets
+    folder: str  # below the data set's root
+    md5: Mapping[str, str]  # file name to checksum
     classes: tuple[str, ...]
 
 
-# torchvision checks the idx files when it fetches them, packed, and never again. These are the sums of the
-# unpacked files, computed from packed ones that have the sums in torchvision/datasets/mnist.py. Those of
-# CIFAR-10 stand in torchvision/datasets/cifar.py.
+# torchvision checks only the packed idx files, once, when it downloads them. The checksums below are those of
+# the unpacked files. They were computed from packed files that have the checksums in torchvision's mnist.py.
+# The checksums of CIFAR-10 are copied from torchvision's cifar.py.
 IDX = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -73,89 +73,94 @@ CIFAR_MD5 = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
     "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
 }
-DIGITS = tuple("0123456789")
-CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
-THINGS = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"
+DIGIT_CLASSES = tuple("0123456789")
+FASHION_CLASSES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
+CIFAR_CLASSES = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"
 SETS = {
-    "mnist": Known("MNIST", "MNIST", "MNIST/raw", dict(zip(IDX, MNIST_MD5, strict=True)), DIGITS),
-    "fashion_mnist": Known(
+    "mnist": DatasetFiles(
+        "MNIST", "MNIST", "MNIST/raw", dict(zip(IDX, MNIST_MD5, strict=True)), DIGIT_CLASSES
+    ),
+    "fashion_mnist": DatasetFiles(
         "Fashion-MNIST",
         "FashionMNIST",
         "FashionMNIST/raw",
         dict(zip(IDX, FASHION_MD5, strict=True)),
-        tuple(CLOTHES.split(",")),
+        tuple(FASHION_CLASSES.split(",")),
     ),
-    "cifar10": Known("CIFAR-10", "CIFAR10", "cifar-10-batches-py", CIFAR_MD5, tuple(THINGS.split(","))),
+    "cifar10": DatasetFiles(
+        "CIFAR-10", "CIFAR10", "cifar-10-batches-py", CIFAR_MD5, tuple(CIFAR_CLASSES.split(","))
+    ),
 }
 
 
 def load(name: str, root: Path) -> ImageDataset:
-    """The set of that name from the files in ``root``, fetched if they are missing; raises UserError."""
-    known = SETS[name]
+    """The data set ``name`` from the files in ``root``; downloads missing files; raises UserError."""
+    files = SETS[name]
 
     def build() -> ImageDataset:
-        if _missing(root, known):
-            _download(root, known)
-        return _read_cifar(root, known) if name == "cifar10" else _read_idx_set(root, known)
+        if _first_missing(root, files):
+            _download(root, files)
+        return _read_cifar(root, files) if name == "cifar10" else _read_idx_set(root, files)
 
-    return cache.load(root, name, lambda: _fingerprint(root, known), build)
+    return cache.load(root, name, lambda: _fingerprint(root, files), build)
 
 
-def _missing(root: Path, known: Known) -> str | None:
-    """The first file that isn't there."""
-    for name in known.md5:
-        if not (root / known.folder / name).is_file():
-            return f"{known.folder}/{name}"
+def _first_missing(root: Path, files: DatasetFiles) -> str | None:
+    """The first file that does not exist, relative to ``root``."""
+    for name in files.md5:
+        if not (root / files.folder / name).is_file():
+            return f"{files.folder}/{name}"
     return None
 
 
-def _fingerprint(root: Path, known: Known) -> str | None:
+def _fingerprint(root: Path, files: DatasetFiles) -> str | None:
+    """Size and time of every file; None if one is missing."""
     try:
-        stats = {name: (root / known.folder / name).stat() for name in known.md5}
+        stats = {name: (root / files.folder / name).stat() for name in files.md5}
     except OSError:
         return None
     return json.dumps({name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()})
 
 
-def _download(root: Path, known: Known) -> None:
-    """Brings the files that are missing, each whole or not at all; raises UserError."""
-    log.info("%s: fetching it into %s", known.title, root)
-    missing, folder = _missing(root, known), root / known.folder
+def _download(root: Path, files: DatasetFiles) -> None:
+    """Downloads the missing files; a file appears complete or not at all. Raises UserError."""
+    log.info("%s: downloading it into %s", files.title, root)
+    missing, folder = _first_missing(root, files), root / files.folder
     try:
         with _quiet(), cache.no_empty_folders(folder, *folder.parents):
             folder.mkdir(parents=True, exist_ok=True)
-            for stale in folder.glob(".fetching-*"):  # a killed process's; who builds the cache is alone here
+            # Left behind by killed processes. Nobody downloads at this moment: we hold the cache's lock.
+            for stale in folder.glob(".fetching-*"):
                 shutil.rmtree(stale, ignore_errors=True)
-            with TemporaryDirectory(prefix=".fetching-", dir=folder) as aside:
-                _fetch(root, Path(aside), known)
-        missing = _missing(root, known)
+            with TemporaryDirectory(prefix=".fetching-", dir=folder) as temporary:
+                _download_in(Path(temporary), root, files)
+        missing = _first_missing(root, files)
         reason = f"torchvision left out {missing}"
-    except Exception as error:  # whatever the network, the disk or an archive can do to it
-        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        reason = re.sub(r"^<urlopen error (.*)>$", r"\1", last.strip())
+    except Exception as error:  # networks, disks and damaged archives raise many types
+        last_line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        reason = re.sub(r"^<urlopen error (.*)>$", r"\1", last_line.strip())
     if missing is not None:
-        lacks = f"{known.title} is not there (no {missing}) and could not be downloaded ({reason})"
-        raise bad_value(
-            "dataset.root", root, f"{lacks}; put its files there, or set BNEXP_DATA_DIR to their folder"
-        )
+        problem = f"{files.title} is missing (no {missing}) and could not be downloaded ({reason})"
+        remedy = "put its files there, or set BNEXP_DATA_DIR to the folder that holds them"
+        raise bad_value("dataset.root", root, f"{problem}; {remedy}")
 
 
-def _fetch(root: Path, aside: Path, known: Known) -> None:
-    """torchvision works in ``aside``, so that of a cut or wrong download nothing stays in ``root``."""
-    for packed in (*root.glob("*.gz"), *(root / known.folder).glob("*.gz")):  # need not be fetched
-        link = aside / packed.relative_to(root)
+def _download_in(temporary: Path, root: Path, files: DatasetFiles) -> None:
+    """Lets torchvision work in ``temporary``: an incomplete or wrong download never reaches ``root``."""
+    for packed in (*root.glob("*.gz"), *(root / files.folder).glob("*.gz")):  # need no download
+        link = temporary / packed.relative_to(root)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(packed.resolve())
-    _torchvision(aside, known, train=True, download=True)
-    for name in known.md5:
-        fetched, place = aside / known.folder / name, root / known.folder / name
-        if fetched.exists() and not place.exists():
-            fetched.replace(place)
+    _torchvision_dataset(temporary, files, train=True, download=True)
+    for name in files.md5:
+        download, target = temporary / files.folder / name, root / files.folder / name
+        if download.exists() and not target.exists():
+            download.replace(target)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps torchvision's own words from the user, all but the progress bar on a terminal."""
+    """Hides torchvision's messages, except for the progress bar on a terminal."""
     timeout = socket.getdefaulttimeout()
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -164,59 +169,61 @@ def _quiet() -> Iterator[None]:
         if sys.stderr is None or not sys.stderr.isatty():
             stack.enter_context(redirect_stderr(io.StringIO()))
         stack.callback(socket.setdefaulttimeout, timeout)
-        socket.setdefaulttimeout(30)  # torchvision sets none: a silent firewall would hold a run for minutes
+        # torchvision sets no timeout: a firewall that drops packets would block a run for minutes.
+        socket.setdefaulttimeout(30)
         yield
 
 
-def _torchvision(root: Path, known: Known, *, train: bool, download: bool) -> Any:
+def _torchvision_dataset(root: Path, files: DatasetFiles, *, train: bool, download: bool) -> Any:
     import torchvision.datasets
 
-    return getattr(torchvision.datasets, known.torchvision)(str(root), train=train, download=download)
+    dataset_class = getattr(torchvision.datasets, files.torchvision_class)
+    return dataset_class(str(root), train=train, download=download)
 
 
-def _read_idx_set(root: Path, known: Known) -> ImageDataset:
-    arrays = [_read_idx(root, known, name) for name in IDX]
+def _read_idx_set(root: Path, files: DatasetFiles) -> ImageDataset:
+    arrays = [_read_idx(root, files, name) for name in IDX]
     train, test = (Images(arrays[i].unsqueeze(1), arrays[i + 1].to(torch.int64)) for i in (0, 2))
-    return ImageDataset(train, test, known.classes)
+    return ImageDataset(train, test, files.classes)
 
 
-def _read_idx(root: Path, known: Known, name: str) -> Tensor:
+def _read_idx(root: Path, files: DatasetFiles, name: str) -> Tensor:
     """The array in an idx file (0, 0, type, dimensions, then their sizes as big-endian int32, then uint8)."""
-    content = _content(root, known, name)
-    _verify(root, known, name, content)
+    content = _read_bytes(root, files, name)
+    _check_md5(root, files, name, content)
     start = 4 + 4 * int(content[3])
     shape = content[4:start].view(">i4").tolist()
     return torch.from_numpy(content[start:]).view(shape)
 
 
-def _read_cifar(root: Path, known: Known) -> ImageDataset:
-    # The files are pickles, which run what they hold: none is opened before all are known to be the published
-    # ones. torchvision looks at the sums again, but would only say that some file is wrong, not which.
-    for name in known.md5:
-        _verify(root, known, name, _content(root, known, name))
-    with _quiet():  # NumPy warns about the age of these pickles
-        train, test = (_cifar_images(root, known, train=train) for train in (True, False))
-    return ImageDataset(train, test, known.classes)
+def _read_cifar(root: Path, files: DatasetFiles) -> ImageDataset:
+    # A pickle can run any code. So no file is unpickled before the md5 of all of them has been checked.
+    # torchvision checks the md5 again, but its message would not name the wrong file.
+    for name in files.md5:
+        _check_md5(root, files, name, _read_bytes(root, files, name))
+    with _quiet():  # NumPy warns that these pickles are old
+        train, test = (_cifar_images(root, files, train=train) for train in (True, False))
+    return ImageDataset(train, test, files.classes)
 
 
-def _cifar_images(root: Path, known: Known, *, train: bool) -> Images:
-    loaded = _torchvision(root, known, train=train, download=False)
-    pixels = torch.from_numpy(loaded.data).permute(0, 3, 1, 2)  # torchvision turned (C, H, W) into (H, W, C)
-    return Images(pixels.contiguous(), torch.tensor(loaded.targets))
+def _cifar_images(root: Path, files: DatasetFiles, *, train: bool) -> Images:
+    dataset = _torchvision_dataset(root, files, train=train, download=False)
+    pixels = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)  # (N, H, W, C) to (N, C, H, W)
+    return Images(pixels.contiguous(), torch.tensor(dataset.targets))
 
 
-def _content(root: Path, known: Known, name: str) -> np.ndarray:
+def _read_bytes(root: Path, files: DatasetFiles, name: str) -> np.ndarray:
     try:
-        return np.fromfile(root / known.folder / name, np.uint8)
+        return np.fromfile(root / files.folder / name, np.uint8)
     except OSError as error:
         reason = error.strerror or error
-        raise bad_value("dataset.root", root, f"{known.folder}/{name} can't be read ({reason})") from None
+        raise bad_value("dataset.root", root, f"{files.folder}/{name} can't be read ({reason})") from None
 
 
-def _verify(root: Path, known: Known, name: str, content: np.ndarray) -> None:
-    found = hashlib.md5(content.data, usedforsecurity=False).hexdigest()
-    if found != known.md5[name]:
+def _check_md5(root: Path, files: DatasetFiles, name: str, content: np.ndarray) -> None:
+    md5 = hashlib.md5(content.data, usedforsecurity=False).hexdigest()
+    if md5 != files.md5[name]:
         raise UserError(
-            f"dataset.root={root}: {known.folder}/{name} is damaged or another file (md5 {found}, not "
-            f"{known.md5[name]}); delete it, so that it is fetched anew"
+            f"dataset.root={root}: {files.folder}/{name} is damaged or another file (md5 {md5}, not "
+            f"{files.md5[name]}); delete it, and the next run downloads it again"
         )

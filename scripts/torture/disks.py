@@ -116,7 +116,7 @@ def data_cache(trial: Trial) -> None:
     """The decoded images are cut or flipped: they are made again, and the result is what it was."""
     copy_of_mnist(trial)
     trial.well(*MNIST, "hydra.run.dir=first")
-    damage(trial.folder / "data/.bnexp/mnist.cache", ("cut", "flipped")[trial.number % 2], trial)
+    damage(trial.folder / "data/.bnexp/mnist.safetensors", ("cut", "flipped")[trial.number % 2], trial)
     done = trial.well(*MNIST, "hydra.run.dir=run")
     require("is damaged" in done.out and "built again" in done.out, f"it did not say so: {done.out[:300]}")
     trial.same(trial.folder / "first")

@@ -1,4 +1,4 @@
-"""image_folder: a user's own images, from files of every kind to tensors."""
+"""A user's own images: file formats, folder layouts, and the messages for what cannot be read."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from bnexp.data import datasets, image_folder
+from bnexp.data import ImageDataset, datasets, image_folder
 from bnexp.errors import UserError
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch) -> Path:
-    there = tmp_path / "home-cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(there))
-    return there
+def user_cache(tmp_path: Path, monkeypatch) -> Path:
+    folder = tmp_path / "home-cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-def colours(seed: int, height: int = 6, width: int = 6) -> np.ndarray:
+def random_pixels(seed: int, height: int = 6, width: int = 6) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -36,51 +36,52 @@ def save(path: Path, pixels: np.ndarray | Image.Image, **options) -> None:
     image.save(path, **options)
 
 
-def fill(root: Path, count: int = 5, **options) -> None:
-    for number, name in enumerate(("cat", "dog")):
+def fill(root: Path, count: int = 5, **size) -> None:
+    """Writes ``count`` different images for each of the classes cat and dog."""
+    for label, name in enumerate(("cat", "dog")):
         for i in range(count):
-            save(root / name / f"{i}.png", colours(100 * number + i, **options))
+            save(root / name / f"{i}.png", random_pixels(100 * label + i, **size))
 
 
-def load(root: Path, resize: int | None = None) -> datasets.Source:
+def load(root: Path, resize: int | None = None) -> ImageDataset:
     return datasets.load_dataset("image_folder", str(root), resize)
 
 
-def failing(root: Path, resize: int | None = None) -> str:
+def error_message(root: Path, resize: int | None = None) -> str:
     with pytest.raises(UserError) as caught:
         load(root, resize)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_train_and_test_folders(root):
+def test_train_and_test_folders_are_read(root):
     fill(root / "train", 3)
-    save(root / "test" / "dog" / "deep" / "x.bmp", colours(7))
-    source = load(root)
-    assert source.classes == ("cat", "dog")
-    assert source.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert source.test.labels.tolist() == [1]
-    expected = [colours(seed).transpose(2, 0, 1) for seed in (0, 1, 2, 100, 101, 102)]
-    assert np.array_equal(source.train.pixels.numpy(), np.stack(expected))
-    assert np.array_equal(source.test.pixels[0].numpy(), colours(7).transpose(2, 0, 1))
-    assert source.train.pixels.is_contiguous()
+    save(root / "test" / "dog" / "deep" / "x.bmp", random_pixels(7))
+    dataset = load(root)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert dataset.test.labels.tolist() == [1]
+    expected = [random_pixels(seed).transpose(2, 0, 1) for seed in (0, 1, 2, 100, 101, 102)]
+    assert np.array_equal(dataset.train.pixels.numpy(), np.stack(expected))
+    assert np.array_equal(dataset.test.pixels[0].numpy(), random_pixels(7).transpose(2, 0, 1))
+    assert dataset.train.pixels.is_contiguous()
 
 
 @pytest.mark.parametrize("base", ["", "train"])
-def test_a_fifth_is_set_apart_where_there_is_no_test_folder(root, base):
+def test_a_fifth_becomes_the_test_set_without_a_test_folder(root, base):
     fill(root / base, 10)
     torch.manual_seed(1)
     first = load(root)
     assert first.test.labels.tolist() == [0, 0, 1, 1]
     assert first.train.labels.tolist() == [0] * 8 + [1] * 8
-    found = {image.numpy().tobytes() for image in (*first.train.pixels, *first.test.pixels)}
-    assert len(found) == 20, "each image is in one part"
-    (root / ".bnexp" / "image_folder.cache").unlink()
+    contents = {image.numpy().tobytes() for image in (*first.train.pixels, *first.test.pixels)}
+    assert len(contents) == 20, "each image must be in one part"
+    (root / ".bnexp" / "image_folder.safetensors").unlink()
     torch.manual_seed(2)
     assert torch.equal(load(root).test.pixels, first.test.pixels)
 
 
-def test_formats_and_gray_among_colours(root):
+def test_all_formats_are_read_and_gray_images_among_colours_become_rgb(root):
     gray = np.arange(36, dtype=np.uint8).reshape(6, 6) * 7
     flat = np.full((6, 6, 3), (10, 200, 90), np.uint8)
     save(root / "a" / "1.jpg", flat, quality=100)
@@ -91,75 +92,77 @@ def test_formats_and_gray_among_colours(root):
     save(root / "b" / "6.png", gray)
     (root / "b" / "notes.txt").write_text("no image")
     (root / "b" / ".hidden.png").write_text("no image")
-    source = load(root)
-    pixels = torch.cat([source.train.pixels, source.test.pixels]).short()
-    labels = torch.cat([source.train.labels, source.test.labels])
+    dataset = load(root)
+    pixels = torch.cat([dataset.train.pixels, dataset.test.pixels]).short()
+    labels = torch.cat([dataset.train.labels, dataset.test.labels])
     assert labels.sort().values.tolist() == [0] * 4 + [1] * 2
-    want = torch.tensor([10, 200, 90]).view(3, 1, 1)
-    assert (pixels[labels == 0] - want).abs().max() <= 2  # JPEG is the one that loses
+    expected = torch.tensor([10, 200, 90]).view(3, 1, 1)
+    assert (pixels[labels == 0] - expected).abs().max() <= 2  # JPEG is lossy
     assert (pixels[labels == 1] == torch.from_numpy(gray).short()).all()
 
 
-def test_gray_alone_has_one_channel(root):
-    eight = np.arange(36, dtype=np.uint8).reshape(6, 6) * 7
-    sixteen = eight.astype(np.uint16) * 257
+def test_only_gray_images_have_one_channel(root):
+    gray8 = np.arange(36, dtype=np.uint8).reshape(6, 6) * 7
+    gray16 = gray8.astype(np.uint16) * 257
     for name in ("a", "b"):
-        save(root / "train" / name / "8.png", eight)
-        save(root / "train" / name / "16.png", Image.fromarray(sixteen))
-        save(root / "train" / name / "1.png", Image.fromarray(eight > 100))
-    save(root / "test" / "a" / "x.png", eight)
-    source = load(root)
-    assert source.train.pixels.shape == (6, 1, 6, 6)
-    one, both, other = source.train.pixels[:3, 0]
-    assert torch.equal(one, torch.from_numpy(eight > 100).to(torch.uint8) * 255)  # "1.png", "16.png", "8.png"
-    assert torch.equal(both, torch.from_numpy(eight))
-    assert torch.equal(other, torch.from_numpy(eight))
+        save(root / "train" / name / "8.png", gray8)
+        save(root / "train" / name / "16.png", Image.fromarray(gray16))
+        save(root / "train" / name / "1.png", Image.fromarray(gray8 > 100))
+    save(root / "test" / "a" / "x.png", gray8)
+    dataset = load(root)
+    assert dataset.train.pixels.shape == (6, 1, 6, 6)
+    from1, from16, from8 = dataset.train.pixels[:3, 0]  # in the order of the files' names
+    assert torch.equal(from1, torch.from_numpy(gray8 > 100).to(torch.uint8) * 255)
+    assert torch.equal(from16, torch.from_numpy(gray8))
+    assert torch.equal(from8, torch.from_numpy(gray8))
 
 
-def test_resize_takes_the_centred_square(root):
+def test_resize_scales_the_centred_square(root):
     wide = np.zeros((8, 20, 3), np.uint8)
-    wide[:, 6:14] = colours(1, 8, 8)
+    wide[:, 6:14] = random_pixels(1, 8, 8)
     tall = wide.transpose(1, 0, 2)
     for name in ("a", "b"):
         save(root / "train" / name / "1.png", wide)
         save(root / "train" / name / "2.png", tall)
-    save(root / "test" / "a" / "x.png", colours(1, 8, 8))
-    source = load(root, 8)
-    square = torch.from_numpy(colours(1, 8, 8)).permute(2, 0, 1)
-    assert torch.equal(source.train.pixels[0], square)
-    assert torch.equal(source.train.pixels[1], square.transpose(1, 2))
+    save(root / "test" / "a" / "x.png", random_pixels(1, 8, 8))
+    dataset = load(root, 8)
+    square = torch.from_numpy(random_pixels(1, 8, 8)).permute(2, 0, 1)
+    assert torch.equal(dataset.train.pixels[0], square)
+    assert torch.equal(dataset.train.pixels[1], square.transpose(1, 2))
     small = load(root, 4).train.pixels
     assert small.shape == (4, 3, 4, 4)
-    means = source.train.pixels.double().mean((2, 3)), small.double().mean((2, 3))
-    assert (means[0] - means[1]).abs().max() < 12  # shrunk, not cut out of or picked from
+    means = dataset.train.pixels.double().mean((2, 3)), small.double().mean((2, 3))
+    assert (means[0] - means[1]).abs().max() < 12  # scaled: a cut or single pixels would change the mean
 
 
-def test_a_turned_photo_stands_upright(root):
-    upright = colours(3)
-    turned = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
-    exif = turned.getexif()
-    exif[0x0112] = 6  # to be shown turned clockwise by a quarter
+def test_a_photo_is_rotated_as_its_exif_data_say(root):
+    upright = random_pixels(3)
+    rotated = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
+    exif = rotated.getexif()
+    exif[0x0112] = 6  # orientation: rotate clockwise by 90 degrees
     for name in ("a", "b"):
-        save(root / "train" / name / "1.png", turned, exif=exif)
+        save(root / "train" / name / "1.png", rotated, exif=exif)
     save(root / "test" / "a" / "1.png", upright)
-    source = load(root)
-    assert torch.equal(source.train.pixels[0], source.test.pixels[0])
+    dataset = load(root)
+    assert torch.equal(dataset.train.pixels[0], dataset.test.pixels[0])
 
 
-def test_decoded_once_until_something_changes(root, monkeypatch):
+def test_images_are_decoded_once_until_a_file_or_the_size_changes(root, monkeypatch):
     fill(root, 10)
-    decoded = []
-    true_decode = image_folder._decode
-    monkeypatch.setattr(image_folder, "_decode", lambda *a: decoded.append(a[1]) or true_decode(*a))
+    sizes = []
+    decode = image_folder._decode
+    monkeypatch.setattr(image_folder, "_decode", lambda *args: sizes.append(args[1]) or decode(*args))
     first = load(root)
     assert torch.equal(load(root).train.pixels, first.train.pixels)
-    assert decoded == [None]
+    assert sizes == [None]
     load(root, 3)
     load(root)
     load(root, 3)
-    assert decoded == [None, 3], "sizes are kept side by side"
-    save(root / "cat" / "0.png", colours(55))
-    os.utime(root / "cat" / "0.png", ns=(1, 1))  # as files that changed within a clock's tick differ in size
+    assert sizes == [None, 3], "each size must have its own cache file"
+    save(root / "cat" / "0.png", random_pixels(55))
+    os.utime(
+        root / "cat" / "0.png", ns=(1, 1)
+    )  # without it the file could keep its size and, within a clock tick, its time
     changed = load(root)
     assert not torch.equal(
         torch.cat([changed.train.pixels, changed.test.pixels]),
@@ -169,64 +172,64 @@ def test_decoded_once_until_something_changes(root, monkeypatch):
     assert len(load(root).train) + len(load(root).test) == 19
     (root / "dog" / "8.png").rename(root / "cat" / "8b.png")
     assert load(root).train.labels.bincount().tolist() != first.train.labels.bincount().tolist()
-    assert decoded == [None, 3, None, None, None]
+    assert sizes == [None, 3, None, None, None]
 
 
-def test_a_set_that_cannot_be_written_to(root, home):
+def test_the_cache_of_a_read_only_folder_lies_in_the_users_cache_folder(root, user_cache):
     fill(root)
-    (root / ".bnexp").write_text("in the way")
+    (root / ".bnexp").write_text("a file at this path stops even the superuser")
     assert torch.equal(load(root).train.pixels, load(root).train.pixels)
-    assert len(list((home / "bnexp").glob("image_folder-*.cache"))) == 1
+    assert len(list((user_cache / "bnexp").glob("image_folder-*.safetensors"))) == 1
 
 
-def test_missing_root(root):
-    assert failing(root) == f"dataset.root={root}: there is no such folder"
+def test_a_missing_root_is_named(root):
+    assert error_message(root) == f"dataset.root={root}: there is no such folder"
 
 
-@pytest.mark.parametrize(("classes", "found"), [((), "none"), (("cat",), "only cat")])
-def test_too_few_classes(root, classes, found):
+@pytest.mark.parametrize(("classes", "number"), [((), "none"), (("cat",), "one, cat")])
+def test_two_classes_are_required(root, classes, number):
     (root / ".hidden").mkdir(parents=True)
     for name in classes:
-        save(root / name / "1.png", colours(1))
-    want = f"dataset.root={root}: two class folders or more are needed in {root}, and there is {found}"
-    assert failing(root) == want
+        save(root / name / "1.png", random_pixels(1))
+    message = f"dataset.root={root}: {root} must hold at least two class folders, but holds {number}"
+    assert error_message(root) == message
 
 
-def test_an_empty_class(root):
+def test_a_class_without_images_is_named(root):
     fill(root)
     (root / "bird").mkdir()
-    assert f"{root / 'bird'} holds no image" in failing(root)
+    assert f"{root / 'bird'} holds no image" in error_message(root)
 
 
-def test_a_test_class_that_training_lacks(root):
+def test_a_test_class_without_training_images_is_named(root):
     fill(root / "train")
-    save(root / "test" / "cats" / "1.png", colours(1))
-    assert failing(root).endswith("the class test/cats is not in train; did you mean cat?")
+    save(root / "test" / "cats" / "1.png", random_pixels(1))
+    assert error_message(root).endswith("the class test/cats is not in train; did you mean cat?")
 
 
-def test_test_without_train(root):
+def test_a_test_folder_requires_a_train_folder(root):
     fill(root / "test")
-    assert failing(root).endswith("it has test/<class> folders and no train/<class> folders")
+    assert error_message(root).endswith("it has test/<class> folders but no train/<class> folders")
 
 
 def test_a_class_may_be_called_train(root):
     for name in ("bus", "train"):
         for i in range(5):
-            save(root / name / f"{i}.png", colours(i))
+            save(root / name / f"{i}.png", random_pixels(i))
     assert load(root).classes == ("bus", "train")
 
 
-def test_folders_beside_train_and_test_are_named(root, caplog):
+def test_unused_folders_beside_train_and_test_are_named(root, caplog):
     fill(root / "train")
     fill(root / "val")
     load(root)
     assert "only train and test are read, not val" in caplog.text
 
 
-def test_too_few_images_to_test_with(root):
+def test_too_few_images_for_a_test_set(root):
     for name in ("a", "b"):
-        save(root / name / "1.png", colours(1))
-    assert "too few images" in failing(root)
+        save(root / name / "1.png", random_pixels(1))
+    assert "too few images" in error_message(root)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "half"])
@@ -235,35 +238,35 @@ def test_an_image_that_cannot_be_read_is_named(root, content, resize):
     fill(root)
     path = root / "dog" / "3.png"
     path.write_bytes(path.read_bytes()[:90] if content == "half" else content)
-    message = failing(root, resize)
+    message = error_message(root, resize)
     assert message.startswith(f"dataset.root={root}: dog/3.png can't be read as an image (")
     assert not (root / ".bnexp").exists()
 
 
-def test_a_link_to_nowhere_is_named(root):
+def test_a_broken_link_is_named(root):
     fill(root)
-    (root / "dog" / "gone.png").symlink_to(root / "nowhere.png")
-    assert "dog/gone.png can't be read" in failing(root)
+    (root / "dog" / "link.png").symlink_to(root / "nowhere.png")
+    assert "dog/link.png can't be read" in error_message(root)
 
 
-def test_32_bits_are_refused(root):
+def test_32_bits_per_pixel_are_refused(root):
     fill(root)
     save(root / "cat" / "9.tif", Image.fromarray(np.zeros((6, 6), np.float32)))
-    assert failing(root).endswith("cat/9.tif has 32 bits a pixel; save it with 8")
+    assert error_message(root).endswith("cat/9.tif has 32 bits per pixel; save it with 8")
 
 
-@pytest.mark.parametrize(("odd", "shown"), [((6, 8), "dog/9.png is 8x6"), ((8, 8), "dog/9.png is 8x8")])
-def test_sizes_that_differ_need_resize(root, odd, shown):
+@pytest.mark.parametrize(("size", "example"), [((6, 8), "dog/9.png is 8x6"), ((8, 8), "dog/9.png is 8x8")])
+def test_different_sizes_require_resize(root, size, example):
     fill(root)
-    save(root / "dog" / "9.png", colours(9, *odd))
-    message = failing(root)
+    save(root / "dog" / "9.png", random_pixels(9, *size))
+    message = error_message(root)
     assert message.startswith("dataset.resize=null: set dataset.resize=N")
-    assert shown in message
+    assert example in message
     assert load(root, 4).train.pixels.shape[2:] == (4, 4)
 
 
-def test_one_size_that_is_no_square_needs_resize(root):
+def test_one_size_that_is_not_square_requires_resize(root):
     fill(root, height=4, width=6)
-    message = failing(root)
+    message = error_message(root)
     assert message.startswith("dataset.resize=null: set dataset.resize=N")
     assert message.endswith("is 6x4")

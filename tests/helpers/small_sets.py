@@ -1,4 +1,4 @@
-"""Data sets small enough to write for a test, in the published files' own formats."""
+"""Small data sets for tests, written in the formats of the published files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASSES = 10
 def arrays(
     seed: int = 0, train: int = 30, test: int = 12, shape: tuple[int, ...] = (6, 6)
 ) -> list[np.ndarray]:
-    """Train images, train labels, test images, test labels."""
+    """Random train images, train labels, test images, test labels; uint8."""
     random = np.random.default_rng(seed)
     return [
         random.integers(0, high, size, dtype=np.uint8)
@@ -29,6 +29,7 @@ def arrays(
 
 
 def idx(array: np.ndarray) -> bytes:
+    """A uint8 array as the content of an idx file."""
     return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
@@ -36,28 +37,28 @@ def md5(content: bytes) -> str:
     return hashlib.md5(content).hexdigest()
 
 
-def write_mnist(root: Path, monkeypatch, given: list[np.ndarray], packed: bool = False) -> dict[str, str]:
-    """Lays the four files and makes bnexp, and torchvision if they are packed, take them for MNIST's."""
+def write_mnist(root: Path, monkeypatch, arrays: list[np.ndarray], packed: bool = False) -> None:
+    """Writes MNIST's four files and makes bnexp accept their checksums; if ``packed``, torchvision too."""
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
-    contents = dict(zip(torchvision_sets.IDX, map(idx, given), strict=True))
-    sums = {name: md5(content) for name, content in contents.items()}
+    contents = dict(zip(torchvision_sets.IDX, map(idx, arrays), strict=True))
     for name, content in contents.items():
         if packed:
             (raw / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
         else:
             (raw / name).write_bytes(content)
-    monkeypatch.setitem(torchvision_sets.SETS, "mnist", replace(torchvision_sets.SETS["mnist"], md5=sums))
+    checksums = {name: md5(content) for name, content in contents.items()}
+    files = replace(torchvision_sets.SETS["mnist"], md5=checksums)
+    monkeypatch.setitem(torchvision_sets.SETS, "mnist", files)
     if packed:
         from torchvision.datasets import MNIST
 
         resources = [(f"{n}.gz", md5((raw / f"{n}.gz").read_bytes())) for n in contents]
         monkeypatch.setattr(MNIST, "resources", resources)
-    return sums
 
 
-class Trap:
-    """Unpickled, it makes a file: whoever finds the file knows that a pickle was opened."""
+class PickleTrap:
+    """Creates the file ``mark`` when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -66,8 +67,9 @@ class Trap:
         return open, (str(self.mark), "w")
 
 
-def write_trapped_cifar(root: Path, mark: Path) -> None:
+def write_cifar_of_traps(root: Path, mark: Path) -> None:
+    """Writes files with CIFAR-10's names that create the file ``mark`` if one of them is unpickled."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     for name in torchvision_sets.SETS["cifar10"].md5:
-        (folder / name).write_bytes(pickle.dumps(Trap(mark)))
+        (folder / name).write_bytes(pickle.dumps(PickleTrap(mark)))

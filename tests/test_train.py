@@ -130,7 +130,7 @@ def test_manual_batch_norm_trains_like_torchs(commands):
         "loss=mse", "loss=hinge", "loss.label_smoothing=0.1", "l1=0.001", "optimizer.weight_decay=0.01",
         "grad_clip=1", "device.precision=bf16", "dataset.augment=[flip,crop]", "dataset.resize=14",
         "dataset.folds=5 dataset.fold=4", "dataset.val_size=0", "dataset.mean=auto dataset.std=auto",
-        "model=lenet", "model=mlp model.hidden=[] ", "model=mlp model.start=kaiming model.activation=gelu",
+        "model=lenet", "model=mlp model.hidden=[] ", "model=mlp model.init=kaiming model.activation=gelu",
         "early_stopping.patience=1", "checkpoint.every=2 checkpoint.keep=1", "model=conv model.pool=avg",
         "model=torchvision model.arch=resnet18 dataset.resize=32 dataset.train_size=20 epochs=1",
     ],

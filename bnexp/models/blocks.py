@@ -1,8 +1,8 @@
-"""What the families share: activations and pools by name, plain layers, the stem.
+"""Layers that several networks share: activations and pools by name, conv and linear layers, the stem.
 
-A block is handed callables, ``norm(channels)``, ``activation()`` and ``pool()``, and never their names.
-Its norm slot stays in place, as nn.Identity, where there is no norm: the names of the layers around it,
-from which their start is drawn, are then the same with and without.
+A block takes functions, ``norm(channels)``, ``activation()`` and ``pool()``, and never sees their names.
+Without a norm its norm slot holds nn.Identity. The layers around the slot then have the same names with and
+without a norm, and so the same first weights: these are drawn from a layer's name (initialization.py).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ ActivationName = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu"
 PoolName = Literal["max", "avg"]
 StemName = Literal["small", "large"]
 InitName = Literal["default", "kaiming"]
-Make = Callable[[], nn.Module]
+LayerFactory = Callable[[], nn.Module]
 
-# None of them in place: where there is no norm, that would overwrite what a shortcut still needs.
-ACTIVATIONS: dict[ActivationName, Make] = {
+# None works in place. In a block without a norm that would overwrite the input, which the shortcut needs.
+ACTIVATIONS: dict[ActivationName, LayerFactory] = {
     "relu": nn.ReLU,
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
@@ -32,15 +32,15 @@ ACTIVATIONS: dict[ActivationName, Make] = {
     "leaky_relu": nn.LeakyReLU,
     "elu": nn.ELU,
 }
-POOLS: dict[PoolName, Make] = {"max": MaxPool, "avg": lambda: nn.AvgPool2d(2)}
+POOLS: dict[PoolName, LayerFactory] = {"max": MaxPool, "avg": lambda: nn.AvgPool2d(2)}
 
 
 class Network(nn.Module):
-    """A network of ours: its Linears and convolutions start from their names, as ``start`` says (init.py)."""
+    """Base of the networks of this package; ``init`` says how initialization.py draws their first weights."""
 
-    def __init__(self, start: InitName) -> None:
+    def __init__(self, init: InitName) -> None:
         super().__init__()
-        self.start = start
+        self.init = init
 
 
 def conv_layer(
@@ -50,8 +50,8 @@ def conv_layer(
     kernel_size: int,
     padding: int,
     norm: Norm,
-    activation: Make,
-    pool: Make,
+    activation: LayerFactory,
+    pool: LayerFactory,
 ) -> nn.Sequential:
     """Conv, norm, activation, pool: (N, in, S, S) -> (N, channels, T, T), T = (S + 2 pad - k + 1) // 2."""
     return nn.Sequential(
@@ -64,8 +64,10 @@ def conv_layer(
     )
 
 
-def linear_layer(features: int, units: int, *, norm: Norm, activation: Make, dropout: float) -> nn.Sequential:
-    """Linear, norm, activation, dropout: (N, features) -> (N, units)."""
+def linear_layer(
+    features: int, units: int, *, norm: Norm, activation: LayerFactory, dropout: float
+) -> nn.Sequential:
+    """Linear, norm, activation, and dropout if it is above 0: (N, features) -> (N, units)."""
     layer = OrderedDict(linear=nn.Linear(features, units), norm=norm(units), activation=activation())
     if dropout:
         layer["dropout"] = nn.Dropout(dropout)
@@ -73,7 +75,7 @@ def linear_layer(features: int, units: int, *, norm: Norm, activation: Make, dro
 
 
 class GlobalAverage(nn.Module):
-    """The mean of each channel's map."""
+    """The mean of each channel over its pixels."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C)."""
@@ -81,11 +83,11 @@ class GlobalAverage(nn.Module):
 
 
 class Stem(nn.Module):
-    """From an image to a residual or dense network's first maps.
+    """The first layers of a residual or dense network: convolution, norm, activation, pool.
 
-    ``small`` is a 3x3 convolution, for images of some 32 pixels; ``large`` is 7x7 with stride 2, then 3x3
-    max-pooling with stride 2 (He et al. 2015, table 1). Without ``norm`` there is no activation either, and
-    the convolution keeps its bias: no shift follows that could stand in for it.
+    ``small`` is a 3x3 convolution without a pool, for images of about 32 pixels. ``large`` is a 7x7
+    convolution with stride 2 and 3x3 max-pooling with stride 2 (He et al. 2015, table 1). With ``norm=None``
+    there is no activation either. The convolution then has a bias in any case, since no norm adds one.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Stem(nn.Module):
         *,
         padding: bool,
         norm: Norm | None,
-        activation: Make,
+        activation: LayerFactory,
         bias: bool,
     ) -> None:
         super().__init__()
@@ -114,5 +116,5 @@ class Stem(nn.Module):
         self.pool = nn.MaxPool2d(3, 2, padding=int(padding)) if kind == "large" else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, in, S, S) -> (N, channels, T, T), padded: T = S for small, about S / 4 for large."""
+        """(N, in, S, S) -> (N, channels, T, T). With padding T = S for small and about S / 4 for large."""
         return self.pool(self.activation(self.norm(self.conv(images))))

@@ -12,10 +12,10 @@ from bnexp.models.norms import NormName
 
 
 class ConvNet(Network):
-    """Convolution-norm-activation-pool for each width, dropout, and a Linear over all that is left.
+    """Convolution-norm-activation-pool for each of ``widths``, then dropout and a Linear over all features.
 
-    Raises UserError where ``kernel_size`` or ``padding`` lists another number of convolutions than
-    ``widths``, and where the image is too small for them.
+    Raises UserError if ``kernel_size`` or ``padding`` is a list of another length than ``widths``, and if
+    the image is too small for the convolutions and pools.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class ConvNet(Network):
         activation: ActivationName,
         pool: PoolName,
         dropout: Probability,
-        start: InitName,
+        init: InitName,
     ) -> None:
-        super().__init__(start)
+        super().__init__(init)
         make_norm = norms.make(norm, norm_groups, spatial=True)
-        kernel_sizes = _each(kernel_size, len(widths), "model.kernel_size")
-        paddings = _each(padding, len(widths), "model.padding")
+        kernel_sizes = _value_per_conv(kernel_size, len(widths), "model.kernel_size")
+        paddings = _value_per_conv(padding, len(widths), "model.padding")
         channels, size = in_channels, image_size
         layers = []
         for width, kernel, pad in zip(widths, kernel_sizes, paddings, strict=True):
@@ -53,20 +53,20 @@ class ConvNet(Network):
             layers.append(layer)
             pooled = (size + 2 * pad - kernel + 1) // 2
             if pooled < 1:
-                left = f"leaves nothing of the {size} x {size} map that convolution {len(layers)} sees"
-                mend = "use smaller kernels, more model.padding, fewer model.widths, or dataset.resize"
-                raise bad_value("model.kernel_size", kernel_size, f"{left}; {mend}")
+                reason = f"too large for convolution {len(layers)}, whose input is {size} x {size} pixels"
+                advice = "use smaller kernels, more model.padding, fewer model.widths, or dataset.resize"
+                raise bad_value("model.kernel_size", kernel_size, f"{reason}; {advice}")
             channels, size = width, pooled
         self.layers = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.head = nn.Linear(channels * size * size, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, S, S) -> logits (N, K)."""
+        """Images (N, C, S, S) -> logits (N, K)."""
         return self.head(self.dropout(self.layers(images).flatten(1)))
 
 
-def _each(value: int | tuple[int, ...], count: int, key: str) -> tuple[int, ...]:
+def _value_per_conv(value: int | tuple[int, ...], count: int, key: str) -> tuple[int, ...]:
     """One value for each of ``count`` convolutions."""
     if isinstance(value, int):
         return (value,) * count

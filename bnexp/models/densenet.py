@@ -1,4 +1,4 @@
-"""Densely connected networks, after Huang et al. 2017."""
+"""Densely connected networks (Huang et al. 2017)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bnexp.models.blocks import (
     ActivationName,
     GlobalAverage,
     InitName,
-    Make,
+    LayerFactory,
     Network,
     Stem,
     StemName,
@@ -25,10 +25,10 @@ from bnexp.models.norms import Norm, NormName
 
 
 class DenseBlock(nn.Module):
-    """Layers of norm-activation-conv3x3, each of which sees the outputs of all before it."""
+    """Layers of norm-activation-conv3x3. Each takes the block's input and all earlier outputs."""
 
     def __init__(
-        self, in_channels: int, layers: int, growth: int, *, norm: Norm, activation: Make, bias: bool
+        self, in_channels: int, layers: int, growth: int, *, norm: Norm, activation: LayerFactory, bias: bool
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -39,13 +39,15 @@ class DenseBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in, S, S) -> (N, in + layers · growth, S, S), the input's channels first."""
+        """(N, in, S, S) -> (N, in + layers · growth, S, S); the first ``in`` channels are the input."""
         for layer in self.layers:
             x = torch.cat([x, layer(x)], dim=1)
         return x
 
 
-def transition(in_channels: int, channels: int, *, norm: Norm, activation: Make, bias: bool) -> nn.Sequential:
+def transition(
+    in_channels: int, channels: int, *, norm: Norm, activation: LayerFactory, bias: bool
+) -> nn.Sequential:
     """norm-activation-conv1x1, then 2x2 average pooling: (N, in, S, S) -> (N, channels, S // 2, S // 2)."""
     layer = _norm_activation_conv(in_channels, channels, 1, norm=norm, activation=activation, bias=bias)
     layer.add_module("pool", nn.AvgPool2d(2))
@@ -53,8 +55,9 @@ def transition(in_channels: int, channels: int, *, norm: Norm, activation: Make,
 
 
 def _norm_activation_conv(
-    in_channels: int, channels: int, kernel_size: int, *, norm: Norm, activation: Make, bias: bool
+    in_channels: int, channels: int, kernel_size: int, *, norm: Norm, activation: LayerFactory, bias: bool
 ) -> nn.Sequential:
+    """(N, in, S, S) -> (N, channels, S, S), for an odd ``kernel_size``."""
     conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=bias)
     return nn.Sequential(OrderedDict(norm=norm(in_channels), activation=activation(), conv=conv))
 
@@ -62,8 +65,8 @@ def _norm_activation_conv(
 class DenseNet(Network):
     """A stem, dense blocks with transitions between them, norm-activation, the global average, a Linear.
 
-    A transition halves maps and channels. ``bias`` gives the convolutions biases, whatever the norm; a stem
-    that is built without a norm keeps its own either way. Raises UserError where ``blocks`` is empty.
+    A transition halves height, width and channels. ``bias`` says whether the convolutions have biases, with
+    a norm and without. A stem without a norm always has a bias. Raises UserError if ``blocks`` is empty.
     """
 
     def __init__(
@@ -82,39 +85,39 @@ class DenseNet(Network):
         stem_padding: bool,
         activation: ActivationName,
         bias: bool,
-        start: InitName,
+        init: InitName,
     ) -> None:
-        super().__init__(start)
+        super().__init__(init)
         if not blocks:
             raise bad_value("model.blocks", list(blocks), "must list at least one block")
-        make_norm, act = norms.make(norm, norm_groups, spatial=True), ACTIVATIONS[activation]
+        make_norm = norms.make(norm, norm_groups, spatial=True)
+        make_activation = ACTIVATIONS[activation]
         self.stem = Stem(
             in_channels,
             stem_width,
             stem,
             padding=stem_padding,
             norm=make_norm if stem_norm else None,
-            activation=act,
+            activation=make_activation,
             bias=bias,
         )
-        make_block = partial(DenseBlock, norm=make_norm, activation=act, bias=bias)
-        make_transition = partial(transition, norm=make_norm, activation=act, bias=bias)
+        make_block = partial(DenseBlock, norm=make_norm, activation=make_activation, bias=bias)
+        make_transition = partial(transition, norm=make_norm, activation=make_activation, bias=bias)
         channels = stem_width
         body: OrderedDict[str, nn.Module] = OrderedDict()
         for number, layers in enumerate(blocks, start=1):
             if number > 1:
-                halved = channels // 2
-                body[f"transition{number - 1}"] = make_transition(channels, halved)
-                channels = halved
+                body[f"transition{number - 1}"] = make_transition(channels, channels // 2)
+                channels //= 2
             body[f"block{number}"] = make_block(channels, layers, growth)
             channels += layers * growth
         self.body = nn.Sequential(body)
         self.norm = make_norm(channels)
-        self.activation = act()
+        self.activation = make_activation()
         self.pool = GlobalAverage()
         self.head = nn.Linear(channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, S, S) -> logits (N, K)."""
+        """Images (N, C, S, S) -> logits (N, K)."""
         maps = self.activation(self.norm(self.body(self.stem(images))))
         return self.head(self.pool(maps))

@@ -1,4 +1,4 @@
-"""Seeded starts: a parameter's first value is a function of (seed, its name)."""
+"""The first weights of a network: each parameter is a function of the seed and of its name."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from bnexp.models.blocks import InitName, Network
 
 
 def build_seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """The network that ``build`` builds, the same for the same ``seed`` whatever ran before.
+    """The network that ``build`` returns. Its weights depend on ``seed`` alone, not on earlier random draws.
 
-    Networks of ours start layer by layer from their names, so that two which differ in their norm, or in a
-    layer more, agree in every layer they share. A foreign one draws its start in its own order, from a
-    stream that the seed fixes. torch's CPU generator is left as it was.
+    The networks of this package get each layer's weights from the layer's name. Two networks that differ in
+    their norm, or in an additional layer, then agree in every layer that both have. Any other network draws
+    its weights in its own order, from a stream that the seed fixes. torch's CPU generator is not changed.
     """
     with seeding.global_stream(seed, "init"):
         model = build()
     if isinstance(model, Network):
-        initialize(model, seed, model.start)
+        initialize(model, seed, model.init)
     return model
 
 
 @torch.no_grad()
-def initialize(model: nn.Module, seed: int, kind: InitName) -> None:
-    """Draws the weights and biases of each Linear and convolution, in place; other modules keep theirs.
+def initialize(model: nn.Module, seed: int, init: InitName) -> None:
+    """Draws weights and biases of each Linear and convolution in place. Other modules keep theirs.
 
-    With fan_in the inputs that one output sums over:
-    ``default``, torch's own: both uniform within 1 / sqrt(fan_in);
-    ``kaiming``: weights normal with variance 2 / fan_in (He et al. 2015b, equation 10), biases 0.
+    fan_in is the number of inputs that one output sums over.
+    ``default`` is torch's: weights and biases are uniform in ±1 / sqrt(fan_in).
+    ``kaiming``: weights are normal with variance 2 / fan_in (He et al. 2015b, equation 10), biases are 0.
 
-    Each parameter has its own generator, seeded by (seed, "init", its qualified name).
+    Each parameter has its own generator, seeded by (seed, "init", the parameter's qualified name).
     """
     for prefix, module in model.named_modules():
         if not isinstance(module, (nn.Linear, _ConvNd)):
@@ -43,7 +43,7 @@ def initialize(model: nn.Module, seed: int, kind: InitName) -> None:
         fan_in = module.weight[0].numel()
         for name, parameter in module.named_parameters(prefix, recurse=False):
             generator = seeding.generator(seed, "init", name)
-            if kind == "default":
+            if init == "default":
                 bound = 1 / math.sqrt(fan_in)
                 parameter.uniform_(-bound, bound, generator=generator)
             elif parameter is module.bias:

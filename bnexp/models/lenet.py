@@ -1,4 +1,4 @@
-"""LeNet-5, after LeCun et al. 1998."""
+"""LeNet-5 (LeCun et al. 1998)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from bnexp.models.blocks import (
 )
 from bnexp.models.norms import NormName
 
-SMALLEST = 16  # pixels: 16 -> 12 -> 6 -> 2 -> 1
+SMALLEST_IMAGE = 16  # pixels a side: 16 -> 12 -> 6 -> 2 -> 1
 
 
 class LeNet(Network):
-    """Two 5x5 convolutions with norm, activation, pool; Linear-norm-activation-dropout twice; a last Linear.
+    """Conv5x5-norm-activation-pool twice, Linear-norm-activation-dropout for each of ``hidden``, a Linear.
 
-    The order of its modern form; in the paper the pool comes before the activation. At 28 pixels the maps
-    are 28 -> 24 -> 12 -> 8 -> 4. Raises UserError for images below 16 pixels and for norm=instance, which
-    the fully connected layers can't have.
+    This is the modern order. In the paper the pool comes before the activation. An image of 28 pixels gives
+    maps of 28 -> 24 -> 12 -> 8 -> 4. Raises UserError for images below 16 pixels, and for norm=instance,
+    which does not fit the fully connected layers.
     """
 
     def __init__(
@@ -43,35 +43,44 @@ class LeNet(Network):
         activation: ActivationName,
         pool: PoolName,
         dropout: Probability,
-        start: InitName,
+        init: InitName,
     ) -> None:
-        super().__init__(start)
-        if image_size < SMALLEST:
-            small = f"two 5x5 convolutions with pooling need {SMALLEST} x {SMALLEST} pixels or more"
+        super().__init__(init)
+        if image_size < SMALLEST_IMAGE:
+            required = f"{SMALLEST_IMAGE} x {SMALLEST_IMAGE} pixels or more, not {image_size} x {image_size}"
             raise UserError(
-                f"model: {small}, not {image_size} x {image_size}; dataset.resize=28 enlarges them"
+                f"model: two 5x5 convolutions with pooling need {required};"
+                " dataset.resize=28 enlarges the images"
             )
-        map_norm = norms.make(norm, norm_groups, spatial=True)
-        vector_norm = norms.make(norm, norm_groups, spatial=False)
-        act = ACTIVATIONS[activation]
+        make_map_norm = norms.make(norm, norm_groups, spatial=True)
+        make_vector_norm = norms.make(norm, norm_groups, spatial=False)
+        make_activation = ACTIVATIONS[activation]
         self.layers = nn.Sequential(
             *(
                 conv_layer(
-                    before, width, kernel_size=5, padding=0, norm=map_norm, activation=act, pool=POOLS[pool]
+                    channels,
+                    width,
+                    kernel_size=5,
+                    padding=0,
+                    norm=make_map_norm,
+                    activation=make_activation,
+                    pool=POOLS[pool],
                 )
-                for before, width in zip((in_channels, widths[0]), widths, strict=True)
+                for channels, width in zip((in_channels, widths[0]), widths, strict=True)
             )
         )
         size = ((image_size - 4) // 2 - 4) // 2
         features = [widths[1] * size * size, *hidden]
         self.hidden = nn.Sequential(
             *(
-                linear_layer(before, units, norm=vector_norm, activation=act, dropout=dropout)
-                for before, units in zip(features[:-1], hidden, strict=True)
+                linear_layer(
+                    inputs, units, norm=make_vector_norm, activation=make_activation, dropout=dropout
+                )
+                for inputs, units in zip(features[:-1], hidden, strict=True)
             )
         )
         self.head = nn.Linear(features[-1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, S, S) -> logits (N, K)."""
+        """Images (N, C, S, S) -> logits (N, K)."""
         return self.head(self.hidden(self.layers(images).flatten(1)))

@@ -11,9 +11,9 @@ from bnexp.models.norms import NormName
 
 
 class MLP(Network):
-    """Pixels in a row, hidden layers of Linear-norm-activation-dropout, and a last Linear.
+    """All pixels as one vector, Linear-norm-activation-dropout for each of ``hidden``, and a last Linear.
 
-    Raises UserError for norm=instance, which vectors can't have.
+    Raises UserError for norm=instance, which does not fit vectors.
     """
 
     def __init__(
@@ -27,9 +27,9 @@ class MLP(Network):
         hidden: tuple[Count, ...],
         activation: ActivationName,
         dropout: Probability,
-        start: InitName,
+        init: InitName,
     ) -> None:
-        super().__init__(start)
+        super().__init__(init)
         make_norm = norms.make(norm, norm_groups, spatial=False)
         sizes = [in_channels * image_size * image_size, *hidden]
         self.hidden = nn.Sequential(
@@ -43,5 +43,5 @@ class MLP(Network):
         self.head = nn.Linear(sizes[-1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, S, S) -> logits (N, K)."""
+        """Images (N, C, S, S) -> logits (N, K)."""
         return self.head(self.hidden(images.flatten(1)))

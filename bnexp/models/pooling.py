@@ -1,4 +1,4 @@
-"""2 x 2 max-pooling, as torch's, nearly twice as fast on one thread of a CPU."""
+"""2 x 2 max-pooling with torch's results, nearly twice as fast on one CPU thread."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch.autograd.function import once_differentiable
 
 
 class MaxPool(nn.MaxPool2d):
-    """nn.MaxPool2d(2): the largest of each 2 x 2 pixels; an odd last row or column is left out.
+    """nn.MaxPool2d(2): the largest of each 2 x 2 pixels. An odd last row or column is left out.
 
-    torch's kernel walks (N, C, H, W) on a CPU value by value, a quarter of a small network's step on one
-    thread. Two elementwise maxima give the same values and, the first of equal values taken for the largest,
-    the same gradients, to the bit. (Not where they are infinite or no numbers, which ends a run.) Several
-    threads are sooner done with torch's: it wakes them once.
+    On a CPU torch's kernel goes through (N, C, H, W) value by value: a quarter of a small network's step on
+    one thread. Two elementwise maxima give the same values and the same gradients, to the bit, since of
+    equal values the first is taken as the largest. (Not for infinities and NaN, which end a run anyway.)
+    With several threads torch's kernel is faster, because it wakes them only once.
     """
 
     def __init__(self) -> None:
@@ -23,41 +23,46 @@ class MaxPool(nn.MaxPool2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H // 2, W // 2)."""
-        alone = maps.device.type == "cpu" and torch.get_num_threads() == 1
-        if not alone or not maps.is_contiguous() or torch.compiler.is_compiling():
+        one_cpu_thread = maps.device.type == "cpu" and torch.get_num_threads() == 1
+        if not one_cpu_thread or not maps.is_contiguous() or torch.compiler.is_compiling():
             return super().forward(maps)
         if maps.requires_grad and torch.is_grad_enabled():
-            return _Pool.apply(maps)
-        above, below, _, _ = _rows(maps)
-        return torch.maximum(above, below)
+            return _MaxPoolFunction.apply(maps)
+        upper, lower, _, _ = _horizontal_maxima(maps)
+        return torch.maximum(upper, lower)
 
 
-def _rows(maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The larger of each two neighbours in a row, of the even and the odd rows, and the neighbours."""
+def _horizontal_maxima(maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Splits maps (N, C, H, W) into pairs of horizontal neighbours.
+
+    Returns the larger value of each pair for the upper and for the lower rows of the windows, each
+    (N, C, H // 2, W // 2), then the left and right values themselves, each (N, C, H // 2 * 2, W // 2).
+    """
     height, width = (size // 2 * 2 for size in maps.shape[2:])
     left, right = maps[:, :, :height, 0:width:2], maps[:, :, :height, 1:width:2]
-    rows = torch.maximum(left, right)
-    return rows[:, :, 0::2], rows[:, :, 1::2], left, right
+    maxima = torch.maximum(left, right)
+    return maxima[:, :, 0::2], maxima[:, :, 1::2], left, right
 
 
-class _Pool(torch.autograd.Function):
+class _MaxPoolFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor) -> Tensor:
-        above, below, left, right = _rows(maps)
-        ctx.save_for_backward(left >= right, above >= below)  # of equal values torch takes the first
+        upper, lower, left, right = _horizontal_maxima(maps)
+        ctx.save_for_backward(left >= right, upper >= lower)  # of equal values torch takes the first
         ctx.shape = maps.shape
-        return torch.maximum(above, below)
+        return torch.maximum(upper, lower)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        from_left, from_above = ctx.saved_tensors
-        rows = grad.new_empty(from_left.shape)  # a gradient for each pair of neighbours in a row
-        torch.mul(grad, from_above, out=rows[:, :, 0::2])
-        torch.sub(grad, rows[:, :, 0::2], out=rows[:, :, 1::2])
-        odd = any(size % 2 for size in ctx.shape[2:])
-        maps = grad.new_zeros(ctx.shape) if odd else grad.new_empty(ctx.shape)
-        height, width = from_left.shape[2], 2 * from_left.shape[3]
-        torch.mul(rows, from_left, out=maps[:, :, :height, 0:width:2])
-        torch.sub(rows, maps[:, :, :height, 0:width:2], out=maps[:, :, :height, 1:width:2])
-        return maps
+        left_is_max, upper_is_max = ctx.saved_tensors
+        pair_grad = grad.new_empty(left_is_max.shape)  # one gradient for each pair of horizontal neighbours
+        torch.mul(grad, upper_is_max, out=pair_grad[:, :, 0::2])
+        torch.sub(grad, pair_grad[:, :, 0::2], out=pair_grad[:, :, 1::2])
+        has_odd_side = any(size % 2 for size in ctx.shape[2:])
+        maps_grad = grad.new_zeros(ctx.shape) if has_odd_side else grad.new_empty(ctx.shape)
+        height, width = left_is_max.shape[2], 2 * left_is_max.shape[3]
+        left_grad = maps_grad[:, :, :height, 0:width:2]
+        torch.mul(pair_grad, left_is_max, out=left_grad)
+        torch.sub(pair_grad, left_grad, out=maps_grad[:, :, :height, 1:width:2])
+        return maps_grad

@@ -1,4 +1,4 @@
-"""Residual networks: He et al. 2015 (basic, bottleneck) and 2016 (pre-activation)."""
+"""Residual networks: basic and bottleneck blocks (He et al. 2015), pre-activation blocks (He et al. 2016)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bnexp.models.blocks import (
     ActivationName,
     GlobalAverage,
     InitName,
-    Make,
+    LayerFactory,
     Network,
     Stem,
     StemName,
@@ -24,8 +24,8 @@ from bnexp.models.blocks import (
 from bnexp.models.norms import Norm, NormName
 
 
-class Basic(nn.Module):
-    """conv3x3-norm-activation-conv3x3-norm, plus the shortcut, activation (He et al. 2015, figure 5 left)."""
+class BasicBlock(nn.Module):
+    """conv3x3-norm-activation-conv3x3-norm, add the shortcut, activation (He et al. 2015, figure 5 left)."""
 
     expansion: ClassVar = 1
 
@@ -36,7 +36,7 @@ class Basic(nn.Module):
         stride: int,
         *,
         norm: Norm,
-        activation: Make,
+        activation: LayerFactory,
         bias: bool,
         shortcut_norm: bool,
     ) -> None:
@@ -50,16 +50,17 @@ class Basic(nn.Module):
         self.activation2 = activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in, S, S) -> (N, channels, T, T), T = S / stride rounded up."""
+        """(N, in, S, S) -> (N, channels, T, T), T = S / stride, rounded up."""
         residual = self.activation1(self.norm1(self.conv1(x)))
         residual = self.norm2(self.conv2(residual))
         return self.activation2(residual + self.shortcut(x))
 
 
-class Bottleneck(nn.Module):
-    """conv1x1, conv3x3, conv1x1 to four times the channels, a norm after each (same figure, right).
+class BottleneckBlock(nn.Module):
+    """conv1x1, conv3x3, conv1x1 to four times the channels, each with a norm (figure 5 right).
 
-    The stride is the 3x3 convolution's: in the paper's place, the first 1x1, it skips three pixels of four.
+    The 3x3 convolution has the stride. In the paper the first 1x1 has it, and then ignores three of four
+    pixels.
     """
 
     expansion: ClassVar = 4
@@ -71,7 +72,7 @@ class Bottleneck(nn.Module):
         stride: int,
         *,
         norm: Norm,
-        activation: Make,
+        activation: LayerFactory,
         bias: bool,
         shortcut_norm: bool,
     ) -> None:
@@ -89,18 +90,19 @@ class Bottleneck(nn.Module):
         self.activation3 = activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in, S, S) -> (N, 4 channels, T, T), T = S / stride rounded up."""
+        """(N, in, S, S) -> (N, 4 channels, T, T), T = S / stride, rounded up."""
         residual = self.activation1(self.norm1(self.conv1(x)))
         residual = self.activation2(self.norm2(self.conv2(residual)))
         residual = self.norm3(self.conv3(residual))
         return self.activation3(residual + self.shortcut(x))
 
 
-class Preact(nn.Module):
-    """norm-activation-conv3x3 twice, the shortcut added, nothing after (He et al. 2016, figure 1b).
+class PreactBlock(nn.Module):
+    """norm-activation-conv3x3 twice, then the shortcut is added (He et al. 2016, figure 1b).
 
-    Its shortcut never has a norm: ``shortcut_norm`` changes nothing here. Where the shape changes, the 1x1
-    convolution starts from the first norm and activation, as in the authors' networks.
+    The shortcut never has a norm, so ``shortcut_norm`` has no effect in this block. If the block changes the
+    shape, the shortcut's 1x1 convolution takes the output of the first norm and activation, as in the
+    authors' networks.
     """
 
     expansion: ClassVar = 1
@@ -112,7 +114,7 @@ class Preact(nn.Module):
         stride: int,
         *,
         norm: Norm,
-        activation: Make,
+        activation: LayerFactory,
         bias: bool,
         shortcut_norm: bool,
     ) -> None:
@@ -127,33 +129,36 @@ class Preact(nn.Module):
         self.same_shape = isinstance(self.shortcut, nn.Identity)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in, S, S) -> (N, channels, T, T), T = S / stride rounded up."""
+        """(N, in, S, S) -> (N, channels, T, T), T = S / stride, rounded up."""
         active = self.activation1(self.norm1(x))
         residual = self.conv2(self.activation2(self.norm2(self.conv1(active))))
         return residual + self.shortcut(x if self.same_shape else active)
 
 
 def _shortcut(in_channels: int, channels: int, stride: int, norm: Norm | None, bias: bool) -> nn.Module:
-    """The input itself, or where the shape changes a 1x1 convolution, then the norm if one is given."""
+    """nn.Identity if the block keeps the shape, else a 1x1 convolution and the norm, if one is given.
+
+    (N, in, S, S) -> (N, channels, T, T), T = S / stride, rounded up. A convolution without a norm has a bias.
+    """
     if in_channels == channels and stride == 1:
         return nn.Identity()
     conv = nn.Conv2d(in_channels, channels, 1, stride, bias=bias or norm is None)
     return nn.Sequential(OrderedDict(conv=conv, norm=norm(channels) if norm else nn.Identity()))
 
 
-BLOCKS: dict[str, type[Basic] | type[Bottleneck] | type[Preact]] = {
-    "basic": Basic,
-    "bottleneck": Bottleneck,
-    "preact": Preact,
+BLOCKS: dict[str, type[BasicBlock] | type[BottleneckBlock] | type[PreactBlock]] = {
+    "basic": BasicBlock,
+    "bottleneck": BottleneckBlock,
+    "preact": PreactBlock,
 }
 
 
 class ResNet(Network):
     """A stem, stages of residual blocks, the global average, and a Linear.
 
-    Each stage but the first halves the maps in its first block. ``bias`` gives the convolutions biases,
-    whatever the norm; a stem or shortcut that is built without a norm keeps its own either way. Raises
-    UserError where ``depths`` and ``widths`` don't list the same stages.
+    The first block of each stage but the first halves height and width. ``bias`` says whether the
+    convolutions have biases, with a norm and without. A stem or shortcut without a norm always has a bias.
+    Raises UserError if ``depths`` and ``widths`` are not lists of the same length, at least 1.
     """
 
     def __init__(
@@ -173,39 +178,43 @@ class ResNet(Network):
         shortcut_norm: bool,
         activation: ActivationName,
         bias: bool,
-        start: InitName,
+        init: InitName,
     ) -> None:
-        super().__init__(start)
+        super().__init__(init)
         if not widths or len(depths) != len(widths):
             raise bad_value(
                 "model.depths", list(depths), f"must list a number for each of model.widths={list(widths)}"
             )
-        make_norm, act = norms.make(norm, norm_groups, spatial=True), ACTIVATIONS[activation]
+        make_norm = norms.make(norm, norm_groups, spatial=True)
+        make_activation = ACTIVATIONS[activation]
         self.stem = Stem(
             in_channels,
             widths[0],
             stem,
             padding=stem_padding,
             norm=make_norm if stem_norm else None,
-            activation=act,
+            activation=make_activation,
             bias=bias,
         )
-        kind, channels = BLOCKS[block], widths[0]
-        make_block = partial(kind, norm=make_norm, activation=act, bias=bias, shortcut_norm=shortcut_norm)
+        block_class = BLOCKS[block]
+        make_block = partial(
+            block_class, norm=make_norm, activation=make_activation, bias=bias, shortcut_norm=shortcut_norm
+        )
+        channels = widths[0]
         self.stages = nn.Sequential()
         for number, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             stage = nn.Sequential()
             for position in range(depth):
-                stride = 2 if number and not position else 1
+                stride = 2 if number > 0 and position == 0 else 1
                 stage.append(make_block(channels, width, stride))
-                channels = width * kind.expansion
+                channels = width * block_class.expansion
             self.stages.append(stage)
-        # Pre-activation leaves the last sum bare: one more norm and activation before the average.
-        last = nn.Sequential(OrderedDict(norm=make_norm(channels), activation=act()))
+        # A pre-activation block ends with a sum, so one more norm and activation come before the average.
+        last = nn.Sequential(OrderedDict(norm=make_norm(channels), activation=make_activation()))
         self.last = last if block == "preact" else nn.Identity()
         self.pool = GlobalAverage()
         self.head = nn.Linear(channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, S, S) -> logits (N, K)."""
+        """Images (N, C, S, S) -> logits (N, K)."""
         return self.head(self.pool(self.last(self.stages(self.stem(images)))))

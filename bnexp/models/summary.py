@@ -1,4 +1,4 @@
-"""What a network is made of: layers, shapes, parameters, FLOPs."""
+"""A table of a network's layers: output shapes, parameters, FLOPs."""
 
 from __future__ import annotations
 
@@ -16,38 +16,42 @@ Cells = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One call of one layer."""
+class LayerCall:
+    """One call of one layer: a row of the table."""
 
     name: str
     type: str
-    shape: tuple[int | str, ...]  # "N" where the batch is
-    parameters: int  # 0 when the layer was called before
-    flops: int  # of one image
+    shape: tuple[int | str, ...]  # of the output; "N" stands for the batch size
+    parameters: int  # 0 in all calls of a layer but the first
+    flops: int  # for one image
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows in the order of the forward pass; ``str`` gives a table of at most 80 columns.
+    """The layer calls in the order of the forward pass. ``str`` gives a table of at most 80 columns.
 
-    ``flops`` are those of one image's forward pass in Linears and convolutions; a multiplication and its
-    addition count as two. (torch's own counter knows more operations, and imports 70 MB to count them.)
+    ``flops`` counts one image's forward pass through Linears and convolutions. A multiplication and its
+    addition count as two. (torch's own counter knows more operations, but its import takes 70 MB.)
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[LayerCall, ...]
     parameters: int
     flops: int
-    output: tuple[int, ...]  # of the whole network, (N, K) for a classifier
+    output: tuple[int, ...]  # shape of the network's output: (N, K) for a classifier
 
     def __str__(self) -> str:
-        cells = [HEADER, *self._cells()]
-        name, kind, shape, number = (max(len(row[i]) for row in cells) for i in range(4))
-        kind, shape = min(kind, 20), min(shape, 26)
-        name = min(name, COLUMNS - kind - shape - number - 6)  # three gaps of two
+        rows = [HEADER, *self._cells()]
+        name_width, type_width, shape_width, number_width = (
+            max(len(row[column]) for row in rows) for column in range(4)
+        )
+        type_width, shape_width = min(type_width, 20), min(shape_width, 26)
+        gaps = 3 * len("  ")
+        name_width = min(name_width, COLUMNS - type_width - shape_width - number_width - gaps)
+        widths = (name_width, type_width, shape_width)
         lines = []
-        for row in cells:
-            left = [_fit(text, width) for text, width in zip(row[:3], (name, kind, shape), strict=True)]
-            lines.append("  ".join([*left, row[3].rjust(number)]))
+        for *texts, number in rows:
+            columns = [_fit(text, width) for text, width in zip(texts, widths, strict=True)]
+            lines.append("  ".join([*columns, number.rjust(number_width)]))
         rule = "-" * max(map(len, lines))
         return "\n".join([lines[0], rule, *lines[1:], rule, self._totals()])
 
@@ -67,55 +71,64 @@ class Summary:
 
 
 def summarise(model: nn.Module, images: Tensor) -> Summary:
-    """Runs one forward pass of ``images`` (N, C, S, S) in training mode on a copy of ``model`` on the CPU.
+    """Runs one forward pass of ``images`` (N, C, S, S) in training mode, on a copy of ``model`` on the CPU.
 
-    A row for each layer that computes something itself: those without parts, and those with parameters of
-    their own. The model, its statistics and gradients, and torch's CPU generator are left as they were;
-    what the forward pass raises comes through.
+    The summary has a row for each layer without submodules and for each layer with parameters of its own.
+    The model, its statistics and gradients, and torch's CPU generator stay unchanged. Errors of the forward
+    pass are not caught.
     """
-    twin = copy.deepcopy(model).cpu().train()
-    rows: list[Row] = []
-    seen: set[Tensor] = set()
-    for name, module in twin.named_modules():
-        leaf = next(module.children(), None) is None
-        owns = next(module.parameters(recurse=False), None) is not None
-        if (leaf or owns) and not isinstance(module, nn.Identity):
-            module.register_forward_hook(_recorder(name, len(images), rows, seen))
+    model_copy = copy.deepcopy(model).cpu().train()
+    rows: list[LayerCall] = []
+    counted: set[Tensor] = set()
+    for name, module in model_copy.named_modules():
+        is_leaf = next(module.children(), None) is None
+        has_parameters = next(module.parameters(recurse=False), None) is not None
+        if (is_leaf or has_parameters) and not isinstance(module, nn.Identity):
+            module.register_forward_hook(_recorder(name, len(images), rows, counted))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        logits = twin(images.cpu())
-    parameters = set(twin.parameters())
-    if rest := sum(p.numel() for p in parameters - seen):
-        rows.append(Row("(others)", "", (), rest, 0))  # of layers used without being called
+        logits = model_copy(images.cpu())
+    parameters = set(model_copy.parameters())
+    if uncounted := sum(p.numel() for p in parameters - counted):
+        rows.append(LayerCall("(others)", "", (), uncounted, 0))  # of layers whose forward was not called
     total, flops = sum(p.numel() for p in parameters), sum(row.flops for row in rows)
     return Summary(tuple(rows), total, flops, tuple(getattr(logits, "shape", ())))
 
 
-def _recorder(name: str, batch: int, rows: list[Row], seen: set[Tensor]) -> Callable[..., None]:
+def _recorder(name: str, batch_size: int, rows: list[LayerCall], counted: set[Tensor]) -> Callable[..., None]:
+    """A forward hook that appends a row. It counts parameters that are not in ``counted``, and adds them."""
+
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        own = set(module.parameters(recurse=False)) - seen
-        seen.update(own)
-        parameters, flops = sum(p.numel() for p in own), _flops(module, output) // batch
-        rows.append(Row(name or "(itself)", type(module).__name__, _shape(output, batch), parameters, flops))
+        uncounted = set(module.parameters(recurse=False)) - counted
+        counted.update(uncounted)
+        row = LayerCall(
+            name or "(itself)",
+            type(module).__name__,
+            _shape(output, batch_size),
+            parameters=sum(p.numel() for p in uncounted),
+            flops=_flops(module, output) // batch_size,
+        )
+        rows.append(row)
 
     return record
 
 
 def _flops(module: nn.Module, output: Any) -> int:
-    """Each output of a Linear or a convolution is a sum of as many products as it has weights."""
+    """Of the whole batch. An output of a Linear or convolution sums one product for each of its weights."""
     if not isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return 0
     return 2 * output.numel() * module.weight[0].numel()
 
 
-def _shape(output: Any, batch: int) -> tuple[int | str, ...]:
+def _shape(output: Any, batch_size: int) -> tuple[int | str, ...]:
+    """The shape of a tensor or of the first tensor in a tuple or list; () for anything else."""
     while isinstance(output, (tuple, list)) and output:
         output = output[0]
     if not isinstance(output, Tensor):
         return ()
     sizes = tuple(output.shape)
-    return ("N", *sizes[1:]) if sizes[:1] == (batch,) else sizes
+    return ("N", *sizes[1:]) if sizes[:1] == (batch_size,) else sizes
 
 
 def _fit(text: str, width: int) -> str:
-    """The end of ``text`` says which layer it is: too long a one loses its start."""
+    """Pads ``text`` to ``width``, or cuts off its beginning: the end of a name says which layer it is."""
     return text.ljust(width) if len(text) <= width else ".." + text[2 - width :]

@@ -21,7 +21,7 @@ from bnexp.config.schema import Component, Config
 from bnexp.data import Batches, DataSplits
 from bnexp.errors import OutOfMemory, UserError, bad_value, one_line
 from bnexp.models.initialization import build_seeded
-from bnexp.models.norms import BatchNorm
+from bnexp.models.norms import has_manual_batch_norm, synchronize_batch_norms
 from bnexp.models.summary import Summary, summarise
 from bnexp.runs.identity import RUN_LENGTH_KEYS
 from bnexp.runs.loggers import (
@@ -185,16 +185,14 @@ def _check_shards(config: Config, splits: DataSplits, world_size: int) -> None:
 def _synchronize_batch_norms(network: nn.Module, device: ComputeDevice, processes: Processes) -> nn.Module:
     """``network`` with batch norms that take their statistics over all processes."""
     has_torch_norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
-    manual_norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
-    if not has_torch_norms and not manual_norms:
+    if not has_torch_norms and not has_manual_batch_norm(network):
         raise bad_value("device.sync_bn", "true", "this network has no batch norm to synchronise")
     if has_torch_norms and device.type != "cuda":
         only = f"torch's batch norm is synchronised on GPUs alone, not on {device.type}"
         raise bad_value("device.sync_bn", "true", f"{only}; model.norm=batch_manual is anywhere")
     if not processes.is_distributed:
         return network
-    for module in manual_norms:
-        module.synchronised = True
+    network = synchronize_batch_norms(network)
     return nn.SyncBatchNorm.convert_sync_batchnorm(network) if has_torch_norms else network
 
 

@@ -1,5 +1,8 @@
+"""Every network with every norm: shapes, gradients, parameter counts, the order of layers, mistakes."""
+
 import pytest
 import torch
+from helpers.yaml_defaults import CONF, SHAPES, build, defaults, images_for, target, train_step
 from torch import nn
 
 from bnexp.errors import UserError
@@ -7,25 +10,24 @@ from bnexp.models import MLP, norms
 from bnexp.models.blocks import ACTIVATIONS
 from bnexp.models.densenet import DenseBlock, transition
 from bnexp.models.pooling import MaxPool
-from bnexp.models.resnet import Basic, Bottleneck, Preact
-from helpers.yaml_defaults import CONF, SHAPES, build, defaults, images_for, target, train_step
+from bnexp.models.resnet import BasicBlock, BottleneckBlock, PreactBlock
 
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "custom")
 FAMILIES = sorted(SHAPES)
 NORMS = ["none", "batch", "batch_manual", "layer", "group", "instance"]
-VECTORS = ("mlp", "lenet")  # networks with norms on vectors, where instance norm has no meaning
+WITH_VECTOR_NORMS = ("mlp", "lenet")  # instance norm does not fit vectors
 SMALL_ARCH = {"arch": "squeezenet1_1"}  # 0.7 million parameters
 
 
 @pytest.fixture(autouse=True)
-def same_numbers_every_time():
+def fixed_seed():
     torch.manual_seed(0)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_model_with_every_norm(name, norm):
-    if norm == "instance" and name in VECTORS:
+    if norm == "instance" and name in WITH_VECTOR_NORMS:
         with pytest.raises(UserError, match=r"^model\.norm=instance: needs height and width"):
             build(name, norm=norm)
         return
@@ -39,12 +41,12 @@ def test_every_model_with_every_norm(name, norm):
         "group": nn.GroupNorm,
         "instance": nn.InstanceNorm2d,
     }
-    every = (
+    norm_classes = (
         tuple(kind for kind in kinds.values() if kind not in (nn.Identity, kinds["layer"])) + kinds["layer"]
     )
-    found = [module for module in model.modules() if isinstance(module, every)]
-    assert all(isinstance(module, kinds[norm]) for module in found)
-    assert bool(found) == (norm != "none")
+    norm_layers = [module for module in model.modules() if isinstance(module, norm_classes)]
+    assert all(isinstance(module, kinds[norm]) for module in norm_layers)
+    assert bool(norm_layers) == (norm != "none")
     train_step(model, images_for(name))
     with torch.no_grad():
         logits = model.eval()(images_for(name, 1))
@@ -53,7 +55,7 @@ def test_every_model_with_every_norm(name, norm):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "torchvision"])
 def test_every_yaml_builds_with_its_own_keys(name):
-    model = build(name)  # its keys are held against the constructor there
+    model = build(name)  # checks the keys against the constructor
     assert model(images_for(name)).shape == (3, 10)
     norm = defaults(name)["norm"]
     batch_norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -61,9 +63,9 @@ def test_every_yaml_builds_with_its_own_keys(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_constructors_hold_no_defaults_of_their_own(name):
-    defaulted = target(name).__kwdefaults__ if name == "torchvision" else target(name).__init__.__kwdefaults__
-    assert not defaulted
+def test_constructors_have_no_default_values(name):
+    function = target(name) if name == "torchvision" else target(name).__init__
+    assert not function.__kwdefaults__
 
 
 @pytest.mark.parametrize(
@@ -84,9 +86,9 @@ def test_parameter_counts(name, shape, keys, count):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations_by_name(activation):
     model = build("mlp", activation=activation)
-    pre = torch.linspace(-2, 2, 9)
-    word = {"leaky_relu": nn.functional.leaky_relu}.get(activation, getattr(nn.functional, activation, None))
-    torch.testing.assert_close(model.hidden[0].activation(pre), (word or getattr(torch, activation))(pre))
+    inputs = torch.linspace(-2, 2, 9)
+    function = getattr(nn.functional, activation, None) or getattr(torch, activation)
+    torch.testing.assert_close(model.hidden[0].activation(inputs), function(inputs))
 
 
 @pytest.mark.parametrize("name", ["conv", "lenet"])
@@ -97,7 +99,7 @@ def test_pools_by_name(name):
 
 
 @pytest.mark.parametrize("name", ["mlp", "conv", "lenet"])
-def test_dropout_drops_in_training_alone(name):
+def test_dropout_is_active_only_in_training(name):
     model, images = build(name, dropout=0.5), images_for(name)
     assert not torch.equal(model(images), model(images))
     model.eval()
@@ -105,25 +107,25 @@ def test_dropout_drops_in_training_alone(name):
     assert torch.equal(build(name)(images), build(name)(images))
 
 
-def test_order_in_a_layer():
+def test_order_of_modules_in_a_layer():
     layer = build("conv_bn").layers[0]
     assert [type(m) for m in layer] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, MaxPool]
     layer = build("mlp_bn", dropout=0.5).hidden[0]
     assert [type(m) for m in layer] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout]
 
 
-def test_one_kernel_size_for_all():
+def test_one_kernel_size_is_used_for_all_convolutions():
     model = build("conv", kernel_size=3, padding=1, widths=[4, 4, 4])
     assert [layer.conv.kernel_size for layer in model.layers] == [(3, 3)] * 3
     assert model.head.in_features == 4 * 3 * 3
 
 
 @pytest.mark.parametrize(
-    ("name", "keys", "shape", "line"),
+    ("name", "keys", "shape", "message"),
     [
         ("conv", {"kernel_size": [3, 5, 5]}, None, "model.kernel_size=[3, 5, 5]: must be one number, or one"),
         ("conv", {"padding": [1]}, None, "model.padding=[1]: must be one number"),
-        ("conv", {}, (1, 8), "leaves nothing of the 4 x 4 map that convolution 2 sees"),
+        ("conv", {}, (1, 8), "too large for convolution 2, whose input is 4 x 4 pixels"),
         ("lenet", {}, (1, 8), "need 16 x 16 pixels or more, not 8 x 8"),
         ("resnet", {"depths": [2, 2]}, None, "model.depths=[2, 2]: must list a number for each"),
         (
@@ -138,10 +140,10 @@ def test_one_kernel_size_for_all():
         ("mlp", {"norm": "bach"}, None, "did you mean batch"),
     ],
 )
-def test_a_mistake_names_its_key(name, keys, shape, line):
+def test_a_mistake_names_its_key(name, keys, shape, message):
     with pytest.raises(UserError) as error:
         build(name, shape=shape, **keys)
-    assert line in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -157,76 +159,76 @@ def test_mlp_without_hidden_layers_is_a_linear_classifier():
 BATCH = norms.make("batch", 1, spatial=True)
 
 
-def maps_after(model, images):
-    """The side of the maps after each part that has a stage or block of its own."""
-    found = {}
+def output_shapes(model, images):
+    """The output shape of each module by its name."""
+    shapes = {}
     for name, module in model.named_modules():
-        module.register_forward_hook(lambda m, i, o, name=name: found.update({name: o.shape}))
+        module.register_forward_hook(lambda m, i, o, name=name: shapes.update({name: o.shape}))
     model(images)
-    return found
+    return shapes
 
 
 @pytest.mark.parametrize(
     ("block", "channels", "stride", "shape"),
     [
-        (Basic, 3, 1, (4, 3, 6, 6)),
-        (Basic, 6, 2, (4, 6, 3, 3)),
-        (Preact, 6, 2, (4, 6, 3, 3)),
-        (Bottleneck, 6, 2, (4, 24, 3, 3)),
-        (Bottleneck, 3, 1, (4, 12, 6, 6)),
+        (BasicBlock, 3, 1, (4, 3, 6, 6)),
+        (BasicBlock, 6, 2, (4, 6, 3, 3)),
+        (PreactBlock, 6, 2, (4, 6, 3, 3)),
+        (BottleneckBlock, 6, 2, (4, 24, 3, 3)),
+        (BottleneckBlock, 3, 1, (4, 12, 6, 6)),
     ],
 )
-def test_block_shapes_of_seeds_s6(block, channels, stride, shape):
-    made = block(3, channels, stride, norm=BATCH, activation=nn.ReLU, bias=True, shortcut_norm=True)
-    assert made(torch.randn(4, 3, 6, 6)).shape == shape
+def test_output_shapes_of_residual_blocks(block, channels, stride, shape):
+    layer = block(3, channels, stride, norm=BATCH, activation=nn.ReLU, bias=True, shortcut_norm=True)
+    assert layer(torch.randn(4, 3, 6, 6)).shape == shape
 
 
-def silence(block):
-    """Makes the residual branch give nothing."""
-    last = block.norm3 if isinstance(block, Bottleneck) else block.norm2
-    last = block.conv2 if isinstance(block, Preact) else last
+def zero_residual(block):
+    """``block`` with a residual branch whose output is 0."""
+    last = block.norm3 if isinstance(block, BottleneckBlock) else block.norm2
+    last = block.conv2 if isinstance(block, PreactBlock) else last
     with torch.no_grad():
         last.weight.zero_()
         last.bias.zero_()
     return block
 
 
-def test_activation_comes_after_the_addition_and_in_preact_never():
+def test_the_activation_follows_the_addition_except_in_preact():
     x = torch.randn(4, 8, 6, 6)
     settings = {"norm": BATCH, "activation": nn.ReLU, "bias": True, "shortcut_norm": True}
-    torch.testing.assert_close(silence(Basic(8, 8, 1, **settings))(x), x.relu())
-    torch.testing.assert_close(silence(Bottleneck(8, 2, 1, **settings))(x), x.relu())
-    torch.testing.assert_close(silence(Preact(8, 8, 1, **settings))(x), x)
+    torch.testing.assert_close(zero_residual(BasicBlock(8, 8, 1, **settings))(x), x.relu())
+    torch.testing.assert_close(zero_residual(BottleneckBlock(8, 2, 1, **settings))(x), x.relu())
+    torch.testing.assert_close(zero_residual(PreactBlock(8, 8, 1, **settings))(x), x)
 
 
-@pytest.mark.parametrize("block", [Basic, Bottleneck])
+@pytest.mark.parametrize("block", [BasicBlock, BottleneckBlock])
 @pytest.mark.parametrize("shortcut_norm", [True, False])
-def test_shortcut_norm(block, shortcut_norm):
-    made = block(4, 8, 2, norm=BATCH, activation=nn.ReLU, bias=False, shortcut_norm=shortcut_norm)
-    assert isinstance(made.shortcut.norm, nn.BatchNorm2d) == shortcut_norm
-    assert (made.shortcut.conv.bias is None) == shortcut_norm
+def test_a_shortcut_has_a_norm_or_a_bias(block, shortcut_norm):
+    layer = block(4, 8, 2, norm=BATCH, activation=nn.ReLU, bias=False, shortcut_norm=shortcut_norm)
+    assert isinstance(layer.shortcut.norm, nn.BatchNorm2d) == shortcut_norm
+    assert (layer.shortcut.conv.bias is None) == shortcut_norm
 
 
 def test_preact_puts_the_norm_first():
-    made = Preact(4, 8, 2, norm=BATCH, activation=nn.ReLU, bias=True, shortcut_norm=True)
-    assert [made.norm1.num_features, made.norm2.num_features] == [4, 8]
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in made.shortcut.modules())
+    block = PreactBlock(4, 8, 2, norm=BATCH, activation=nn.ReLU, bias=True, shortcut_norm=True)
+    assert [block.norm1.num_features, block.norm2.num_features] == [4, 8]
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in block.shortcut.modules())
     x = torch.randn(4, 4, 6, 6)
-    residual = made.conv2(made.norm2(made.conv1(made.norm1(x).relu())).relu())
-    torch.testing.assert_close(made(x), residual + made.shortcut.conv(made.norm1(x).relu()))
+    residual = block.conv2(block.norm2(block.conv1(block.norm1(x).relu())).relu())
+    torch.testing.assert_close(block(x), residual + block.shortcut.conv(block.norm1(x).relu()))
 
 
 def test_preact_ends_in_norm_and_activation():
     model = build("resnet", block="preact", widths=[8, 16], depths=[1, 1])
-    last = []
-    model.pool.register_forward_pre_hook(lambda module, inputs: last.append(inputs[0]))
+    pool_inputs = []
+    model.pool.register_forward_pre_hook(lambda module, inputs: pool_inputs.append(inputs[0]))
     model(images_for("resnet"))
     assert isinstance(model.last.norm, nn.BatchNorm2d)
-    assert last[0].min() == 0
+    assert pool_inputs[0].min() == 0
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_bias_is_the_same_whatever_the_norm(norm):
+def test_biases_do_not_depend_on_the_norm(norm):
     small = {"widths": [8, 16], "depths": [1, 1]}
     for bias in (True, False):
         model = build("resnet", norm=norm, bias=bias, **small)
@@ -234,10 +236,10 @@ def test_bias_is_the_same_whatever_the_norm(norm):
         assert all((conv.bias is not None) == bias for conv in convs)
 
 
-def test_maps_of_seeds_s4():
+def test_map_sizes_of_the_cifar10_recipe():
     keys = {"stem": "large", "stem_norm": False, "stem_padding": False, "shortcut_norm": False, "bias": False}
     model = build("resnet", shape=(3, 96), **keys)
-    shapes = maps_after(model, torch.randn(2, 3, 96, 96))
+    shapes = output_shapes(model, torch.randn(2, 3, 96, 96))
     names = ["stem.conv", "stem.pool", "stages.0", "stages.1", "stages.2", "stages.3"]
     assert [shapes[name][-1] for name in names] == [45, 22, 22, 11, 6, 3]
     assert shapes["pool"] == (2, 512)
@@ -247,28 +249,28 @@ def test_maps_of_seeds_s4():
     assert model.stem.conv.bias is not None
 
 
-@pytest.mark.parametrize(("stem", "maps"), [("small", (32, 32)), ("large", (16, 8))])
-def test_stems(stem, maps):
+@pytest.mark.parametrize(("stem", "sides"), [("small", (32, 32)), ("large", (16, 8))])
+def test_map_sizes_of_the_stems(stem, sides):
     model = build("resnet", widths=[8], depths=[1], stem=stem)
-    shapes = maps_after(model, images_for("resnet"))
-    assert (shapes["stem.conv"][-1], shapes["stem"][-1]) == maps
+    shapes = output_shapes(model, images_for("resnet"))
+    assert (shapes["stem.conv"][-1], shapes["stem"][-1]) == sides
     assert isinstance(model.stem.norm, nn.BatchNorm2d)
 
 
-def test_dense_block_and_transition_of_seeds_s7():
+def test_shapes_of_dense_block_and_transition():
     x = torch.randn(4, 3, 8, 8)
     dense = DenseBlock(3, 2, 10, norm=BATCH, activation=nn.ReLU, bias=True)
-    found = dense(x)
-    assert found.shape == (4, 23, 8, 8)
-    assert torch.equal(found[:, :3], x)
-    halve = transition(23, 10, norm=BATCH, activation=nn.ReLU, bias=True)
-    assert halve(found).shape == (4, 10, 4, 4)
-    assert [type(m) for m in halve] == [nn.BatchNorm2d, nn.ReLU, nn.Conv2d, nn.AvgPool2d]
+    maps = dense(x)
+    assert maps.shape == (4, 23, 8, 8)
+    assert torch.equal(maps[:, :3], x)
+    half = transition(23, 10, norm=BATCH, activation=nn.ReLU, bias=True)
+    assert half(maps).shape == (4, 10, 4, 4)
+    assert [type(m) for m in half] == [nn.BatchNorm2d, nn.ReLU, nn.Conv2d, nn.AvgPool2d]
 
 
-def test_densenet_of_seeds_s7():
+def test_shapes_of_the_fashion_densenet_recipe():
     model = build("densenet", shape=(1, 96), stem="large")
-    shapes = maps_after(model, torch.randn(2, 1, 96, 96))
+    shapes = output_shapes(model, torch.randn(2, 1, 96, 96))
     assert [shapes[f"body.block{i}"][1:] for i in (1, 2, 3, 4)] == [
         (192, 24, 24),
         (224, 12, 12),

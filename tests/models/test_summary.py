@@ -1,3 +1,5 @@
+"""The table of a network's layers."""
+
 import copy
 from collections import OrderedDict
 
@@ -16,7 +18,7 @@ def rows_by_name(summary):
 def test_rows_of_conv_bn():
     summary = summarise(build("conv_bn"), torch.randn(2, 1, 28, 28))
     rows = rows_by_name(summary)
-    assert list(rows)[:4] == [f"layers.0.{part}" for part in ("conv", "norm", "activation", "pool")]
+    assert list(rows)[:4] == [f"layers.0.{layer}" for layer in ("conv", "norm", "activation", "pool")]
     assert rows["layers.0.conv"].shape == ("N", 6, 28, 28)
     assert rows["layers.0.conv"].parameters == 60
     assert rows["layers.0.norm"].type == "BatchNorm2d"
@@ -31,7 +33,7 @@ def test_flops_count_a_multiplication_and_its_addition_as_two():
         assert summary.flops == 2 * (6 * 9 * 28 * 28 + 16 * 6 * 25 * 10 * 10 + 400 * 10)
 
 
-def test_nothing_of_the_model_changes():
+def test_the_model_does_not_change():
     model = build("conv_bn", dropout=0.5).eval()
     model(torch.randn(2, 1, 28, 28)).sum().backward()
     state = copy.deepcopy(model.state_dict())
@@ -45,27 +47,27 @@ def test_nothing_of_the_model_changes():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_the_pass_is_in_training_mode():
+def test_the_forward_pass_is_in_training_mode():
     modes = []
 
-    class Watch(nn.Module):
+    class ModeRecorder(nn.Module):
         def forward(self, x):
             modes.append(self.training)
             return x
 
-    summarise(Watch().eval(), torch.randn(2, 3))
+    summarise(ModeRecorder().eval(), torch.randn(2, 3))
     assert modes == [True]
 
 
-def test_an_error_comes_through():
+def test_errors_of_the_forward_pass_are_not_caught():
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         summarise(build("mlp_bn"), torch.randn(1, 1, 8, 8))
     with pytest.raises(RuntimeError):
         summarise(build("mlp"), torch.randn(2, 1, 9, 9))
 
 
-class Odd(nn.Module):
-    """A parameter of its own, a layer used twice, one used without a call, a tuple for an output."""
+class SpecialCases(nn.Module):
+    """A parameter of its own, a layer called twice, a layer that is never called, a tuple as output."""
 
     def __init__(self):
         super().__init__()
@@ -79,9 +81,8 @@ class Odd(nn.Module):
 
 
 def test_every_parameter_is_counted_once():
-    summary = summarise(Odd(), torch.randn(2, 4))
-    found = [(row.name, row.shape, row.parameters) for row in summary.rows]
-    assert found == [
+    summary = summarise(SpecialCases(), torch.randn(2, 4))
+    assert [(row.name, row.shape, row.parameters) for row in summary.rows] == [
         ("twice", ("N", 4), 20),
         ("twice", ("N", 4), 0),
         ("(itself)", ("N", 3), 4),
@@ -90,17 +91,17 @@ def test_every_parameter_is_counted_once():
     assert summary.parameters == 39
 
 
-def test_text_fits_eighty_columns_and_says_it_all():
+def test_text_fits_eighty_columns_and_is_complete():
     deep: nn.Module = nn.Linear(8, 8)
     for _ in range(6):
-        deep = nn.Sequential(OrderedDict(a_part_with_quite_a_name=deep, ending=nn.ReLU()))
+        deep = nn.Sequential(OrderedDict(a_block_with_a_long_name=deep, activation=nn.ReLU()))
     for summary in (
         summarise(deep, torch.randn(2, 8)),
         summarise(build("conv_bn"), torch.randn(2, 1, 28, 28)),
     ):
         lines = str(summary).splitlines()
         assert max(map(len, lines)) <= 80
-        assert len({len(line) for line in lines[:-1]}) == 1, "columns line up"
+        assert len({len(line) for line in lines[:-1]}) == 1, "all rows must have one width"
         assert len(lines) == len(summary.rows) + 4
     assert lines[-1] == f"6,530 parameters, {summary.flops:,} FLOPs an image, forward"
     assert "N x 16 x 10 x 10" in str(summary)

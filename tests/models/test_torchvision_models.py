@@ -1,4 +1,4 @@
-"""torchvision's classifiers, with their norm swapped or put in."""
+"""torchvision's classifiers with their norms replaced, or with norms inserted."""
 
 import subprocess
 import sys
@@ -15,11 +15,11 @@ SMALL_ARCH = {"arch": "squeezenet1_1"}  # 0.7 million parameters and no norm; re
 
 
 @pytest.fixture(autouse=True)
-def same_numbers_every_time():
+def fixed_seed():
     torch.manual_seed(0)
 
 
-def test_torchvision_norms_are_swapped_and_none_is_left():
+def test_all_batch_norms_are_replaced():
     model = build("torchvision", arch="resnet18", norm="group", norm_groups=8, shape=(1, 32))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert sum(isinstance(module, nn.GroupNorm) for module in model.modules()) == 20
@@ -27,22 +27,23 @@ def test_torchvision_norms_are_swapped_and_none_is_left():
     train_step(model, torch.randn(2, 1, 32, 32))
 
 
-def test_torchvision_batch_manual_equals_the_networks_own_norms():
-    own, manual = (
-        build("torchvision", arch="mnasnet0_5", norm=n, shape=(3, 32)) for n in ("batch", "batch_manual")
+def test_batch_manual_equals_torchvisions_own_batch_norms():
+    original, manual = (
+        build("torchvision", arch="mnasnet0_5", norm=norm, shape=(3, 32))
+        for norm in ("batch", "batch_manual")
     )
     assert sum(isinstance(module, norms.BatchNorm) for module in manual.modules()) == 52
     assert not any(isinstance(module, nn.BatchNorm2d) for module in manual.modules())
-    assert own.state_dict().keys() == manual.state_dict().keys()
+    assert original.state_dict().keys() == manual.state_dict().keys()
     images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
-    own, manual = own.double().layers, manual.double().layers  # all but the dropout and the last Linear
-    torch.testing.assert_close(own(images), manual(images), rtol=1e-6, atol=1e-9)
-    for name, value in own.state_dict().items():  # mnasnet's momentum is 0.0003, not the default
+    original, manual = original.double().layers, manual.double().layers  # without dropout and last Linear
+    torch.testing.assert_close(original(images), manual(images), rtol=1e-6, atol=1e-9)
+    for name, value in original.state_dict().items():  # mnasnet's momentum is 0.0003, not the default
         torch.testing.assert_close(value, manual.state_dict()[name])
-    torch.testing.assert_close(own.eval()(images), manual.eval()(images))
+    torch.testing.assert_close(original.eval()(images), manual.eval()(images))
 
 
-def test_norms_are_inserted_after_each_convolution_but_the_logits():
+def test_norms_are_inserted_after_each_convolution_but_the_last():
     model = build("torchvision", **SMALL_ARCH, norm="batch")
     convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     batch_norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -50,27 +51,27 @@ def test_norms_are_inserted_after_each_convolution_but_the_logits():
     assert [norm.num_features for norm in batch_norms] == [conv.out_channels for conv in convs[:-1]]
 
 
-def test_torchvision_is_not_imported_before_it_is_asked_for():
+def test_torchvision_is_not_imported_with_the_package():
     code = "import sys, bnexp.models; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize("arch", ["googlenet", "swin_t"])
-def test_special_cases_train(arch):
+def test_googlenet_and_swin_train(arch):
     norm = "layer" if arch == "swin_t" else "batch"
     train_step(build("torchvision", arch=arch, norm=norm, shape=(1, 32)), torch.randn(2, 1, 32, 32))
 
 
 @pytest.mark.parametrize(
-    ("keys", "shape", "line"),
+    ("keys", "shape", "message"),
     [
         ({"arch": "resnet19"}, None, "did you mean resnet1"),
         ({"arch": "vit_b_16"}, None, "model.norm=batch: must be layer for model.arch=vit_b_16"),
         ({"arch": "vit_b_16"}, (3, 30), "can't take images of 30 x 30"),
     ],
 )
-def test_a_mistake_names_its_key(keys, shape, line):
+def test_a_mistake_names_its_key(keys, shape, message):
     with pytest.raises(UserError) as error:
         build("torchvision", shape=shape, **keys)
-    assert line in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

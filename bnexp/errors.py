@@ -1,7 +1,8 @@
-"""The one error type for a user's mistakes, and the nearest match to a mistyped word.
+"""Every exception of bnexp, and the one-line messages for a user's mistakes.
 
-Every message is one line: the full key, the value, what is allowed, the nearest match. The commands
-print it and exit with 2; used as a library, bnexp raises it as a ``ValueError``.
+``UserError`` is for a mistake in what the user wrote. Its message is one line: the full key, the value,
+what is allowed, the nearest match. The commands print the line and exit with 2.
+All other exceptions report what went wrong while a run was at work.
 """
 
 from __future__ import annotations
@@ -12,81 +13,89 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake the user can mend; ``str(error)`` is the one line to show."""
+    """A mistake that the user can correct; ``str(error)`` is the one line to show."""
 
 
-def one_line(text: object) -> str:
-    """Folds a message of any shape into one line."""
-    return " ".join(str(text).split())
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number; the message names the epoch and the step."""
 
 
-SYNONYMS = {"gpu": "cuda", "bn": "batch", "batchnorm": "batch"}  # what is meant by words of other letters
+class OutOfMemory(RuntimeError):
+    """The device has too little memory; the message names the keys that reduce the use of memory."""
 
 
-def nearest_match(word: str, choices: Iterable[str]) -> str | None:
-    """The choice most like ``word``, or None where nothing is close."""
-    names = list(choices)
-    if (same := SYNONYMS.get(word.lower())) in names:
-        return same
-    folded = {name.lower(): name for name in names}
-    match = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.55)
-    return folded[match[0]] if match else None
-
-
-def bad_value(key: str, value: object, allowed: str) -> UserError:
-    """``key=value: allowed``, for a value of the wrong type or out of range."""
-    shown: object = "null" if value is None else value
-    if isinstance(value, tuple):
-        shown = list(value)  # as it was written on the command line
-    elif value == "":
-        shown = "''"
-    return UserError(one_line(f"{key}={shown}: {allowed}"))
-
-
-def bad_choice(key: str, value: object, choices: Iterable[str]) -> UserError:
-    """For a word that must be one of a few, with the nearest of them."""
-    names = list(choices)
-    near = nearest_match(str(value), names)
-    hint = f"; did you mean {near}?" if near else ""
-    return bad_value(key, value, f"must be one of {', '.join(names)}{hint}")
-
-
-def unknown_key(key: str, choices: Iterable[str]) -> UserError:
-    """For a key that nothing takes, with its nearest neighbour under the same parent."""
-    names = sorted(choices)
-    parent, _, leaf = key.rpartition(".")
-    near = nearest_match(leaf, names)
-    dotted = f"{parent}." if parent else ""
-    hint = f"did you mean {dotted}{near}? " if near else ""
-    where = f"{parent} takes" if parent else "keys are"
-    return UserError(one_line(f"{key}: unknown key; {hint}{where}: {', '.join(names) or 'no keys'}"))
+class ProcessLost(RuntimeError):
+    """Another process of a distributed run has ended; the message says how to resume the run."""
 
 
 class WriteError(OSError):
-    """What a run must keep could not be written: the disk is full, the folder is gone."""
+    """A file of a run could not be written, for example because the disk is full."""
 
     def __str__(self) -> str:
         return f"{self.filename}: cannot be written ({self.strerror})"
 
 
-class Diverged(RuntimeError):
-    """The loss is no longer a finite number; the message names epoch and step."""
-
-
-class ProcessLost(RuntimeError):
-    """Another process of this run has ended; the message says how to go on."""
-
-
-class OutOfMemory(RuntimeError):
-    """The device has too little memory; the message says which keys take less."""
-
-
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2, after the step at hand was finished."""
+    """A signal stopped the run: SIGINT (Ctrl-C), SIGTERM, SIGUSR1 or SIGUSR2."""
 
-    latest: int = signal.SIGINT  # for those who raise their own KeyboardInterrupt where a handler raised this
+    # The signal of the newest instance. Ray replaces an exception that a signal handler raises by a
+    # KeyboardInterrupt of its own; the exit code then follows from this signal.
+    latest: int = signal.SIGINT
 
     def __init__(self, signum: int = signal.SIGINT) -> None:
         super().__init__(signal.Signals(signum).name)
         self.exit_code = 128 + signum
         Interrupted.latest = signum
+
+
+def one_line(text: object) -> str:
+    """Replaces each run of white space, line breaks included, by one space."""
+    return " ".join(str(text).split())
+
+
+SYNONYMS = {
+    "gpu": "cuda",
+    "bn": "batch",
+    "batchnorm": "batch",
+}  # too unlike their choice for a match by letters
+
+
+def nearest_match(word: str, choices: Iterable[str]) -> str | None:
+    """The choice most similar to ``word``, or None if none is similar."""
+    names = list(choices)
+    if (synonym := SYNONYMS.get(word.lower())) in names:
+        return synonym
+    names_by_lower_case = {name.lower(): name for name in names}
+    matches = difflib.get_close_matches(word.lower(), names_by_lower_case, n=1, cutoff=0.55)
+    return names_by_lower_case[matches[0]] if matches else None
+
+
+def bad_value(key: str, value: object, allowed: str) -> UserError:
+    """``key=value: allowed``, for a value of the wrong type or out of range."""
+    text: object = value
+    if value is None:
+        text = "null"
+    elif value == "":
+        text = "''"
+    elif isinstance(value, tuple):
+        text = list(value)  # the command line writes a list as [a, b]
+    return UserError(one_line(f"{key}={text}: {allowed}"))
+
+
+def bad_choice(key: str, value: object, choices: Iterable[str]) -> UserError:
+    """For a value that must be one of ``choices``; the message proposes the nearest one."""
+    names = list(choices)
+    nearest = nearest_match(str(value), names)
+    hint = f"; did you mean {nearest}?" if nearest else ""
+    return bad_value(key, value, f"must be one of {', '.join(names)}{hint}")
+
+
+def unknown_key(key: str, choices: Iterable[str]) -> UserError:
+    """For a key that does not exist; ``choices`` are the keys that its parent takes."""
+    names = sorted(choices)
+    parent, _, leaf = key.rpartition(".")
+    prefix = f"{parent}." if parent else ""
+    nearest = nearest_match(leaf, names)
+    hint = f"did you mean {prefix}{nearest}? " if nearest else ""
+    subject = f"{parent} takes" if parent else "keys are"
+    return UserError(one_line(f"{key}: unknown key; {hint}{subject}: {', '.join(names) or 'no keys'}"))

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: temporary name, flush, fsync, rename."""
+"""Atomic writes: a file is complete or absent. Temporary name, flush, fsync, rename."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bnexp.errors import WriteError
 
 @contextmanager
 def name_write_errors(path: Path) -> Iterator[None]:
-    """Says of an OSError inside that it befell ``path``; raises WriteError."""
+    """Turns an OSError inside the block into a WriteError that names ``path``."""
     try:
         yield
     except WriteError:
         raise
     except (OSError, RuntimeError) as error:
-        # torch.save ends in a RuntimeError of its own when the file under it raises.
+        # torch.save raises its own RuntimeError after an OSError of the file that it writes to.
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
@@ -29,13 +29,14 @@ def name_write_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Calls ``write`` with an open file that takes ``path``'s place once it is safely on the disk.
+    """Calls ``write`` with an open temporary file, which replaces ``path`` once it is on the disk.
 
-    Killed at any instant, this leaves the old file or the new one under that name, never a part; what such
-    a kill leaves beside it goes with the next write. One writer at a time. Raises WriteError.
+    A process that is killed at any instant leaves the old file or the new file under that name, never a
+    part of one. It may leave its temporary file; the next write removes that. There must be one writer at
+    a time. Raises WriteError.
     """
-    for stale in path.parent.glob(f".{path.name}.*.part"):
-        stale.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*.part"):
+        leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with name_write_errors(path):
@@ -50,13 +51,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Makes a rename in a folder outlast a power cut, where the system lets a folder be opened."""
+    """Makes a rename in a folder survive a power failure, on systems that can open a folder."""
     with suppress(OSError):
-        folder = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
 
 
 def write_json(path: Path, values: Any) -> None:

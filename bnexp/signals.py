@@ -1,4 +1,8 @@
-"""Ctrl-C and its kin: noted, so that the step at hand can end; raised where none is. Imports no torch."""
+"""Stop signals: Ctrl-C (SIGINT), SIGTERM, SIGUSR1 and SIGUSR2. Imports no torch.
+
+During training a signal is recorded, so that the current step can end and the run can be saved
+(``StopSignal``). At all other times a signal raises Interrupted at once (``interruptible``).
+"""
 
 from __future__ import annotations
 
@@ -12,71 +16,84 @@ from bnexp.errors import Interrupted
 
 
 class StopSignal:
-    """Notes a signal so that the step at hand can end; a second one leaves at once.
+    """Records the first signal so that the current step can end; a second signal raises Interrupted.
 
-    A signal that is ignored stays so: nohup's, and SIGTERM in submitit's jobs, where a pre-emption sends it
-    beside SIGUSR2 and whoever left at it would not be queued again.
+    An ignored signal stays ignored. nohup ignores signals. submitit ignores SIGTERM in its jobs: SLURM sends
+    a pre-empted job SIGTERM together with SIGUSR2, and a job that ended at SIGTERM would not be queued again.
     """
 
-    ends_process = True  # whether the process goes too, once the run is saved
+    ends_process = True  # whether the process ends, too, once the run is saved
     NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
     SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():  # Python delivers signals there alone
-            handlers = {number: signal.getsignal(number) for number in self.SIGNALS}
-            self._before = {number: old for number, old in handlers.items() if not _ignores(old)}
-            for number in self._before:
-                signal.signal(number, self._note)
+        handlers = _installed_handlers()
+        self._previous_handlers = {
+            number: handler for number, handler in handlers.items() if not _ignores(handler)
+        }
+        for number in self._previous_handlers:
+            signal.signal(number, self._record)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, signum: int, _frame: object) -> None:
+    def _record(self, signum: int, _frame: object) -> None:
         if self.received is not None:
             raise Interrupted(signum)
         self.received = signum
 
     def interrupted(self) -> Interrupted:
-        """What to raise once a signal has come."""
+        """The exception to raise once a signal has been received."""
         return Interrupted(self.received or signal.SIGINT)
 
-    def hand_on(self) -> None:
-        """Gives the signal, once the run is saved, to the launcher that waits for it, if one does.
+    def forward_to_launcher(self) -> None:
+        """Calls the handler that the launcher had installed for the received signal, if it had one.
 
-        submitit queues the job again and ends the process; Ray ends it and starts the job elsewhere.
+        The run must have been saved. submitit's handler queues the job again and ends the process. Ray's
+        ends the process, and Ray starts the job in another one.
         """
-        handler = self._before.get(self.received or 0)
+        handler = self._previous_handlers.get(self.received or 0)
         if callable(handler) and handler is not signal.default_int_handler:
             handler(self.received, None)
 
 
+def _installed_handlers() -> dict[int, Any]:
+    """The handler of each stop signal; none outside the main thread, where Python delivers no signal."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.getsignal(number) for number in StopSignal.SIGNALS}
+
+
 def _ignores(handler: Any) -> bool:
-    return handler is signal.SIG_IGN or getattr(handler, "__name__", "") == "bypass"  # submitit's
+    # submitit installs a function named "bypass", which does nothing, for a signal that it ignores.
+    return handler is signal.SIG_IGN or getattr(handler, "__name__", "") == "bypass"
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Outside of a step too, in start-up and between two jobs, a signal ends the block with Interrupted."""
+    """A signal ends the block with Interrupted, unless a StopSignal inside records it.
 
-    def leave(signum: int, frame: object) -> None:
-        if frame is not None:  # a launcher may hand on, as a call, what a run has obeyed already
+    It serves the time outside of training: the start-up and the time between two jobs.
+    """
+
+    def interrupt(signum: int, frame: object) -> None:
+        # forward_to_launcher calls a handler without a frame: the run has already obeyed that signal.
+        if frame is not None:
             raise Interrupted(signum)
 
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in StopSignal.SIGNALS}
-    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # nohup's stay so
-    for number in heard:
-        signal.signal(number, leave)
+    handlers = {
+        number: handler for number, handler in _installed_handlers().items() if handler is not signal.SIG_IGN
+    }  # nohup's signals stay ignored
+    for number in handlers:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        for number in heard:
-            signal.signal(number, before[number])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

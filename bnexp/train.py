@@ -21,7 +21,7 @@ from bnexp.cli.exit_codes import exit_code
 from bnexp.cli.launch import launch
 from bnexp.compute import torchrun
 from bnexp.config.schema import parse
-from bnexp.runs.folder import RunFolder, locked, record_outcome
+from bnexp.runs.folder import RunFolder, lock_folder, record_outcome
 from bnexp.sweeps import workers
 from bnexp.sweeps.sweep import Sweep, finish_sweep
 
@@ -34,20 +34,22 @@ def entry(composed: DictConfig) -> None:
     path = Path(hydra_config.runtime.output_dir)
     sweep = Sweep.current()
     stop = workers.stop_signal(sweep.stop_file if sweep else None)
-    if stop.received is not None or (sweep and not sweep.wants(hydra_config, path, composed)):
+    if stop.received is not None or (sweep and not sweep.should_run(hydra_config, path, composed)):
         return
 
     def run() -> None:
         from bnexp.training.run import train
 
         values = resolve_config(composed)
-        with locked(path):
+        with lock_folder(path):
             folder = RunFolder(path, values, list(hydra_config.overrides.task))
-            if folder.before is None:
+            if folder.previous_summary is None:
                 save_config(path, composed)
             with record_outcome(folder, keep=sweep is not None):
                 config = parse(values)
-                if folder.before is not None:  # saved after parsing: a mistake leaves the folder unchanged
+                if (
+                    folder.previous_summary is not None
+                ):  # after parsing: a mistake changes nothing
                     save_config(path, composed)
                 text = OmegaConf.to_yaml(composed, resolve=True)
                 train(config, folder, text, stop, sweep.job(hydra_config) if sweep else None)
@@ -60,7 +62,7 @@ def entry(composed: DictConfig) -> None:
     if is_interrupted:
         if sweep is None and not torchrun.is_distributed():
             log.info(f"carry on: bnexp-resume {shlex.quote(os.path.relpath(path))}")
-        stop.hand_on()
+        stop.forward_to_launcher()
     if sweep is None or (is_interrupted and stop.ends_process):  # a worker's signals go to its parent
         sys.exit(code)
 

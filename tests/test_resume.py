@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnexp.runs.folder import locked
+from bnexp.runs.folder import lock_folder
 from bnexp.train import main
 from bnexp.training.trainer import Trainer
 from helpers.records import record
@@ -225,7 +225,7 @@ def test_a_run_in_use_is_refused(commands, monkeypatch):
     train(commands, "whole", *EVERYTHING)
     stop_at(monkeypatch, 2, terminated)
     train(commands, "cut", *EVERYTHING)
-    with locked(Path("cut")):
+    with lock_folder(Path("cut")):
         before = record(Path("cut"))
         for done in (train(commands, "cut", *EVERYTHING), commands.resume("cut")):
             assert done.code == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +25,6 @@ def launch(entry: Callable[[], Any]) -> int:
         print(help_text())
         return 0
     prepare_process()
-    threading.excepthook = lambda _: None  # TensorBoard's thread hands its error on to the run
 
     def run() -> None:
         check_flags(arguments)

@@ -17,7 +17,7 @@ from bnexp.compute import torchrun
 from bnexp.errors import (
     UserError,
 )
-from bnexp.runs.folder import SUMMARY, check_inside, load_summary, locked
+from bnexp.runs.folder import SUMMARY, check_inside, load_summary, lock_folder
 from bnexp.runs.identity import RUN_LENGTH_KEYS, can_resume
 
 
@@ -43,7 +43,7 @@ class RunGuard(Callback):
     def _check(self, folder: Path, ours: dict[str, Any]) -> None:
         """Raises UserError where another process is at work here, or ``ours`` is another run."""
         check_inside(folder)
-        with locked(folder):
+        with lock_folder(folder):
             summary = load_summary(folder)
         if not can_resume(summary, ours):
             raise UserError(f"hydra.run.dir={folder}: holds a run with {_differences(folder, ours)}")

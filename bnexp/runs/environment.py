@@ -1,4 +1,4 @@
-"""The environment that a run records: versions, machine, git state, threads."""
+"""environment.json: the versions, the machine, the git state and the command of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENVIRONMENT = "environment.json"
 PACKAGES = ("bnexp", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "tensorboard")
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Versions, machine, git state of the current folder, and the command."""
     return {
         "command": shlex.join(sys.argv),
@@ -39,9 +39,11 @@ def _version(package: str) -> str | None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
+    """None outside of a git checkout, and where git is not installed."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
@@ -50,18 +52,23 @@ def _git_state() -> dict[str, Any] | None:
 
 
 def read_environment(path: Path) -> dict[str, Any]:
+    """The environment.json of the run in folder ``path``; empty where it is missing or damaged."""
     try:
-        found = json.loads((path / ENVIRONMENT).read_text())
+        environment = json.loads((path / ENVIRONMENT).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return environment if isinstance(environment, dict) else {}
 
 
 def recorded_threads(path: Path) -> int | None:
-    """The CPU threads that a run began with, as far as this machine has them: others change the last bits."""
+    """The CPU threads with which the run in folder ``path`` began; None if this machine has fewer.
+
+    Another number of threads would change the last bits of the run's results.
+    """
     try:
-        before = read_environment(path)
-        threads = (before.get("earlier") or [before])[0].get("threads")
-    except (AttributeError, TypeError, LookupError):  # not what bnexp writes
+        environment = read_environment(path)
+        first_environment = (environment.get("earlier") or [environment])[0]
+        threads = first_environment.get("threads")
+    except (AttributeError, TypeError, LookupError):  # a file that bnexp did not write
         return None
     return threads if isinstance(threads, int) and 1 <= threads <= (os.cpu_count() or 1) else None

@@ -1,4 +1,4 @@
-"""TensorBoard's event files of a run that goes on: what lies after its checkpoint is taken out."""
+"""Truncates the TensorBoard event files of a resumed run to what its checkpoint contains."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from bnexp.files import write_atomically
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
 
-STEP_LOSS = "train/step_loss"  # the one tag that counts in steps; all others count in epochs
+STEP_LOSS = "train/step_loss"  # the only tag whose position is a step; that of all others is an epoch
 
 
 def truncate_events(folder: Path, *, epoch: int, step: int, tags: Collection[str]) -> None:
-    """Rewrites each event file in ``folder`` with what belongs to the first epochs and steps, so many.
+    """Rewrites each event file in ``folder`` without what was written after ``epoch`` and ``step``.
 
-    Of the scalars the ``tags`` are kept. What stands at step 0 (texts, the layout, HParams) goes: a run that
-    goes on writes it again. So does a last record that was cut short.
+    Histograms stay, and scalars if their tag is in ``tags``. Events at step 0 (texts, the layout, HParams)
+    are removed: a resumed run writes them again. A last record that is incomplete is removed too.
     """
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    def kept(event: Event) -> bool:
+    def is_in_checkpoint(event: Event) -> bool:
         if not event.HasField("summary"):
             return True
-        last = step if any(value.tag == STEP_LOSS for value in event.summary.value) else epoch
-        wanted = all(value.HasField("histo") or value.tag in tags for value in event.summary.value)
-        return 0 < event.step <= last and wanted
+        values = event.summary.value
+        last = step if any(value.tag == STEP_LOSS for value in values) else epoch
+        return 0 < event.step <= last and all(
+            value.HasField("histo") or value.tag in tags for value in values
+        )
 
     for path in sorted(folder.glob("events.out.tfevents.*")):
-        records = [event.SerializeToString() for event in _read(path) if kept(event)]
+        records = [event.SerializeToString() for event in _read(path) if is_in_checkpoint(event)]
 
         def write(file: object, records: list[bytes] = records) -> None:
             writer = RecordWriter(file)
@@ -46,5 +48,5 @@ def _read(path: Path) -> Iterator[Event]:
 
     try:
         yield from LegacyEventFileLoader(str(path)).Load()
-    except tf.errors.DataLossError:  # a damaged record: what follows it cannot be found
+    except tf.errors.DataLossError:  # a damaged record: the start of the next one is unknown
         return

@@ -1,6 +1,6 @@
-"""A run's folder: its names, its summary, the environment it ran in. Imports no torch.
+"""A run's folder: its summary.json, its environment.json, its lock. Imports no torch.
 
-``supervised`` wraps the run: whatever happens inside, the folder's summary.json says how it ended.
+Training runs inside ``record_outcome``: summary.json then says how the run ended, whatever happened.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from bnexp.errors import Diverged, UserError, one_line
 from bnexp.files import write_json
-from bnexp.runs.environment import ENVIRONMENT, environment, read_environment, recorded_threads
+from bnexp.runs.environment import ENVIRONMENT, describe_environment, read_environment, recorded_threads
 from bnexp.runs.identity import can_resume, config_hash
 
 log = logging.getLogger(__name__)
@@ -25,15 +25,16 @@ LOCK = ".lock"
 
 
 class RunFolder:
-    """The folder of one run and the summary in it, written anew, whole, at each change.
+    """The folder of one run. Each update rewrites the complete summary.json.
 
-    Raises UserError where the folder holds a run that ``config`` does not go on with.
+    ``previous_summary`` is the summary that was in the folder before: None for a new run. Raises UserError
+    if the folder holds a run that ``config`` does not resume.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any], overrides: list[str]) -> None:
         self.path = path
-        self.before = load_summary(path) if (path / SUMMARY).exists() else None
-        if self.before is not None and not can_resume(self.before, config):
+        self.previous_summary = load_summary(path) if (path / SUMMARY).exists() else None
+        if self.previous_summary is not None and not can_resume(self.previous_summary, config):
             raise UserError(f"{path}: holds a run with another configuration; choose another folder")
         self.summary: dict[str, Any] = {
             "status": "running",
@@ -47,7 +48,7 @@ class RunFolder:
             "images": None,
             "classes": None,
             "majority": None,
-            "graph": (self.before or {}).get("graph"),  # whether a step is a CUDA graph
+            "graph": (self.previous_summary or {}).get("graph"),  # whether a step is a CUDA graph
             "best": None,
             "final": {},
             "time": {},
@@ -55,52 +56,50 @@ class RunFolder:
         }
 
     def update(self, **values: Any) -> None:
+        """Sets keys of the summary and writes it."""
         self.summary.update(values)
         write_json(self.path / SUMMARY, self.summary)
 
     def clear(self) -> None:
-        """Removes the record of an attempt that cannot be carried on: this one starts from the beginning."""
+        """Removes the records of an attempt that has no checkpoint: the run starts from the beginning."""
         for path in (*self.path.glob("events.out.tfevents.*"), *self.path.glob("checkpoints/*.pt")):
             path.unlink()
         for name in ("metrics.csv", "steps.csv"):
             (self.path / name).unlink(missing_ok=True)
 
-    def record_environment(self, **more: Any) -> None:
-        """Writes environment.json; a run that goes on keeps what it was before under ``earlier``."""
-        before = self._environment_before()
-        earlier = [*before.pop("earlier", []), before] if before else []
-        write_json(self.path / ENVIRONMENT, environment() | more | {"earlier": earlier})
+    def record_environment(self, **details: Any) -> None:
+        """Writes environment.json; a resumed run keeps its previous environments under ``earlier``."""
+        previous = read_environment(self.path) if self.previous_summary is not None else {}
+        earlier = [*previous.pop("earlier", []), previous] if previous else []
+        write_json(self.path / ENVIRONMENT, describe_environment() | details | {"earlier": earlier})
 
-    def threads_before(self) -> int | None:
-        """The CPU threads that the run in this folder began with, as far as this machine has them."""
-        return recorded_threads(self.path) if self.before is not None else None
-
-    def _environment_before(self) -> dict[str, Any]:
-        return read_environment(self.path) if self.before is not None else {}
+    def previous_threads(self) -> int | None:
+        """The CPU threads that a resumed run began with; None for a new run, or if this machine has fewer."""
+        return recorded_threads(self.path) if self.previous_summary is not None else None
 
 
 def discard(path: Path) -> None:
-    """Removes what a run leaves that never began; anything else in the folder stays."""
+    """Removes the files of a run that never started, and the folders that are empty then."""
     for name in (SUMMARY, ENVIRONMENT, LOCK, "train.log", "metrics.csv", "steps.csv"):
         (path / name).unlink(missing_ok=True)
     for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
         (path / ".hydra" / name).unlink(missing_ok=True)
     for folder in (path / ".hydra", path / "checkpoints"):
-        with suppress(OSError):
+        with suppress(OSError):  # it holds other files
             folder.rmdir()
-    above = path.parents[:2]  # the day and outputs/, unless the user chose another place
-    with suppress(OSError):  # the first that holds something else ends it
-        for folder in (path, *(above if path.parents[1].name == "outputs" else ())):
+    parents = path.parents[:2]  # the day's folder and outputs/, unless the user chose another folder
+    with suppress(OSError):  # the first folder that holds other files ends the loop
+        for folder in (path, *(parents if parents[-1].name == "outputs" else ())):
             folder.rmdir()
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds a run's folder; the system lets go of it when the process ends, however it ends.
+def lock_folder(path: Path) -> Iterator[None]:
+    """Locks a run's folder. The operating system releases the lock when the process ends, in whatever way.
 
-    Raises UserError where another process holds it.
+    Raises UserError if another process holds the lock.
     """
-    from filelock import FileLock, Timeout  # 40 ms that --help need not wait
+    from filelock import FileLock, Timeout  # takes 40 ms, which --help need not wait for
 
     lock = FileLock(path / LOCK)
     try:
@@ -119,58 +118,63 @@ def locked(path: Path) -> Iterator[None]:
 def record_outcome(folder: RunFolder, *, keep: bool) -> Iterator[None]:
     """Records how the block ends: finished, failed, diverged or interrupted.
 
-    A user's mistake takes the folder away again, unless ``keep``: in a sweep it stays, as a failed job.
+    After a user's mistake the folder is restored: a new run's is removed, a resumed run's gets its previous
+    summary. With ``keep``, for a job of a sweep, it stays and says that the job failed.
     """
-    started = time.monotonic()
-    earlier = ((folder.before or {}).get("time") or {}).get("total_s") or 0.0
+    start = time.monotonic()
+    previous_seconds = ((folder.previous_summary or {}).get("time") or {}).get("total_s") or 0.0
 
-    def ended(status: str, error: str | None = None) -> None:
-        total = {"total_s": round(earlier + time.monotonic() - started, 3)}
+    def record(status: str, error: str | None = None) -> None:
+        seconds = round(previous_seconds + time.monotonic() - start, 3)
         try:
-            folder.update(status=status, error=error, time=folder.summary["time"] | total)
-        except OSError as full:  # what went wrong first is what the user has to hear
-            log.error(f"{folder.path / SUMMARY}: cannot be written ({full.strerror}): it still says running")
+            folder.update(status=status, error=error, time=folder.summary["time"] | {"total_s": seconds})
+        except OSError as write_error:  # logged only: the user has to see the error that ended the run
+            reason = write_error.strerror
+            log.error(f"{folder.path / SUMMARY}: cannot be written ({reason}); it still says running")
 
     try:
         folder.update()
         yield
-        ended("finished")
+        record("finished")
     except UserError as error:
         if keep:
-            ended("failed", str(error))
-        elif folder.before is None:
+            record("failed", str(error))
+        elif folder.previous_summary is None:
             discard(folder.path)
         else:
-            write_json(folder.path / SUMMARY, folder.before)
+            write_json(folder.path / SUMMARY, folder.previous_summary)
         raise
     except Diverged as error:
-        ended("diverged", str(error))
+        record("diverged", str(error))
         raise
     except KeyboardInterrupt as error:
-        ended("interrupted", one_line(error) or "SIGINT")
+        record("interrupted", one_line(error) or "SIGINT")
         raise
     except Exception as error:
         log.debug("the traceback", exc_info=True)
-        ended("failed", one_line(f"{type(error).__name__}: {error}"))
+        record("failed", one_line(f"{type(error).__name__}: {error}"))
         raise
 
 
 def check_inside(path: Path) -> None:
-    """Raises UserError where a folder holds a link that leads out of it, or what is no file and no folder.
+    """Raises UserError if a folder holds a link to a path outside of it, or a pipe, a socket or a device.
 
-    A run's folder may come from elsewhere: reading it must not read, and carrying it on must not write,
-    what lies beside it; a pipe in it would hold its reader for ever.
+    A run's folder may come from somebody else. Evaluating the run must not read files outside of the folder,
+    and resuming it must not write to them. Reading a pipe could block for ever.
     """
-    whole = path.resolve()
-    for inner in path.rglob("*"):
-        if inner.is_symlink() and not inner.resolve().is_relative_to(whole):
-            raise UserError(f"{inner}: points outside the run's folder")
-        if inner.exists() and not (inner.is_file() or inner.is_dir()):
-            raise UserError(f"{inner}: neither a file nor a folder")
+    root = path.resolve()
+    for entry in path.rglob("*"):
+        if entry.is_symlink() and not entry.resolve().is_relative_to(root):
+            raise UserError(f"{entry}: points outside the run's folder")
+        if entry.exists() and not (entry.is_file() or entry.is_dir()):
+            raise UserError(f"{entry}: neither a file nor a folder")
 
 
 def load_summary(path: Path) -> dict[str, Any]:
-    """A run folder's summary; raises UserError where it is missing or damaged, or the folder not whole."""
+    """The summary of the run in folder ``path``.
+
+    Raises UserError if it is missing or damaged, or if ``check_inside`` refuses the folder.
+    """
     check_inside(path)
     try:
         summary = json.loads((path / SUMMARY).read_text())

@@ -1,4 +1,4 @@
-"""What a run knows of the sweep that it belongs to."""
+"""What a run needs to know about the sweep that it belongs to."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SweepJob:
-    jobs_at_once: int  # jobs that share this machine
-    number: int | None  # the job's number, from 0, where GPUs are dealt among the jobs
-    quiet: bool  # whether other jobs write to the same terminal
-    hparams: dict[str, float | str]  # what differs between the jobs: the same keys and types in each
-    command: str  # the command of the sweep; a launcher's worker has another one
+    jobs_at_once: int  # the number of jobs that share this machine
+    number: int | None  # the job's number, from 0, if bnexp distributes GPUs among the jobs
+    quiet: bool  # whether other jobs write to the same terminal at the same time
+    hparams: dict[str, float | str]  # the overrides that distinguish the jobs: same keys and types in all
+    command: str  # the command that started the sweep; a worker process has another one

@@ -10,21 +10,24 @@ from bnexp.errors import UserError
 from bnexp.runs.folder import SUMMARY, load_summary
 
 
-def job_folder(sweep: Path, words: str, identity: str) -> str:
-    """A sweep job's folder: what tells it from the others, readable, and the hash of its configuration.
+def job_folder(sweep: Path, overrides: str, config_hash: str) -> str:
+    """The name of a job's folder: the overrides that distinguish the job, and its configuration's hash.
 
-    Where the job has been begun under other words it stays there.
+    A job that was started under other overrides with the same hash keeps its folder.
     """
-    begun = sorted(path.parent.name for path in sweep.glob(f"*-{identity}/{SUMMARY}"))
-    plain = re.sub(r"[^A-Za-z0-9_.,=+-]+", "_", words)[:180] or "job"
-    return begun[0] if begun else f"{plain}-{identity}"
+    existing = sorted(path.parent.name for path in sweep.glob(f"*-{config_hash}/{SUMMARY}"))
+    if existing:
+        return existing[0]
+    # File systems allow 255 characters.
+    label = re.sub(r"[^A-Za-z0-9_.,=+-]+", "_", overrides)[:180] or "job"
+    return f"{label}-{config_hash}"
 
 
-def completed_jobs(sweep: Path, identity: str = "*") -> list[Path]:
-    """Where a sweep has seen the job with this configuration hash, or any, to its end, well or diverged."""
-    found = []
-    for path in sweep.glob(f"*-{identity}/{SUMMARY}"):
-        with suppress(UserError):
+def completed_jobs(sweep: Path, config_hash: str = "*") -> list[Path]:
+    """The folders of the jobs that finished or diverged: all of them, or those with one ``config_hash``."""
+    folders = []
+    for path in sweep.glob(f"*-{config_hash}/{SUMMARY}"):
+        with suppress(UserError):  # a damaged summary: the job has to run again
             if load_summary(path.parent)["status"] in ("finished", "diverged"):
-                found.append(path.parent)
-    return found
+                folders.append(path.parent)
+    return folders

@@ -1,4 +1,4 @@
-"""What bnexp knows of Hydra's launchers: their extras, how many jobs share a machine, jobs that are lost."""
+"""Hydra's launchers: how many jobs share a machine, and what happens when a job is lost."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from omegaconf import DictConfig
 
 from bnexp.errors import one_line
 
-PATIENCE_S = 30  # for the step at hand and its checkpoint, where a signal ends a sweep's jobs
-_lost: list[str] = []  # what is known of each job that never answered
-_kept: list[subprocess.Popen[bytes]] = []  # submitit's keepers of the jobs on this machine
-_asked: list[Any] = []  # Ray's promises of the jobs' results
+PATIENCE_S = 30  # how long to wait for a job's current step and its checkpoint after a signal
+_lost_jobs: list[str] = []  # one message for each job that ended without a result
+_keepers: list[subprocess.Popen[bytes]] = []  # submitit's processes that supervise the jobs on this machine
+_references: list[Any] = []  # Ray's references to the jobs' results
 
 
 def kind(hydra: DictConfig) -> str:
@@ -29,28 +29,28 @@ def kind(hydra: DictConfig) -> str:
     return str(hydra.launcher.get("_target_")).rpartition(".")[2]
 
 
-def at_once(hydra: DictConfig, jobs: int) -> int | None:
-    """How many of a sweep's jobs share one machine; None where the launcher gives each its part of one.
+def jobs_at_once(hydra: DictConfig, jobs: int) -> int | None:
+    """How many of a sweep's jobs share one machine; None if the launcher divides the machine among them.
 
-    SLURM and Ray set a job's CPUs and its GPUs themselves; the others leave the whole machine to all.
+    SLURM and Ray set a job's CPUs and GPUs. With the other launchers every job sees the whole machine.
     """
     if (name := kind(hydra)) == "JoblibLauncher":
-        wanted, cores = int(hydra.launcher.n_jobs or 1), os.cpu_count() or 1
-        return min(jobs, max(1, cores + 1 + wanted) if wanted < 0 else wanted)
-    if name == "LocalLauncher":  # all of a batch at once
+        n_jobs, cores = int(hydra.launcher.n_jobs or 1), os.cpu_count() or 1
+        return min(jobs, max(1, cores + 1 + n_jobs) if n_jobs < 0 else n_jobs)
+    if name == "LocalLauncher":  # starts all jobs of a batch at the same time
         return min(jobs, int(hydra.sweeper.get("max_batch_size") or jobs))
     return 1 if name == "BasicLauncher" else None
 
 
-def deals_gpus(hydra: DictConfig, shared: int | None) -> bool:
-    """Whether bnexp has to deal the GPUs that it sees: several jobs see them, and no one has parted them.
+def deals_gpus(hydra: DictConfig, jobs_at_once: int | None) -> bool:
+    """Whether bnexp distributes the GPUs among the jobs: several jobs see all of them.
 
-    SLURM shows a job its own. Ray does where it is asked for GPUs, and else shows all to everyone.
+    SLURM shows a job its own GPUs only. Ray does so if num_gpus is set; otherwise every job sees all GPUs.
     """
     name = kind(hydra)
     if name == "RayLauncher":
         return not (hydra.launcher.ray.get("remote") or {}).get("num_gpus")
-    return shared != 1 and name != "SlurmLauncher"
+    return jobs_at_once != 1 and name != "SlurmLauncher"
 
 
 def one_console(hydra: DictConfig) -> bool:
@@ -59,92 +59,97 @@ def one_console(hydra: DictConfig) -> bool:
 
 
 def prepare(hydra: DictConfig) -> None:
-    """Makes submitit and Ray wait for a sweep's other jobs where one is lost: killed, out of time or memory.
+    """Makes submitit and Ray wait for a sweep's other jobs if one is killed or runs out of time or memory.
 
-    Their plugins raise at the first such job and leave the others to themselves. What a job raises by
-    itself never comes here: its run records it. A signal ends a sweep on this machine with its jobs.
+    Their plugins would raise at the first such job and no longer wait for the others. An exception of a
+    job's own never arrives here: its run records it. A signal ends a sweep on this machine with its jobs.
     """
     if (name := kind(hydra)) in ("LocalLauncher", "SlurmLauncher"):
         from submitit.core import core, utils
         from submitit.local import local
 
-        patient = _patient(core.Job.results, (utils.FailedJobError, utils.UncompletedJobError))
-        setattr(core.Job, "results", lambda job: [patient(job)])  # noqa: B010
-        setattr(local, "subprocess", SimpleNamespace(Popen=_aside))  # noqa: B010
+        collect = _tolerate_lost_jobs(core.Job.results, (utils.FailedJobError, utils.UncompletedJobError))
+        setattr(core.Job, "results", lambda job: [collect(job)])  # noqa: B010
+        setattr(local, "subprocess", SimpleNamespace(Popen=_start_keeper))  # noqa: B010
     elif name == "RayLauncher":
         import ray
         from hydra_plugins.hydra_ray_launcher import _core
 
-        # All that the plugin takes from the module ray where it collects results.
-        setattr(_core, "ray", SimpleNamespace(get=_patient(ray.get, (ray.exceptions.RayError,))))  # noqa: B010
-        setattr(_core, "start_ray", _hearing(_core.start_ray))  # noqa: B010
-        setattr(_core, "launch_job_on_ray", _noted(_core.launch_job_on_ray))  # noqa: B010
+        # The only function of the module ray that the plugin uses to collect results.
+        setattr(_core, "ray", SimpleNamespace(get=_tolerate_lost_jobs(ray.get, (ray.exceptions.RayError,))))  # noqa: B010
+        setattr(_core, "start_ray", _keep_sigterm_handler(_core.start_ray))  # noqa: B010
+        setattr(_core, "launch_job_on_ray", _collect_references(_core.launch_job_on_ray))  # noqa: B010
 
 
-def _aside(command: Any, shell: bool, env: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Starts submitit's keeper of a job out of the terminal's reach: a Ctrl-C is bnexp's to hand on."""
+def _start_keeper(command: Any, shell: bool, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Starts submitit's keeper of a job in its own session: bnexp forwards a Ctrl-C, not the terminal."""
     keeper = subprocess.Popen(
         command, shell=shell, env=env, start_new_session=True, stderr=subprocess.DEVNULL
     )
-    _kept.append(keeper)
+    _keepers.append(keeper)
     return keeper
 
 
-def _noted(launch: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*words: Any) -> Any:
-        _asked.append(launch(*words))
-        return _asked[-1]
+def _collect_references(launch: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*arguments: Any) -> Any:
+        _references.append(launch(*arguments))
+        return _references[-1]
 
     return run
 
 
-def _hearing(start: Callable[..., None]) -> Callable[..., None]:
-    """Ray takes SIGTERM for itself; it stays bnexp's."""
+def _keep_sigterm_handler(start: Callable[..., None]) -> Callable[..., None]:
+    """Ray installs its own handler of SIGTERM; this puts bnexp's back."""
 
-    def run(*words: Any) -> None:
-        before = signal.getsignal(signal.SIGTERM)
-        start(*words)
-        signal.signal(signal.SIGTERM, before)
+    def run(*arguments: Any) -> None:
+        handler = signal.getsignal(signal.SIGTERM)
+        start(*arguments)
+        signal.signal(signal.SIGTERM, handler)
 
     return run
 
 
-def _patient(result: Callable[[Any], Any], given_up: tuple[type[Exception], ...]) -> Callable[[Any], Any]:
+def _tolerate_lost_jobs(
+    get_result: Callable[[Any], Any], errors: tuple[type[Exception], ...]
+) -> Callable[[Any], Any]:
     def collect(job: Any) -> Any:
         try:
-            found = result(job)
-        except given_up as error:
-            _lost.append(one_line(f"a job was lost: {error}")[:300])
-            return JobReturn(status=JobStatus.COMPLETED)  # for Hydra; its summary.json knows how far it came
-        return found[0] if isinstance(found, list) else found
+            result = get_result(job)
+        except errors as error:
+            _lost_jobs.append(one_line(f"a job was lost: {error}")[:300])
+            return JobReturn(status=JobStatus.COMPLETED)  # for Hydra; the job's summary.json has its status
+        return result[0] if isinstance(result, list) else result
 
     return collect
 
 
 def finish(stop_file: Path | None) -> list[str]:
-    """What is known of a sweep's lost jobs; ends what is left of it where a signal came before its end.
+    """One message for each lost job of a sweep; stops the jobs that still run after a signal.
 
-    A job on this machine or on Ray saves and goes. SLURM's jobs run on, as they do when the terminal closes.
+    A job on this machine or on Ray saves its run and ends. SLURM's jobs continue, as they do after the
+    terminal is closed.
     """
-    left = [keeper.pid for keeper in _kept if keeper.poll() is None]
-    for group in left:
-        with suppress(OSError):  # gone in between
+    groups = [keeper.pid for keeper in _keepers if keeper.poll() is None]
+    for group in groups:
+        with suppress(OSError):  # it has just ended
             os.killpg(group, signal.SIGUSR1)  # ends the keeper, which would kill its job; the job saves
-    for keeper in _kept:
+    for keeper in _keepers:
         keeper.wait()
-    until = time.monotonic() + PATIENCE_S
-    while any(map(_alive, left)) and time.monotonic() < until:
+    deadline = time.monotonic() + PATIENCE_S
+    while any(map(_alive, groups)) and time.monotonic() < deadline:
         time.sleep(0.05)
     if (ray := sys.modules.get("ray")) is not None:
-        # Not ray.cancel: where a job then ends by itself it brings Ray down (2.60).
-        if stop_file is not None and _asked and ray.wait(_asked, num_returns=len(_asked), timeout=0)[1]:
-            stop_file.touch()
-            ray.wait(_asked, num_returns=len(_asked), timeout=PATIENCE_S)
-        ray.shutdown()  # its last line then comes before the verdict
-    said = list(_lost)
-    for known in (_kept, _asked, _lost):
-        known.clear()
-    return said
+        # Not ray.cancel: if the job ends by itself at that moment, Ray 2.60 crashes.
+        if stop_file is not None and _references:
+            jobs = len(_references)
+            if ray.wait(_references, num_returns=jobs, timeout=0)[1]:
+                stop_file.touch()
+                ray.wait(_references, num_returns=jobs, timeout=PATIENCE_S)
+        ray.shutdown()  # prints its last line before the verdict
+    messages = list(_lost_jobs)
+    for records in (_keepers, _references, _lost_jobs):
+        records.clear()
+    return messages
 
 
 def _alive(group: int) -> bool:

@@ -32,26 +32,26 @@ from bnexp.runs.folder import SUMMARY, discard, load_summary
 from bnexp.runs.sweep_job import SweepJob
 from bnexp.sweeps import launchers
 from bnexp.sweeps.job_folders import completed_jobs, job_folder
-from bnexp.sweeps.workers import Listener
+from bnexp.sweeps.workers import SignalForwarder
 
 log = logging.getLogger(__name__)
 
-# What a job on another machine needs of the environment in which its sweep was started.
+# Environment variables that a job on another machine takes over from the command that started the sweep.
 VARIABLES = ("BNEXP_DATA_DIR", "GOMP_SPINCOUNT")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep under way, as its jobs know it."""
+    """The current sweep. Launchers send it to every job."""
 
     folder: str
     jobs: int
-    done: int  # of them, when it started
-    started: float  # seconds since the epoch
-    numeric: dict[str, bool]  # the keys that tell its jobs apart: whether all their values are numbers
-    at_once: int | None  # jobs that share a machine; None where the launcher parts it among them
+    completed: int  # how many of the jobs were completed when the sweep started
+    start: float  # seconds since 1970
+    numeric: dict[str, bool]  # the keys that distinguish jobs -> whether all their values are numbers
+    jobs_at_once: int | None  # how many jobs share a machine; None if the launcher divides it among them
     deals_gpus: bool
-    stop_file: Path | None  # where it stands, the jobs stop: for workers that no signal reaches
+    stop_file: Path | None  # its existence tells workers to stop that no signal reaches
     command: str
     cwd: str
     environment: dict[str, str]
@@ -59,37 +59,37 @@ class Sweep:
     @classmethod
     def current(cls) -> Sweep | None:
         """The sweep that this process runs or belongs to; None in a single run."""
-        return _UnderWay().sweep
+        return _CurrentSweep().sweep
 
-    def progress(self, number: int, words: str) -> str:
-        """The line over job ``number`` (from 0): which it is, and how long the rest may take."""
-        elapsed = max(0.0, time.time() - self.started)  # a clock may be set back under a sweep
-        line = f"[{number + 1}/{self.jobs}] {words} | {format_duration(elapsed)} so far"
-        before = number + 1 - self.at_once if self.at_once else 0  # all before it but those beside it
-        trained = before - self.done  # where those that are skipped come first; no guess until then
+    def progress(self, number: int, label: str) -> str:
+        """The line above the output of job ``number`` (from 0), with an estimate of the remaining time."""
+        elapsed = max(0.0, time.time() - self.start)  # somebody may set the clock back during a sweep
+        line = f"[{number + 1}/{self.jobs}] {label} | {format_duration(elapsed)} so far"
+        ended = number + 1 - self.jobs_at_once if self.jobs_at_once else 0  # jobs that run at the same time have not
+        trained = ended - self.completed  # assumes that the skipped jobs come first; no estimate until then
         if trained > 0:
-            line += f", about {format_duration(elapsed / trained * (self.jobs - before))} left"
+            line += f", about {format_duration(elapsed / trained * (self.jobs - ended))} left"
         return line
 
-    def wants(self, hydra: HydraConf, path: Path, config: DictConfig) -> bool:
-        """Says which job is next and whether it has to run; one that has not leaves no new folder."""
-        words = " ".join(self.own(hydra.overrides.task))
-        done = completed_jobs(Path(self.folder), composed_config.config_identity(config))
-        if done:
-            ended = load_summary(done[0])["status"]
-            log.info("%s", self.progress(hydra.job.num, f"{words} | {ended} before: skipped"))
+    def should_run(self, hydra: HydraConf, path: Path, config: DictConfig) -> bool:
+        """Whether a job has to run; logs its line. Removes the new folder of a job that is skipped."""
+        label = " ".join(self.distinguishing_overrides(hydra.overrides.task))
+        completed = completed_jobs(Path(self.folder), composed_config.config_identity(config))
+        if completed:
+            status = load_summary(completed[0])["status"]
+            log.info("%s", self.progress(hydra.job.num, f"{label} | {status} before: skipped"))
         elif config.on_failure == "stop" and self.failed_since_start():
-            log.info("%s", self.progress(hydra.job.num, f"{words} | not run: a job failed (on_failure=stop)"))
+            log.info("%s", self.progress(hydra.job.num, f"{label} | not run: a job failed (on_failure=stop)"))
         else:
-            log.info("%s", self.progress(hydra.job.num, words))
+            log.info("%s", self.progress(hydra.job.num, label))
             return True
         if not (path / SUMMARY).exists():
             discard(path)
         return False
 
-    def own(self, overrides: Iterable[str]) -> list[str]:
-        """Those of a job's overrides that tell it from the others."""
-        return [word for word in overrides if word.partition("=")[0] in self.numeric]
+    def distinguishing_overrides(self, overrides: Iterable[str]) -> list[str]:
+        """The overrides of a job that distinguish it from the sweep's other jobs."""
+        return [override for override in overrides if override.partition("=")[0] in self.numeric]
 
     def job(self, hydra: HydraConf) -> SweepJob:
         values = settings(hydra.overrides.task)
@@ -98,38 +98,37 @@ class Sweep:
             for key, numeric in self.numeric.items()
             if key in values
         }
-        quiet = launchers.one_console(hydra) and self.at_once != 1  # type: ignore[arg-type]
-        turn = hydra.job.num if self.deals_gpus else None
-        return SweepJob(self.at_once or 1, turn, quiet, hparams, self.command)  # type: ignore[arg-type]
+        quiet = launchers.one_console(hydra) and self.jobs_at_once != 1  # type: ignore[arg-type]
+        number = hydra.job.num if self.deals_gpus else None
+        return SweepJob(self.jobs_at_once or 1, number, quiet, hparams, self.command)  # type: ignore[arg-type]
 
     def failed_since_start(self) -> bool:
         paths = Path(self.folder).glob(f"*/{SUMMARY}")
-        recent = (path.parent for path in paths if path.stat().st_mtime >= self.started)
+        recent = (path.parent for path in paths if path.stat().st_mtime >= self.start)
         return any(load_summary(folder)["status"] in ("failed", "diverged") for folder in recent)
 
 
-class _UnderWay(metaclass=Singleton):
-    """Holds the sweep. Hydra's launchers hand its singletons to every job, on whatever machine that runs."""
+class _CurrentSweep(metaclass=Singleton):
+    """Holds the sweep. Hydra's launchers copy Hydra's singletons to every job, also on other machines."""
 
     sweep: Sweep | None = None
 
 
 class SweepStart(Callback):
-    """Hydra's calls before the first job, which notes the sweep where its jobs find it, and before each."""
+    """Hydra's callback: before the first job it checks the sweep and stores it for the jobs."""
 
     def __init__(self) -> None:
-        self.listener: Listener | None = None
+        self.forwarder: SignalForwarder | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         if torchrun.is_distributed():
-            sys.exit(
-                exit_codes.exit_code(_refuse_torchrun)
-            )  # Hydra turns a callback's exceptions into warnings
+            # Hydra turns a callback's exceptions into warnings, except SystemExit.
+            sys.exit(exit_codes.exit_code(_refuse_torchrun))
         folder = os.path.abspath(str(config.hydra.sweep.dir))
-        # A worker's current folder may be another, and Hydra makes the job's folder before bnexp is asked.
+        # An absolute path: a worker may have another current folder, and Hydra makes the job's folder first.
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
         jobs = jobs_of(config, list(config.hydra.overrides.task))
-        _Composed.keep()
+        _ComposedConfigs.install()
         if code := exit_codes.exit_code(
             lambda: hydra_errors.translate_hydra_errors(lambda: _check(config, jobs), sys.argv[1:])
         ):
@@ -138,18 +137,18 @@ class SweepStart(Callback):
         if launchers.kind(config.hydra) == "RayLauncher":  # its workers may be on other machines
             stop_file = Path(folder) / ".stop"
             stop_file.unlink(missing_ok=True)
-        shared = launchers.at_once(config.hydra, len(jobs))
-        _UnderWay().sweep = Sweep(
+        jobs_at_once = launchers.jobs_at_once(config.hydra, len(jobs))
+        _CurrentSweep().sweep = Sweep(
             folder, len(jobs), len(completed_jobs(Path(folder))), time.time(), varying_keys(jobs),
-            at_once=shared, deals_gpus=launchers.deals_gpus(config.hydra, shared),
+            jobs_at_once=jobs_at_once, deals_gpus=launchers.deals_gpus(config.hydra, jobs_at_once),
             stop_file=stop_file,
             command=shlex.join(sys.argv), cwd=os.getcwd(),
             environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
         )  # fmt: skip
         launchers.prepare(config.hydra)
         if launchers.kind(config.hydra) == "JoblibLauncher":
-            self.listener = Listener()
-            self.listener.start()
+            self.forwarder = SignalForwarder()
+            self.forwarder.start()
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         if (sweep := Sweep.current()) is not None:
@@ -157,55 +156,57 @@ class SweepStart(Callback):
             os.chdir(sweep.cwd)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        if self.listener is not None:
-            self.listener.end()
+        if self.forwarder is not None:
+            self.forwarder.end()
 
 
-class _Composed:
-    """Jobs are composed to be checked, by Hydra to see that they can be, to be run: once for all of it."""
+class _ComposedConfigs:
+    """Caches composed configs: Hydra would compose each job three times."""
 
     MOST = 1000  # 20 kB each
     compose = ConfigLoaderImpl.load_sweep_config
-    kept: ClassVar[dict[tuple[str, ...], list[bytes]]] = {}  # as often as it will be asked for
+    cache: ClassVar[dict[tuple[str, ...], list[bytes]]] = {}  # one copy for each later request
 
     @classmethod
-    def keep(cls) -> None:
-        cls.kept.clear()
+    def install(cls) -> None:
+        cls.cache.clear()
 
-        def once(loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> Any:
-            if kept := cls.kept.get(job := tuple(sweep_overrides)):
-                found = pickle.loads(kept.pop())
-                if not kept:
-                    del cls.kept[job]
-                return found
-            return cls.first(loader, master_config, sweep_overrides, more=1)
+        def load(loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> Any:
+            if copies := cls.cache.get(job := tuple(sweep_overrides)):
+                config = pickle.loads(copies.pop())
+                if not copies:
+                    del cls.cache[job]
+                return config
+            return cls.compose_and_cache(loader, master_config, sweep_overrides, copies=1)
 
-        setattr(ConfigLoaderImpl, "load_sweep_config", once)  # noqa: B010
+        setattr(ConfigLoaderImpl, "load_sweep_config", load)  # noqa: B010
 
     @classmethod
-    def first(cls, loader: Any, master_config: DictConfig, sweep_overrides: list[str], more: int) -> Any:
-        """The job's configuration, kept for ``more`` times."""
-        found = cls.compose(loader, master_config, sweep_overrides)
-        if len(cls.kept) < cls.MOST:
-            cls.kept[tuple(sweep_overrides)] = [pickle.dumps(found)] * more
-        return found
+    def compose_and_cache(
+        cls, loader: Any, master_config: DictConfig, sweep_overrides: list[str], copies: int
+    ) -> Any:
+        """Composes a job's configuration and caches ``copies`` of it."""
+        config = cls.compose(loader, master_config, sweep_overrides)
+        if len(cls.cache) < cls.MOST:
+            cls.cache[tuple(sweep_overrides)] = [pickle.dumps(config)] * copies
+        return config
 
 
 def _check(config: DictConfig, jobs: list[list[str]]) -> None:
-    """Raises UserError for the first job whose configuration is none.
+    """Raises UserError for the first job with an invalid configuration.
 
-    Every value of every axis is looked at once, not each of their combinations: there may be thousands.
+    Every value of every axis is checked once, not every combination of values: there may be thousands.
     """
     if config.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}":
-        return  # one that chooses its jobs as it goes
+        return  # another sweeper chooses its jobs while it runs
     loader = GlobalHydra.instance().config_loader()
-    seen: set[str] = set()
+    checked: set[str] = set()
     for job in jobs:
-        if seen.issuperset(job):
+        if checked.issuperset(job):
             continue
-        seen.update(job)
-        composed = _Composed.first(loader, config, job, more=2)
-        HydraConfig.instance().set_config(composed)  # as Hydra does before a job: names hold its choices
+        checked.update(job)
+        composed = _ComposedConfigs.compose_and_cache(loader, config, job, copies=2)
+        HydraConfig.instance().set_config(composed)  # Hydra does so before a job; names use its choices
         keys = [str(key) for key in composed if key != "hydra"]
         instantiate.check_components(
             parse(composed_config.resolve_config(OmegaConf.masked_copy(composed, keys)))
@@ -218,43 +219,43 @@ def _refuse_torchrun() -> None:
     )
 
 
-def jobs_of(config: DictConfig, words: list[str]) -> list[list[str]]:
-    """The overrides of each job that ``words`` make with the axes that a preset gives its sweeper."""
+def jobs_of(config: DictConfig, arguments: list[str]) -> list[list[str]]:
+    """The overrides of each job that follow from the arguments and from the axes of a preset."""
     axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    overrides = OverridesParser.create().parse_overrides([*axes, *words])  # of one key twice, the last counts
+    overrides = OverridesParser.create().parse_overrides([*axes, *arguments])  # of equal keys the last counts
     return [list(job) for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]]
 
 
 def varying_keys(jobs: list[list[str]]) -> dict[str, bool]:
-    """The keys that tell jobs apart, seed and fold among them, and whether all their values are numbers."""
+    """The keys that distinguish jobs, seed and fold always, and whether all values of a key are numbers."""
     values: dict[str, list[str]] = {}
     for job in jobs:
         for key, value in settings(job).items():
             values.setdefault(key, []).append(value)
-    apart = {
-        key: found for key, found in values.items() if len(set(found)) > 1 or key in ("seed", "dataset.fold")
+    varying = {
+        key: texts for key, texts in values.items() if len(set(texts)) > 1 or key in ("seed", "dataset.fold")
     }
-    return {key: None not in map(_number, found) for key, found in (apart or values).items()}
+    return {key: None not in map(_number, texts) for key, texts in (varying or values).items()}
 
 
 def _folder_of_job(*, _root_: DictConfig) -> str:
-    """The name of a job's folder within its sweep's."""
+    """The name of a job's folder in the sweep's folder."""
     sweep, overrides = Sweep.current(), list(_root_.hydra.overrides.task)
-    words = ",".join(sorted(sweep.own(overrides) if sweep else overrides))
-    return job_folder(Path(_root_.hydra.sweep.dir), words, composed_config.config_identity(_root_))
+    label = ",".join(sorted(sweep.distinguishing_overrides(overrides) if sweep else overrides))
+    return job_folder(Path(_root_.hydra.sweep.dir), label, composed_config.config_identity(_root_))
 
 
 OmegaConf.register_new_resolver("bnexp.job_folder", _folder_of_job, replace=True)
 
 
 def finish_sweep(code: int) -> int:
-    """The verdict over the sweep that just ended, however it ended, printed and written; then what failed.
+    """Prints and writes the verdict over the sweep that just ended, then lists the failed jobs.
 
-    Returns the exit code: ``code``, or 1 where it was 0 and a job failed.
+    Returns the exit code: ``code``, or 1 if ``code`` is 0 and a job failed.
     """
     sweep = Sweep.current()
-    _UnderWay().sweep = None
-    lost = launchers.finish(sweep.stop_file if sweep else None)
+    _CurrentSweep().sweep = None
+    lost_jobs = launchers.finish(sweep.stop_file if sweep else None)
     if sweep is None:
         return code
     from bnexp.report.analysis.verdict import compare
@@ -268,17 +269,17 @@ def finish_sweep(code: int) -> int:
     failed = [f"diverged: {run.folder}: {run.error}" for run in runs if run.diverged]
     if runs or problems:
         try:
-            found = compare(runs, problems, looks=earlier_looks([folder]))
+            comparison = compare(runs, problems, looks=earlier_looks([folder]))
             print()
-            print_comparison(found)
-            print(f"\n{write_report(found, folder)}")
+            print_comparison(comparison)
+            print(f"\n{write_report(comparison, folder)}")
         except UserError as error:
             failed.append(str(error))
-    for line in [*failed, *map(str, problems), *lost]:
+    for line in [*failed, *map(str, problems), *lost_jobs]:
         print(line, file=sys.stderr)
     if code >= 128:
         print(f"carry on: bnexp-resume {shlex.quote(str(folder))}")
-    return code or (1 if failed or lost or any(not problem.used for problem in problems) else 0)
+    return code or (1 if failed or lost_jobs or any(not problem.used for problem in problems) else 0)
 
 
 def settings(overrides: list[str]) -> dict[str, str]:
@@ -288,9 +289,9 @@ def settings(overrides: list[str]) -> dict[str, str]:
 
 def format_duration(seconds: float) -> str:
     """h:mm:ss, or m:ss below an hour."""
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, full_seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{hours}:{minutes:02}:{full_seconds:02}" if hours else f"{minutes}:{full_seconds:02}"
 
 
 def quoted(text: str) -> str:

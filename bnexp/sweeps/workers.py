@@ -1,9 +1,9 @@
 """Ctrl-C and kill in a sweep whose jobs run in the worker processes of joblib or Ray.
 
-Only the process that was started listens. joblib's workers have their signals blocked from their first
-instant, which a process inherits, so that a terminal's Ctrl-C cannot hit one between two lines of an import;
-within a job they take what the parent hands on, save, and begin no other. Ray's may be on other machines:
-they look for a file in the sweep's folder.
+Only the main process receives signals. joblib's workers start with their signals blocked, because a process
+inherits its parent's mask: otherwise a terminal's Ctrl-C could interrupt a worker during an import. During a
+job a worker accepts the signal that the main process forwards, saves the run, and starts no other job.
+Ray's workers may be on other machines: they look for a file in the sweep's folder.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from pathlib import Path
 from bnexp.errors import Interrupted
 from bnexp.signals import StopSignal
 
-MASKS = hasattr(signal, "pthread_sigmask")  # not on Windows, where only Ctrl-C is a signal
+HAS_SIGNAL_MASKS = hasattr(signal, "pthread_sigmask")  # not on Windows, which has no signal but Ctrl-C
 
 
-class Listener:
-    """Hears for the workers: the first signal goes on to them, a second leaves at once."""
+class SignalForwarder:
+    """Forwards the first signal to the workers; a second signal ends the main process at once."""
 
-    heard: int | None = None
+    received: int | None = None
 
     def start(self) -> None:
-        """From now on this process and those it starts have their signals blocked; a thread takes them."""
-        if MASKS:
+        """Blocks the signals of this process and of those that it starts; a thread waits for them."""
+        if HAS_SIGNAL_MASKS:
             from multiprocessing import resource_tracker
 
             from joblib.externals.loky.backend import resource_tracker as joblibs
 
             for tracker in (resource_tracker, joblibs):
-                tracker.ensure_running()  # which ends in unblocking what it finds blocked
+                tracker.ensure_running()  # first, because it unblocks the signals
             signal.pthread_sigmask(signal.SIG_BLOCK, StopSignal.SIGNALS)
             threading.Thread(target=self._listen, daemon=True).start()
 
     def end(self) -> None:
-        """Once all jobs are back; raises Interrupted where a signal stopped them."""
-        if MASKS:
+        """To call after the last job; raises Interrupted if a signal stopped the jobs."""
+        if HAS_SIGNAL_MASKS:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignal.SIGNALS)
-        if self.heard is not None:
-            raise Interrupted(self.heard)
+        if self.received is not None:
+            raise Interrupted(self.received)
 
     def _listen(self) -> None:
         while True:
             signum = signal.sigwait(StopSignal.SIGNALS)
-            if self.heard is not None:
+            if self.received is not None:
                 _thread.interrupt_main(signal.Signals(signum))
                 return
-            self.heard = signum
+            self.received = signum
             for process in _processes():
                 os.kill(process, signum)
 
@@ -65,63 +65,63 @@ def _processes() -> list[int]:
 
 
 class WorkerStop(StopSignal):
-    """A worker's: what has been received stays so, for the jobs to come; a repetition changes nothing."""
+    """Stop signal in a joblib worker: a signal applies to all later jobs; further signals do nothing."""
 
     ends_process = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.at_work = False
+        self.is_running = False
         threading.Thread(target=self._watch_parent, daemon=True).start()
 
     def __enter__(self) -> WorkerStop:
-        if not self._before:
+        if not self._previous_handlers:
             super().__enter__()
-            if MASKS:
+            if HAS_SIGNAL_MASKS:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
-        self.at_work = True
+        self.is_running = True
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.at_work = False
+        self.is_running = False
 
-    def _note(self, signum: int, _frame: object) -> None:
+    def _record(self, signum: int, _frame: object) -> None:
         self.received = self.received or signum
 
     def _watch_parent(self) -> None:
-        """Nobody waits for a worker whose parent was killed: it saves and goes too."""
+        """Ends a worker whose parent was killed; a running job is saved first."""
         parent = os.getppid()
         while os.getppid() == parent:
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
-        while self.at_work:
+        while self.is_running:
             time.sleep(0.1)
         os._exit(128 + signal.SIGTERM)
 
 
 class FileStop(StopSignal):
-    """A Ray worker's: its sweep's end is a file, a signal is Ray's own and ends the worker."""
+    """Stop signal in a Ray worker: a file stops the sweep; a signal comes from Ray and ends the worker."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
-        self.file, self.at_work = file, False
-        self._look()
+        self.file, self.is_running = file, False
+        self._check_file()
 
     def __enter__(self) -> FileStop:
         super().__enter__()
-        self.at_work = True
+        self.is_running = True
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
-    def __exit__(self, *words: object) -> None:
-        self.at_work = False
-        super().__exit__(*words)
+    def __exit__(self, *exception: object) -> None:
+        self.is_running = False
+        super().__exit__(*exception)
 
     def _watch(self) -> None:
-        while self.at_work and not self._look():
+        while self.is_running and not self._check_file():
             time.sleep(0.3)
 
-    def _look(self) -> bool:
+    def _check_file(self) -> bool:
         if self.received is None and self.file.exists():
             self.received, self.ends_process = signal.SIGINT, False
         return self.received is not None
@@ -131,7 +131,7 @@ _stop: WorkerStop | None = None
 
 
 def stop_signal(file: Path | None) -> StopSignal:
-    """What a job listens with: the process's own, a worker's, or the ``file`` that ends its sweep."""
+    """The stop signal for a run in this process. A Ray worker gives the ``file`` that stops its sweep."""
     global _stop
     if file is not None:
         return FileStop(file)

@@ -23,15 +23,11 @@ from bnexp.errors import OutOfMemory, UserError, bad_value, one_line
 from bnexp.models.initialization import build_seeded
 from bnexp.models.norms import has_manual_batch_norm, synchronize_batch_norms
 from bnexp.models.summary import Summary, summarise
+from bnexp.runs.console_logger import ConsoleLogger
+from bnexp.runs.csv_logger import CsvLogger
 from bnexp.runs.identity import RUN_LENGTH_KEYS
-from bnexp.runs.loggers import (
-    ConsoleLogger,
-    CsvLogger,
-    Logger,
-    LoggerGroup,
-    RecordedProgress,
-    TensorBoardLogger,
-)
+from bnexp.runs.loggers import Logger, LoggerGroup, RecordedProgress
+from bnexp.runs.tensorboard_logger import TensorBoardLogger
 from bnexp.training.graph_selection import with_cuda_graph
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
@@ -158,12 +154,12 @@ def logger(
     Records in ``folder`` that lie beyond ``progress`` are removed.
     """
     recorded = RecordedProgress(progress.epoch, progress.step, frozenset(progress.metrics))
-    console = ConsoleLogger(config.epochs, steps_per_epoch, quiet=quiet, recorded=recorded)
+    console = ConsoleLogger(config.epochs, steps_per_epoch, quiet=quiet, progress=recorded)
     loggers: list[Logger] = [console, CsvLogger(folder, recorded)]
     if config.tracking.tensorboard:
         keys = config.tracking
         tensorboard = TensorBoardLogger(
-            folder, every=keys.every, histograms=keys.histograms, hparams=hparams or {}, recorded=recorded
+            folder, every=keys.every, histograms=keys.histograms, hparams=hparams or {}, progress=recorded
         )
         loggers.append(tensorboard)
     return LoggerGroup(loggers, folder)

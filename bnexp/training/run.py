@@ -41,7 +41,7 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: S
         summary = build.summary(network, config, splits)
         # A continued run keeps its number of threads: another one would change the last bits.
         threads = set_threads(
-            config.device.threads or folder.threads_before(),
+            config.device.threads or folder.previous_threads(),
             summary.flops * config.batch_size / processes.world_size,
             (job.jobs_at_once if job else 1) * processes.local_world_size,
         )

@@ -18,7 +18,9 @@ from bench import recipes
 from bench.recipes import RECIPES, bare_step, prepare, recipe_keys, scaled, tutorial, whole_loop
 from bench.table import Row, Table, interleaved, median, ratio, spread
 from bnexp.config.schema import Config
-from bnexp.runs.loggers import ConsoleLogger, CsvLogger, TensorBoardLogger
+from bnexp.runs.console_logger import ConsoleLogger
+from bnexp.runs.csv_logger import CsvLogger
+from bnexp.runs.tensorboard_logger import TensorBoardLogger
 from bnexp.training.build import DataSplits
 from bnexp.training.checkpoint import Checkpoints
 from bnexp.training.metrics import Meter

@@ -47,9 +47,7 @@ def entry(composed: DictConfig) -> None:
                 save_config(path, composed)
             with record_outcome(folder, keep=sweep is not None):
                 config = parse(values)
-                if (
-                    folder.previous_summary is not None
-                ):  # after parsing: a mistake changes nothing
+                if folder.previous_summary is not None:  # after parsing: a mistake changes no file
                     save_config(path, composed)
                 text = OmegaConf.to_yaml(composed, resolve=True)
                 train(config, folder, text, stop, sweep.job(hydra_config) if sweep else None)

@@ -53,7 +53,7 @@ def deals_gpus(hydra: DictConfig, jobs_at_once: int | None) -> bool:
     return jobs_at_once != 1 and name != "SlurmLauncher"
 
 
-def one_console(hydra: DictConfig) -> bool:
+def jobs_share_console(hydra: DictConfig) -> bool:
     """Whether jobs that run side by side write to one terminal."""
     return kind(hydra) in ("JoblibLauncher", "RayLauncher")
 

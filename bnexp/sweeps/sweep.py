@@ -65,7 +65,8 @@ class Sweep:
         """The line above the output of job ``number`` (from 0), with an estimate of the remaining time."""
         elapsed = max(0.0, time.time() - self.start)  # somebody may set the clock back during a sweep
         line = f"[{number + 1}/{self.jobs}] {label} | {format_duration(elapsed)} so far"
-        ended = number + 1 - self.jobs_at_once if self.jobs_at_once else 0  # jobs that run at the same time have not
+        # Of the jobs up to this one, as many as run at the same time have not ended.
+        ended = number + 1 - self.jobs_at_once if self.jobs_at_once else 0
         trained = ended - self.completed  # assumes that the skipped jobs come first; no estimate until then
         if trained > 0:
             line += f", about {format_duration(elapsed / trained * (self.jobs - ended))} left"
@@ -98,7 +99,7 @@ class Sweep:
             for key, numeric in self.numeric.items()
             if key in values
         }
-        quiet = launchers.one_console(hydra) and self.jobs_at_once != 1  # type: ignore[arg-type]
+        quiet = launchers.jobs_share_console(hydra) and self.jobs_at_once != 1  # type: ignore[arg-type]
         number = hydra.job.num if self.deals_gpus else None
         return SweepJob(self.jobs_at_once or 1, number, quiet, hparams, self.command)  # type: ignore[arg-type]
 

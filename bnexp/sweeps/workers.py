@@ -32,9 +32,9 @@ class SignalForwarder:
         if HAS_SIGNAL_MASKS:
             from multiprocessing import resource_tracker
 
-            from joblib.externals.loky.backend import resource_tracker as joblibs
+            from joblib.externals.loky.backend import resource_tracker as joblib_tracker
 
-            for tracker in (resource_tracker, joblibs):
+            for tracker in (resource_tracker, joblib_tracker):
                 tracker.ensure_running()  # first, because it unblocks the signals
             signal.pthread_sigmask(signal.SIG_BLOCK, StopSignal.SIGNALS)
             threading.Thread(target=self._listen, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The folders of the package are floors of a house: a folder imports only from floors below its own."""
+"""The folders of the package form layers: a folder imports only from lower layers."""
 
 import ast
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "bnexp"
-FLOORS = [
+LAYERS = [
     ["errors", "seeding", "conf"],
     ["files", "signals"],
     ["runs"],
@@ -21,7 +21,7 @@ FLOORS = [
     ["train", "evaluate", "compare", "plan"],
     ["resume"],
 ]
-FLOOR = {folder: number for number, folders in enumerate(FLOORS) for folder in folders}
+LAYER = {folder: number for number, folders in enumerate(LAYERS) for folder in folders}
 USES_HYDRA = {"cli", "sweeps", "train", "evaluate", "plan", "resume"}
 IMPORTED_LATE = {"torch", "torchvision", "scipy", "matplotlib", "jinja2"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
@@ -32,12 +32,12 @@ def name_of(path: Path) -> str:
 
 
 def folder_of(path: Path) -> str:
-    """The folder directly below the package, or the name of a file that lies there."""
+    """The folder directly below the package, or the name of a file directly below it."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 def imported_modules(path: Path):
-    """Every module a file imports, wherever in it the import stands."""
+    """Every module that a file imports, also inside of functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -55,32 +55,32 @@ def imported_files(path: Path) -> set[Path]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_folder_imports_only_from_lower_floors(path):
-    own = folder_of(path)
-    assert own in FLOOR, f"give {own} a floor"
+def test_a_folder_imports_only_from_lower_layers(path):
+    folder = folder_of(path)
+    assert folder in LAYER, f"{folder} needs a layer in LAYERS"
     for name in imported_modules(path):
-        other = name.split(".")[1] if name.startswith("bnexp.") else None
-        if other in FLOOR and other != own:
-            assert FLOOR[other] < FLOOR[own], f"{own} (floor {FLOOR[own]}) imports {other}"
+        imported = name.split(".")[1] if name.startswith("bnexp.") else None
+        if imported in LAYER and imported != folder:
+            assert LAYER[imported] < LAYER[folder], f"{folder} (layer {LAYER[folder]}) imports {imported}"
 
 
-def test_no_two_files_import_each_other_even_through_others():
-    order: list[Path] = []
+def test_imports_have_no_cycle():
+    visited: list[Path] = []
 
-    def visit(path: Path, above: tuple[Path, ...]) -> None:
-        assert path not in above, " -> ".join(map(name_of, (*above, path)))
-        if path not in order:
-            for other in sorted(imported_files(path)):
-                visit(other, (*above, path))
-            order.append(path)
+    def visit(path: Path, importers: tuple[Path, ...]) -> None:
+        assert path not in importers, " -> ".join(map(name_of, (*importers, path)))
+        if path not in visited:
+            for imported in sorted(imported_files(path)):
+                visit(imported, (*importers, path))
+            visited.append(path)
 
     for path in FILES:
         visit(path, ())
-    assert len(order) == len(FILES)
+    assert len(visited) == len(FILES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_hydra_is_imported_by_the_command_line_alone(path):
+def test_only_the_command_line_imports_hydra(path):
     if folder_of(path) not in USES_HYDRA:
         assert not {name.split(".")[0] for name in imported_modules(path)} & {"hydra", "omegaconf"}
 
@@ -97,8 +97,8 @@ def test_hydra_is_imported_by_the_command_line_alone(path):
 )
 def test_commands_start_without_torch(names):
     code = f"import sys, {names}; print({IMPORTED_LATE} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if folder_of(path) == "report"], ids=name_of)

@@ -1,4 +1,4 @@
-"""What a run recorded can be had again: from its checkpoint to the bit, and without bnexp."""
+"""The recorded numbers of a run: bnexp-eval reproduces them exactly, and its weights work without bnexp."""
 
 from __future__ import annotations
 
@@ -16,38 +16,39 @@ SMALL = ("epochs=1", "dataset.train_size=100", "dataset.test_size=75", "tracking
 MODELS = {
     "mlp, batch norm": ("model=mlp_bn",),
     "conv, two threads": ("model=conv", "device.threads=2"),
-    "threads as found": ("model=lenet",),
+    "default threads": ("model=lenet",),
     "resnet, odd batches": ("model=resnet", "model.widths=[4,8]", "model.depths=[1,1]", "eval_batch_size=7"),
     "dropout, hinge": ("model=mlp_bn", "model.dropout=0.5", "loss=hinge"),
     "bf16": ("model=conv_bn", "device.precision=bf16"),
 }
 
 
-def seen_by_eval(commands, monkeypatch, *words: str) -> dict[str, float]:
-    """Accuracy and loss with all their digits; bnexp-eval prints four."""
-    found, plain = [], Trainer.classify
+def exact_test_metrics(commands, monkeypatch, *arguments: str) -> dict[str, float]:
+    """Accuracy and loss of a bnexp-eval command with all digits; the command prints four."""
+    results, classify = [], Trainer.classify
 
-    def watched(*arguments):
-        found.append(plain(*arguments))
-        return found[-1]
+    def recording_classify(*classify_arguments):
+        results.append(classify(*classify_arguments))
+        return results[-1]
 
-    monkeypatch.setattr(Trainer, "classify", watched)
-    assert commands.eval(*words).code == 0
-    monkeypatch.setattr(Trainer, "classify", plain)
-    assert len(found) == 1, "the images are looked at once"
-    return {f"test/{key}": value for key, value in found[0][0].items()}
+    monkeypatch.setattr(Trainer, "classify", recording_classify)
+    assert commands.eval(*arguments).code == 0
+    monkeypatch.setattr(Trainer, "classify", classify)
+    assert len(results) == 1, "the images are classified once"
+    loss, accuracy, _ = results[0]
+    return {"test/loss": loss, "test/accuracy": accuracy}
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_checkpoint_gives_the_recorded_numbers_to_the_bit(commands, monkeypatch, name):
+def test_a_checkpoint_reproduces_the_recorded_numbers_to_the_bit(commands, monkeypatch, name):
     assert commands.bnexp(*MODELS[name], *SMALL, "hydra.run.dir=run").code == 0
     torch.set_num_threads(1)
-    found = seen_by_eval(commands, monkeypatch, "run")
+    metrics = exact_test_metrics(commands, monkeypatch, "run")
     final = commands.summary()["final"]
-    assert found == {key: final[key] for key in found}
+    assert metrics == {key: final[key] for key in metrics}
 
 
-def test_the_runs_threads_are_taken_again(commands, monkeypatch):
+def test_eval_uses_the_threads_of_the_run(commands, monkeypatch):
     commands.bnexp("model=lenet", *SMALL, "hydra.run.dir=run")
     path = Path("run/environment.json")
     for threads in (1, 2):
@@ -56,7 +57,7 @@ def test_the_runs_threads_are_taken_again(commands, monkeypatch):
         assert torch.get_num_threads() == threads
 
 
-WITHOUT = """
+SCRIPT_WITHOUT_BNEXP = """
 import sys, torch
 from safetensors import safe_open
 from torch import nn
@@ -73,14 +74,14 @@ assert not [name for name in sys.modules if name.startswith("bnexp")]
 """
 
 
-def test_exported_weights_are_read_without_bnexp(commands):
+def test_exported_weights_work_without_bnexp(commands):
     commands.bnexp("model=mlp_bn", *SMALL, "hydra.run.dir=run")
-    done = commands.eval("run", "--export", "weights.safetensors")
-    assert done.code == 0
-    assert done.out.splitlines()[-1] == "9 tensors in weights.safetensors"
+    result = commands.eval("run", "--export", "weights.safetensors")
+    assert result.code == 0
+    assert result.out.splitlines()[-1] == "9 tensors in weights.safetensors"
     images = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     torch.save(images, "images.pt")
-    subprocess.run([sys.executable, "-c", WITHOUT], check=True, timeout=240)
+    subprocess.run([sys.executable, "-c", SCRIPT_WITHOUT_BNEXP], check=True, timeout=240)
     logits, metadata = torch.load("logits.pt")
     state = torch.load("run/checkpoints/last.pt", weights_only=True)["model"]
     hidden = images.flatten(1) @ state["hidden.0.linear.weight"].T + state["hidden.0.linear.bias"]
@@ -93,30 +94,30 @@ def test_exported_weights_are_read_without_bnexp(commands):
     assert metadata["checkpoint"] == "last, after epoch 1"
 
 
-def test_an_export_that_cannot_be_written_is_one_line(commands):
+def test_an_export_that_cannot_be_written_is_a_one_line_error(commands):
     commands.bnexp(*SMALL, "hydra.run.dir=run")
-    done = commands.eval("run", "--export", "no/such/file")
-    assert done.code == 2
-    assert done.err == "bnexp: --export=no/such/file: cannot be written (No such file or directory)\n"
+    result = commands.eval("run", "--export", "no/such/file")
+    assert result.code == 2
+    assert result.err == "bnexp: --export=no/such/file: cannot be written (No such file or directory)\n"
 
 
-def test_too_little_memory_is_one_line(commands, monkeypatch):
+def test_too_little_memory_is_a_one_line_error(commands, monkeypatch):
     commands.bnexp(*SMALL, "hydra.run.dir=run")
 
-    def full(*_):
+    def run_out_of_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.")
 
-    monkeypatch.setattr(Trainer, "classify", full)
-    done = commands.eval("run", "--batch-size", "300")
-    assert done.code == 1
-    assert done.err == (
+    monkeypatch.setattr(Trainer, "classify", run_out_of_memory)
+    result = commands.eval("run", "--batch-size", "300")
+    assert result.code == 1
+    assert result.err == (
         "bnexp: out of memory: --batch-size=300 takes more memory than the device has left;"
         " try a smaller one\n"
     )
 
 
 @pytest.mark.parametrize("size", ["1", "10000"])
-def test_another_batch_size_shows_the_same(commands, size):
+def test_another_batch_size_prints_the_same_numbers(commands, size):
     commands.bnexp("model=mlp_bn", *SMALL, "hydra.run.dir=run")
     assert commands.eval("run", "--batch-size", size).out == commands.eval("run").out
     assert commands.eval("run", "--batch-size", "0").err == "bnexp: --batch-size=0: must be at least 1\n"

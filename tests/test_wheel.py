@@ -1,4 +1,4 @@
-"""The wheel as a user gets it: built, installed in a fresh environment, run far from the checkout."""
+"""The wheel as users install it: built, installed in a fresh environment, run outside of the checkout."""
 
 from __future__ import annotations
 
@@ -22,52 +22,52 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 QUICK = ("epochs=1", "dataset.train_size=100", "dataset.test_size=50")
 
-# Run by Python at every start in the fresh environment: notes each file that is opened.
-WATCH = """
+# Python runs this at every start in the fresh environment: it records each file that is opened.
+RECORD_OPENED_FILES = """
 import os, sys
-def note(event, arguments):
+def record(event, arguments):
     if event == "open" and isinstance(arguments[0], str):
         print(os.path.abspath(arguments[0]), file=opened)
 opened = open(os.environ["OPENED"], "a", buffering=1)
-sys.addaudithook(note)
+sys.addaudithook(record)
 """
 
 
 @dataclass(frozen=True)
-class Installed:
+class Installation:
     """A fresh environment with bnexp in it."""
 
     python: Path
-    packages: Path  # where its packages lie
+    packages: Path  # its site-packages folder
 
-    def run(self, folder: Path, *words: str) -> tuple[str, set[Path]]:
-        """Runs a console script in ``folder``; what it printed and the files it opened."""
+    def run(self, folder: Path, *command: str) -> tuple[str, set[Path]]:
+        """Runs a console script in ``folder``; returns what it printed and the files that it opened."""
         opened = folder.parent / f"{folder.name}-opened.txt"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {
             "OPENED": str(opened)
         }
-        script = self.python.with_name(words[0])
-        done = subprocess.run(
-            [script, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+        script = self.python.with_name(command[0])
+        process = subprocess.run(
+            [script, *command[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
         )
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout, {Path(line) for line in opened.read_text().splitlines()}
+        assert (process.returncode, process.stderr) == (0, "")
+        return process.stdout, {Path(line) for line in opened.read_text().splitlines()}
 
 
-def pip(*words: object) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, words)],
+def pip(*arguments: object) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)],
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     """Built from a copy, so that the build leaves nothing in the checkout."""
-    pytest.importorskip("pip", reason="builds with pip")
+    pytest.importorskip("pip", reason="needs pip to build the wheel")
     if int(importlib.metadata.version("setuptools").partition(".")[0]) < 77:
-        pytest.skip("pyproject.toml asks for setuptools 77 to build, and nothing is fetched in a test")
+        pytest.skip("pyproject.toml needs setuptools 77 to build, and a test downloads nothing")
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in ("bnexp", "conf"):
@@ -75,22 +75,22 @@ def wheel(tmp_path_factory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder, source)
-    (built,) = folder.glob("*.whl")
-    return built
+    (wheel_file,) = folder.glob("*.whl")
+    return wheel_file
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory) -> Installed:
-    """The wheel in an environment that sees this one's other packages, though not its editable install."""
+def installation(wheel, tmp_path_factory) -> Installation:
+    """The wheel in an environment that sees all packages of this one except its editable install of bnexp."""
     folder = tmp_path_factory.mktemp("fresh") / "venv"
     venv.create(folder, with_pip=False)
     (python,) = folder.glob("bin/python") or folder.glob("Scripts/python.exe")
     pip("--python", python, "install", "--no-deps", "--no-index", wheel)
     (packages,) = folder.glob("[Ll]ib/**/site-packages")
-    # A folder named in a .pth file is searched last, and the .pth files in it are not read.
+    # Python searches the folders in a .pth file last, and does not read the .pth files in them.
     (packages / "parent.pth").write_text("\n".join(site.getsitepackages()))
-    (packages / "sitecustomize.py").write_text(WATCH)
-    return Installed(python, packages)
+    (packages / "sitecustomize.py").write_text(RECORD_OPENED_FILES)
+    return Installation(python, packages)
 
 
 def test_every_module_and_yaml_is_in_the_wheel_and_nothing_else(wheel):
@@ -102,62 +102,65 @@ def test_every_module_and_yaml_is_in_the_wheel_and_nothing_else(wheel):
     assert files == modules | presets | {"bnexp/conf/__init__.py", "bnexp/report/render/page.html.j2"}
 
 
-def hold(installed: Installed, opened: set[Path], *names: str) -> None:
-    """Holds the files a command opened: these of the installed package, and none of the checkout."""
+def assert_opened(installation: Installation, opened: set[Path], *names: str) -> None:
+    """The command opened these files of the installed package, and no file of the checkout."""
     for name in names:
-        path = installed.packages / "bnexp" / name
+        path = installation.packages / "bnexp" / name
         compiled = importlib.util.cache_from_source(str(path)) if path.suffix == ".py" else path
         assert {path, Path(compiled)} & opened, name
-    ours = Path(sys.prefix)  # the tests' own environment may lie inside the checkout
-    assert not [path for path in opened if path.is_relative_to(ROOT) and not path.is_relative_to(ours)]
+    environment = Path(sys.prefix)  # the environment of the tests may be inside the checkout
+    assert not [path for path in opened if path.is_relative_to(ROOT) and not path.is_relative_to(environment)]
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """An empty folder to work in."""
+    """An empty folder to run commands in."""
     (tmp_path / "work").mkdir()
     return tmp_path / "work"
 
 
-def test_a_run_and_its_evaluation(installed, folder):
-    out, opened = installed.run(folder, "bnexp", *QUICK)
-    hold(installed, opened, "train.py", "engine.py", "conf/config.yaml", "conf/model/mlp.yaml")
+def test_a_run_and_its_evaluation_work(installation, folder):
+    out, opened = installation.run(folder, "bnexp", *QUICK)
+    assert_opened(
+        installation, opened, "train.py", "training/trainer.py", "conf/config.yaml", "conf/model/mlp.yaml"
+    )
     (path,) = folder.glob("outputs/*/*/summary.json")
     final = json.loads(path.read_text())["final"]
     assert f"test accuracy {final['test/accuracy']:.4f}" in out
-    elsewhere = folder.with_name("elsewhere")
-    elsewhere.mkdir()
-    out, opened = installed.run(elsewhere, "bnexp-eval", str(path.parent))
-    hold(installed, opened, "evaluate.py", "engine.py")
+    other_folder = folder.with_name("elsewhere")
+    other_folder.mkdir()
+    out, opened = installation.run(other_folder, "bnexp-eval", str(path.parent))
+    assert_opened(installation, opened, "evaluate.py", "training/trainer.py")
     assert f"accuracy {final['test/accuracy']:.4f}, loss {final['test/loss']:.4f}" in out
-    assert not list(elsewhere.iterdir())
+    assert not list(other_folder.iterdir())
 
 
-def test_help_and_the_configuration(installed, folder):
-    out, opened = installed.run(folder, "bnexp", "--help")
-    hold(installed, opened, "helptext.py", "conf/config.yaml", "conf/dataset/cifar10.yaml")
+def test_help_and_the_configuration_are_printed(installation, folder):
+    out, opened = installation.run(folder, "bnexp", "--help")
+    assert_opened(installation, opened, "cli/help.py", "conf/config.yaml", "conf/dataset/cifar10.yaml")
     assert "model: conv, conv_bn, custom, densenet" in out
-    out, opened = installed.run(folder, "bnexp", "--cfg", "job", "model=resnet")
-    hold(installed, opened, "cli.py", "conf/model/resnet.yaml", "conf/dataset/digits.yaml")
+    out, opened = installation.run(folder, "bnexp", "--cfg", "job", "model=resnet")
+    assert_opened(installation, opened, "cli/launch.py", "conf/model/resnet.yaml", "conf/dataset/digits.yaml")
     assert re.search(r"^  block: basic$", out, re.MULTILINE)
-    scripts = {path.name for path in installed.python.parent.glob("bnexp*")}
+    scripts = {path.name for path in installation.python.parent.glob("bnexp*")}
     assert {"bnexp", "bnexp-compare", "bnexp-eval"} <= scripts
     for name in scripts - {"bnexp"}:
-        out, _ = installed.run(folder, name, "--help")
+        out, _ = installation.run(folder, name, "--help")
         assert out.startswith(f"usage: {name} ")
     assert not list(folder.iterdir())
 
 
-def test_a_sweep_ends_in_its_report(installed, folder):
-    words = ("-m", "seed=0,1", *QUICK, "tracking.tensorboard=false", "hydra.sweep.dir=sweep")
-    _, opened = installed.run(folder, "bnexp", *words)
-    hold(installed, opened, "sweep.py", "report/page.py", "report/page.html.j2")
+def test_a_sweep_writes_its_report(installation, folder):
+    arguments = ("-m", "seed=0,1", *QUICK, "tracking.tensorboard=false", "hydra.sweep.dir=sweep")
+    _, opened = installation.run(folder, "bnexp", *arguments)
+    assert_opened(
+        installation, opened, "sweeps/sweep.py", "report/render/html.py", "report/render/page.html.j2"
+    )
     assert len(list(folder.glob("sweep/*/summary.json"))) == 2
     assert "</html>" in (folder / "sweep" / "report.html").read_text()
 
 
-def test_a_users_own_presets_from_an_empty_folder(installed, folder):
-    """A YAML of theirs composes with the wheel's."""
+def test_a_users_preset_composes_with_those_of_the_wheel(installation, folder):
     presets = folder.with_name("presets") / "experiment"
     presets.mkdir(parents=True)
     (presets / "quick.yaml").write_text(
@@ -168,10 +171,10 @@ def test_a_users_own_presets_from_an_empty_folder(installed, folder):
         "dataset: {train_size: 100, test_size: 50}\n"
         "tracking: {tensorboard: false}\n"
     )
-    _, opened = installed.run(
+    _, opened = installation.run(
         folder, "bnexp", "--config-dir", str(presets.parent), "experiment=quick", "batch_size=32"
     )
-    hold(installed, opened, "conf/model/mlp_bn.yaml")
+    assert_opened(installation, opened, "conf/model/mlp_bn.yaml")
     assert presets / "quick.yaml" in opened
     (path,) = folder.glob("outputs/*/*-mlp_bn-digits-*/metrics.csv")
     assert len(path.read_text().splitlines()) == 2

@@ -34,13 +34,13 @@ def _process(rank: int, port: str, work, folder: str, arguments: tuple) -> None:
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
     }  # fmt: skip
-    processes = Processes.started()
-    with processes.joined(torch.device("cpu")):
+    processes = Processes.from_environment()
+    with processes.connect(torch.device("cpu")):
         torch.save(work(processes, *arguments), f"{folder}/{rank}.pt")
 
 
-def together(work, folder, *arguments) -> list:
-    """What ``work(processes, *arguments)`` gives in each of two processes."""
+def run_in_two_processes(work, folder, *arguments) -> list:
+    """The results of ``work(processes, *arguments)`` in two processes."""
     mp.start_processes(
         _process, (free_port(), work, str(folder), arguments), nprocs=WORLD, start_method="spawn"
     )
@@ -65,46 +65,45 @@ def batch(maps: bool, size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def gradients(processes: Processes, maps: bool, size: int, synchronised: bool) -> dict:
-    """Loss, gradients and running statistics of one step on this process's share."""
+    """Loss, gradients and running statistics of one step on this process's shard."""
     net = network(maps)
     if synchronised:
         net = norms.synchronize_batch_norms(net)
-    whole, labels = batch(maps, size)
-    images, mine = processes.share(whole, labels)
+    batch_images, batch_labels = batch(maps, size)
+    images, labels = processes.shard(batch_images, batch_labels)
     images = images.clone().requires_grad_()
-    loss = nn.functional.cross_entropy(net(images), mine) * len(mine) / len(labels)
+    loss = nn.functional.cross_entropy(net(images), labels) * len(labels) / len(batch_labels)
     loss.backward()
-    found = {name: processes.sum_(p.grad) for name, p in net.named_parameters()}
+    parameter_gradients = {name: processes.sum_(p.grad) for name, p in net.named_parameters()}
     buffers = {name: b.double() for name, b in net.named_buffers()}
-    return found | buffers | {"loss": processes.sum_(loss.detach()), "images": images.grad}
+    return parameter_gradients | buffers | {"loss": processes.sum_(loss.detach()), "images": images.grad}
 
 
 @pytest.mark.parametrize("maps", [False, True])
 @pytest.mark.parametrize("size", [64, 13])
 def test_synchronised_batch_norm_is_that_of_the_whole_batch(tmp_path, maps, size):
-    whole = gradients(Processes(), maps, size, False)
-    shares = together(gradients, tmp_path, maps, size, True)
-    for found in shares:
-        for name, value in whole.items():
+    expected = gradients(Processes(), maps, size, False)
+    results = run_in_two_processes(gradients, tmp_path, maps, size, True)
+    for result in results:
+        for name, value in expected.items():
             if name != "images":
-                torch.testing.assert_close(found[name], value, rtol=0, atol=1e-10)
-    torch.testing.assert_close(
-        torch.cat([share["images"] for share in shares]), whole["images"], rtol=0, atol=1e-10
-    )
+                torch.testing.assert_close(result[name], value, rtol=0, atol=1e-10)
+    image_gradients = torch.cat([result["images"] for result in results])
+    torch.testing.assert_close(image_gradients, expected["images"], rtol=0, atol=1e-10)
 
 
-def test_without_it_each_process_normalises_its_own_share(tmp_path):
-    whole = gradients(Processes(), True, 64, False)
-    for found in together(gradients, tmp_path, True, 64, False):
-        assert (found["0.weight"] - whole["0.weight"]).abs().max() > 1e-4
+def test_without_synchronisation_each_process_normalises_its_own_shard(tmp_path):
+    single = gradients(Processes(), True, 64, False)
+    for result in run_in_two_processes(gradients, tmp_path, True, 64, False):
+        assert (result["0.weight"] - single["0.weight"]).abs().max() > 1e-4
 
 
-def test_a_share_is_the_processes_rows():
+def test_the_shards_of_all_processes_are_the_batch():
     rows = torch.arange(7)
-    shares = [Processes(rank, 3).share(rows, rows + 1) for rank in range(3)]
-    assert torch.equal(torch.cat([first for first, _ in shares]), rows)
-    assert [len(first) for first, _ in shares] == [3, 2, 2]
-    assert torch.equal(torch.cat([second for _, second in shares]), rows + 1)
+    shards = [Processes(rank, 3).shard(rows, rows + 1) for rank in range(3)]
+    assert torch.equal(torch.cat([first for first, _ in shards]), rows)
+    assert [len(first) for first, _ in shards] == [3, 2, 2]
+    assert torch.equal(torch.cat([second for _, second in shards]), rows + 1)
 
 
 TORCHRUN = (
@@ -122,19 +121,19 @@ QUICK = ("epochs=2", "dataset.train_size=400", "dataset.test_size=200", "batch_s
 @pytest.fixture
 def torchrun(tmp_path):
     """Starts ``torchrun --nproc-per-node 2 -m bnexp.train`` in an empty folder."""
-    started = []
+    processes = []
 
-    def start(*words: str) -> subprocess.Popen:
+    def start(*overrides: str) -> subprocess.Popen:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
-            [*TORCHRUN[:-2], "--master-port", free_port(), *TORCHRUN[-2:], *words],
+            [*TORCHRUN[:-2], "--master-port", free_port(), *TORCHRUN[-2:], *overrides],
             cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        started.append(process)
+        processes.append(process)
         return process
 
     yield start
-    for process in started:
+    for process in processes:
         process.kill()
         process.communicate()
 
@@ -144,34 +143,36 @@ def weights(run) -> dict:
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does_and_another_number_goes_on(torchrun, shell, tmp_path):
-    words = ("model=mlp", "model.hidden=[20]", *QUICK)
-    out, err = torchrun(*words, "epochs=1", "hydra.run.dir=two").communicate(timeout=240)
+def test_two_processes_train_what_one_does_and_one_process_can_continue(torchrun, shell, tmp_path):
+    overrides = ("model=mlp", "model.hidden=[20]", *QUICK)
+    out, err = torchrun(*overrides, "epochs=1", "hydra.run.dir=two").communicate(timeout=240)
     assert "seed 0 on cpu" in out, err
     assert out.count("epoch 1/1") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["two"]
-    assert shell(*words, "hydra.run.dir=two").code == 0  # one process, one more epoch
-    assert shell(*words, "hydra.run.dir=one").code == 0
+    assert shell(*overrides, "hydra.run.dir=two").code == 0  # one process, one more epoch
+    assert shell(*overrides, "hydra.run.dir=one").code == 0
     for name, value in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], value, rtol=1e-4, atol=1e-6)
-    one, two = (json.loads((tmp_path / run / "summary.json").read_text())["final"] for run in ("one", "two"))
+    final_of_one, final_of_two = (
+        json.loads((tmp_path / run / "summary.json").read_text())["final"] for run in ("one", "two")
+    )
     for name in ("train/loss", "val/loss", "test/loss"):
-        assert two[name] == pytest.approx(one[name], rel=1e-5)
+        assert final_of_two[name] == pytest.approx(final_of_one[name], rel=1e-5)
     losses = [(tmp_path / run / "steps.csv").read_text().splitlines()[1:] for run in ("one", "two")]
-    for whole, shared in zip(*losses, strict=True):
-        assert float(shared.split(",")[1]) == pytest.approx(float(whole.split(",")[1]), rel=1e-4)
+    for single, distributed in zip(*losses, strict=True):
+        assert float(distributed.split(",")[1]) == pytest.approx(float(single.split(",")[1]), rel=1e-4)
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_takes_the_others_with_it(torchrun, tmp_path):
+def test_when_one_process_dies_the_others_end_with_a_message(torchrun, tmp_path):
     process = torchrun("model=mlp", *QUICK, "epochs=100000", "hydra.run.dir=run")
     metrics = tmp_path / "run" / "metrics.csv"
     wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 2)
     second = [pid for pid in children(process.pid) if environ(pid).get("RANK") == "1"]
     os.kill(second[0], signal.SIGKILL)
-    began = time.monotonic()
+    kill_time = time.monotonic()
     _, err = process.communicate(timeout=60)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - kill_time < 30
     assert process.returncode != 0
     assert "bnexp: another process of this run has ended or cannot be reached; the same command" in err, err
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -183,12 +184,12 @@ def test_a_process_that_dies_takes_the_others_with_it(torchrun, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_is_agreed_on_and_the_run_goes_on(torchrun, tmp_path):
-    words = ("model=mlp_bn", "model.hidden=[20]", *QUICK, "epochs=100000", "hydra.run.dir=run")
-    process = torchrun(*words)
+def test_a_signal_to_torchrun_saves_the_run(torchrun, tmp_path):
+    overrides = ("model=mlp_bn", "model.hidden=[20]", *QUICK, "epochs=100000", "hydra.run.dir=run")
+    process = torchrun(*overrides)
     metrics = tmp_path / "run" / "metrics.csv"
     wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 2)
-    process.send_signal(signal.SIGTERM)  # torchrun hands it to its processes
+    process.send_signal(signal.SIGTERM)  # torchrun forwards it to its processes
     process.communicate(timeout=60)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "interrupted"
@@ -204,37 +205,37 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("words", REFUSED)
-def test_what_several_processes_cannot_do_is_one_line(commands, monkeypatch, words):
-    alone = Processes(0, WORLD)
+@pytest.mark.parametrize("overrides", REFUSED)
+def test_what_several_processes_cannot_do_is_a_one_line_error(commands, monkeypatch, overrides):
+    first_of_two = Processes(0, WORLD)
     monkeypatch.setenv("WORLD_SIZE", str(WORLD))
-    monkeypatch.setattr(Processes, "started", lambda: alone)
-    monkeypatch.setattr(Processes, "joined", lambda self, device: nullcontext())
-    monkeypatch.setattr(Processes, "gathered", lambda self, value: [value] * WORLD)
-    done = commands.bnexp(*words)
+    monkeypatch.setattr(Processes, "from_environment", lambda: first_of_two)
+    monkeypatch.setattr(Processes, "connect", lambda self, device: nullcontext())
+    monkeypatch.setattr(Processes, "gather", lambda self, value: [value] * WORLD)
+    done = commands.bnexp(*overrides)
     assert done.code == 2
-    assert REFUSED[words] in done.err
+    assert REFUSED[overrides] in done.err
     assert len(done.err.splitlines()) == 1
     assert commands.runs() == []
 
 
-def data_seen(processes: Processes, broken: bool) -> str:
+def agree_on_data(processes: Processes, broken: bool) -> str:
     def work() -> int:
         if broken and processes.rank == 1:
             raise UserError("dataset.root=there: no such folder")
         return processes.rank if not broken else 0
 
     try:
-        return str(processes.agreed(work, same=lambda found: found))
+        return str(processes.agree_on(work, key=lambda rank: rank))
     except UserError as error:
         return str(error)
 
 
-def test_what_one_process_cannot_see_stops_all(tmp_path):
+def test_an_error_or_other_data_in_one_process_stops_all(tmp_path):
     broken = "process 1 of 2: dataset.root=there: no such folder"
-    assert together(data_seen, tmp_path, True) == [broken, broken]
+    assert run_in_two_processes(agree_on_data, tmp_path, True) == [broken, broken]
     differ = "process 1 of 2: sees other data than process 0 (1)"
-    assert together(data_seen, tmp_path, False) == [differ, differ]
+    assert run_in_two_processes(agree_on_data, tmp_path, False) == [differ, differ]
 
 
 def wait_for(condition, seconds: float = 200) -> None:
@@ -245,8 +246,8 @@ def wait_for(condition, seconds: float = 200) -> None:
 
 
 def children(pid: int) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
-    return [int(child) for child in found]
+    output = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
+    return [int(child) for child in output.split()]
 
 
 def environ(pid: int) -> dict[str, str]:

@@ -14,10 +14,10 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from helpers.small_sets import arrays, write_cifar_of_traps, write_mnist
 
 from bnexp.data import ImageDataset, datasets, torchvision_sets
 from bnexp.errors import UserError
+from helpers.small_sets import arrays, write_cifar_of_traps, write_mnist
 
 RAW = "MNIST/raw"
 IMAGES = f"{RAW}/train-images-idx3-ubyte"

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from helpers.yaml_defaults import CONF, SHAPES, build, defaults, images_for, target, train_step
 from torch import nn
 
 from bnexp.errors import UserError
@@ -11,6 +10,7 @@ from bnexp.models.blocks import ACTIVATIONS
 from bnexp.models.densenet import DenseBlock, transition
 from bnexp.models.pooling import MaxPool
 from bnexp.models.resnet import BasicBlock, BottleneckBlock, PreactBlock
+from helpers.yaml_defaults import CONF, SHAPES, build, defaults, images_for, target, train_step
 
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "custom")
 FAMILIES = sorted(SHAPES)

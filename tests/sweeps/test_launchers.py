@@ -18,8 +18,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Done
-from helpers.records import record
 from hydra import compose, initialize_config_module
 
 from bnexp.cli.hydra_errors import EXTRAS
@@ -27,6 +25,8 @@ from bnexp.compute.device import prepare_device
 from bnexp.config import schema
 from bnexp.sweeps import launchers
 from bnexp.training import run as training_run
+from conftest import Done
+from helpers.records import record
 
 # A user's network. If the file "accident" exists, the first of a sweep's jobs to reach its third training
 # step, the first of the second epoch, sends its own process the signal whose number is in the file.

@@ -65,8 +65,9 @@ def entry(composed: DictConfig) -> None:
         sys.exit(code)
 
 
-def main() -> None:
-    code = launch(entry)
+def main(arguments: list[str] | None = None) -> None:
+    """Trains with these arguments, by default those of the command line, and ends the process."""
+    code = launch(entry, arguments)
     sys.exit(exit_code(lambda: sys.exit(finish_sweep(code))))
 
 

@@ -1,4 +1,4 @@
-"""The argument parser of the smaller commands."""
+"""The argument parser of the smaller commands: bnexp-eval, bnexp-compare, bnexp-plan and bnexp-resume."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
-from bnexp.errors import (
-    UserError,
-    nearest_match,
-    one_line,
-)
+from bnexp.config.overrides import split_override
+from bnexp.errors import UserError, nearest_match, one_line
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse for the smaller commands, its complaints in one line like all others (a UserError)."""
+    """Reports a wrong argument as a UserError of one line that names the nearest flag."""
 
-    def __init__(self, **keys: Any) -> None:
-        super().__init__(**keys, allow_abbrev=False)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         flags = self._option_string_actions
-        typed = (word.partition("=")[0] for word in sys.argv[1:] if word.startswith("--"))
-        near = nearest_match(next((word for word in typed if word not in flags), ""), flags)
-        hint = f"; did you mean {near}?" if near else ""
+        names = (split_override(argument)[0] for argument in sys.argv[1:] if argument.startswith("--"))
+        unknown = next((name for name in names if name not in flags), "")
+        nearest = nearest_match(unknown, flags)
+        hint = f"; did you mean {nearest}?" if nearest else ""
         raise UserError(one_line(f"{message}{hint} ({self.prog} --help lists all)"))

@@ -1,4 +1,4 @@
-"""Hydra's composed configuration as plain values, its identity, and its copy in the run's folder."""
+"""Hydra's composed configuration: as plain values, its identity, and its copy in the run's folder."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bnexp.errors import (
-    UserError,
-    one_line,
-)
+from bnexp.errors import UserError, one_line
 from bnexp.files import write_atomically
 from bnexp.runs.identity import NON_IDENTITY_KEYS, config_hash, experiment
 
-# The linear rule of Goyal et al. 2017: the rate that suits one batch size, in proportion for another.
+# Linear scaling rule (Goyal et al. 2017): the learning rate grows in proportion to the batch size.
 OmegaConf.register_new_resolver(
     "bnexp.scaled", lambda lr, batch, base: float(lr) * int(batch) / int(base), replace=True
 )
@@ -25,28 +22,36 @@ OmegaConf.register_new_resolver("bnexp.unique", lambda: uuid.uuid4().hex[:6], us
 
 
 def config_identity(config: DictConfig) -> str:
-    """The hash of a composed configuration, whether its run has begun or not."""
+    """The hash of a composed configuration. The run need not have started."""
     return config_hash(experiment_of(config))
 
 
 def experiment_of(config: DictConfig) -> dict[str, Any]:
+    """The keys of a composed configuration that can change a result, as plain values."""
     keys = [str(key) for key in config if key not in ("hydra", "experiment", *NON_IDENTITY_KEYS)]
     return experiment(resolve_config(OmegaConf.masked_copy(config, keys)))
 
 
 def save_config(folder: Path, composed: DictConfig) -> None:
-    """Writes what Hydra would into a run's ``.hydra``: config.yaml, hydra.yaml and overrides.yaml."""
+    """Writes the three files that Hydra keeps in ``.hydra``: config.yaml, hydra.yaml and overrides.yaml."""
     hydra = HydraConfig.instance().cfg
     assert hydra is not None
     (folder / ".hydra").mkdir(exist_ok=True)
-    parts = {"config.yaml": composed, "hydra.yaml": hydra, "overrides.yaml": HydraConfig.get().overrides.task}
-    for name, part in parts.items():
-        text = OmegaConf.to_yaml(part).encode()
-        write_atomically(folder / ".hydra" / name, lambda file, text=text: file.write(text))  # type: ignore[misc]
+    _write_yaml(folder / ".hydra" / "config.yaml", composed)
+    _write_yaml(folder / ".hydra" / "hydra.yaml", hydra)
+    _write_yaml(folder / ".hydra" / "overrides.yaml", HydraConfig.get().overrides.task)
+
+
+def _write_yaml(path: Path, values: Any) -> None:
+    text = OmegaConf.to_yaml(values).encode()
+    write_atomically(path, lambda file: file.write(text))
 
 
 def resolve_config(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain dictionaries, lists and values, every interpolation resolved."""
+    """The configuration as plain dictionaries, lists and values, with every interpolation resolved.
+
+    Raises UserError for an interpolation that cannot be resolved.
+    """
     try:
         values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:

@@ -1,4 +1,7 @@
-"""Where the commands come in: Ctrl-C is one line from their first import on. Imports nothing by itself."""
+"""Entry points of the console commands.
+
+This file imports nothing of bnexp at its top, so that Ctrl-C during the imports of a command is one line too.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import importlib
 import sys
 
 
-def _open(room: str) -> None:
+def _run_command(module: str) -> None:
     try:
-        main = importlib.import_module(f"bnexp.{room}").main
+        main = importlib.import_module(f"bnexp.{module}").main
     except KeyboardInterrupt:
         print("bnexp: interrupted (SIGINT)", file=sys.stderr)
         sys.exit(130)
@@ -16,20 +19,20 @@ def _open(room: str) -> None:
 
 
 def train() -> None:
-    _open("train")
+    _run_command("train")
 
 
 def evaluate() -> None:
-    _open("evaluate")
+    _run_command("evaluate")
 
 
 def compare() -> None:
-    _open("compare")
+    _run_command("compare")
 
 
 def plan() -> None:
-    _open("plan")
+    _run_command("plan")
 
 
 def resume() -> None:
-    _open("resume")
+    _run_command("resume")

@@ -23,54 +23,58 @@ from bnexp.errors import (
 log = logging.getLogger("bnexp")
 
 
-def exit_code(work: Callable[[], Any]) -> int:
-    """Runs ``work``; what it raises becomes one line on standard error and an exit code."""
+def exit_code(command: Callable[[], Any]) -> int:
+    """Runs ``command`` and returns its exit code. An exception becomes one line on standard error."""
     try:
-        work()
-    except SystemExit as leave:  # a run inside has said why
-        return leave.code if isinstance(leave.code, int) else 0
-    except BrokenPipeError:  # the reader, as in "| head", has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for what is still in the buffer
+        command()
+    except SystemExit as request:  # an inner command has already printed its error
+        return request.code if isinstance(request.code, int) else 0
+    except BrokenPipeError:  # the reader of the output has ended, as "head" does in "| head"
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python writes the rest of its buffer at exit
         return 141
     except UserError as error:
         if not torchrun.is_secondary():
             print(f"bnexp: {error}", file=sys.stderr)
         return 2
-    except Diverged as error:
-        print(f"bnexp: diverged: {error}", file=sys.stderr)
-        return 1
-    except ProcessLost as error:
-        print(f"bnexp: {error}", file=sys.stderr)
-        return 1
-    except OutOfMemory as error:
-        print(f"bnexp: out of memory: {error}", file=sys.stderr)
-        return 1
-    except BrokenExecutor as error:  # joblib's, and with it the jobs that were still to come
-        print(one_line(f"bnexp: a job's process died and ended the sweep: {error}"), file=sys.stderr)
-        return 1
-    except WriteError as error:
-        print(
-            f"bnexp: {error}; what was saved before is whole, bnexp-resume goes on from it", file=sys.stderr
-        )
-        return 1
-    except KeyboardInterrupt as error:  # Ray's own, for one, where a handler raised ours
-        told = error if isinstance(error, Interrupted) else Interrupted(Interrupted.latest)
-        print(f"bnexp: interrupted ({told})", file=sys.stderr)
-        return told.exit_code
+    except KeyboardInterrupt as error:
+        # Ray, for one, raises a plain KeyboardInterrupt where our handler has raised Interrupted.
+        interrupt = error if isinstance(error, Interrupted) else Interrupted(Interrupted.latest)
+        print(f"bnexp: interrupted ({interrupt})", file=sys.stderr)
+        return interrupt.exit_code
     except Exception as error:
-        print(one_line(f"bnexp: crashed: {type(error).__name__}: {error}"), file=sys.stderr)
-        _log_traceback(error)
+        if (message := _expected_failure(error)) is not None:
+            print(f"bnexp: {message}", file=sys.stderr)
+        else:
+            print(one_line(f"bnexp: crashed: {type(error).__name__}: {error}"), file=sys.stderr)
+            _log_traceback(error)
         return 1
     return 0
 
 
+def _expected_failure(error: Exception) -> str | None:
+    """The message for a failure whose cause is known. None is a crash: its traceback is needed."""
+    match error:
+        case Diverged():
+            return f"diverged: {error}"
+        case OutOfMemory():
+            return f"out of memory: {error}"
+        case ProcessLost():
+            return str(error)
+        case WriteError():
+            return f"{error}; what was saved before is complete, and bnexp-resume continues from it"
+        case BrokenExecutor():  # raised by joblib, which then runs no further job
+            return one_line(f"a job's process died and ended the sweep: {error}")
+    return None
+
+
 def _log_traceback(error: Exception) -> None:
-    files = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
-    for handler in files:
+    """Writes the traceback into the run's log file, or to standard error where there is no log file."""
+    handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
+    for handler in handlers:
         record = log.makeRecord(
             log.name, logging.ERROR, __file__, 0, "crashed", (), (type(error), error, error.__traceback__)
         )
         handler.emit(record)
         print(f"bnexp: the traceback is in {os.path.relpath(handler.baseFilename)}", file=sys.stderr)
-    if not files:
+    if not handlers:
         sys.excepthook(type(error), error, error.__traceback__)

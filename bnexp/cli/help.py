@@ -1,4 +1,4 @@
-"""--help, read from the YAML groups: their files are the choices, their comments the words on each key."""
+"""The text of --help. It is read from conf/: each file of a group is a choice, each comment explains a key."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.resources
 import re
 import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 CONF = Path(str(importlib.resources.files("bnexp.conf")))
 GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss", "device", "experiment")
@@ -16,105 +17,119 @@ EXAMPLES = """\
   bnexp                                                     a first run on embedded data
   bnexp model=conv_bn dataset=mnist epochs=5                one network on MNIST
   bnexp model=resnet model.norm=group dataset=cifar10 'dataset.augment=[flip,crop]'
-  bnexp -m model=conv,conv_bn dataset=mnist seed=0,1,2,3,4  a sweep, ending in a verdict
+  bnexp -m model=conv,conv_bn dataset=mnist seed=0,1,2,3,4  a sweep, then its verdict
   bnexp -m experiment=mnist_mlp model.norm=none,batch seed=0,1,2
 """
 
+FOOTER = """\
+To set a key that is not listed, write a plus before it: +model.width=64.
+To set a list, write brackets inside quotes: 'model.hidden=[200,200]'.
+[a, b] behind a key: only these choices of the group have it.
+-m runs one job for each combination of comma-separated values.
+--cfg job prints the configuration and runs nothing.
+--config-dir DIR adds a folder with groups of your own.
+Shell completion: eval "$(bnexp -sc install=bash)".
+Other commands: bnexp-compare DIR..., bnexp-eval RUN_DIR, bnexp-plan, bnexp-resume DIR.
+Hydra's own flags: bnexp --hydra-help.\
+"""
+
+
+class ExplainedKey(NamedTuple):
+    default: str
+    explanation: str
+
 
 def choices(group: str) -> list[str]:
-    """The names a group can be set to."""
+    """The names that a group can be set to."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def help_text() -> str:
-    """The whole page."""
-    parts = [
+    sections = [
         "bnexp: does this normalisation, optimiser or learning rate help, and how sure are we?",
         "usage: bnexp [-m] [group=choice ...] [key=value ...]",
         f"examples:\n{EXAMPLES.rstrip()}",
-        f"keys:\n{_keys(CONF / 'config.yaml')}",
+        f"keys:\n{_list_keys(CONF / 'config.yaml')}",
     ]
     for group in GROUPS:
         names = choices(group)
-        shown = ", ".join(f"{name} (default)" if name == DEFAULTS.get(group) else name for name in names)
-        parts.append(_wrap(f"{group}: ", shown) + _group_keys(group, names))
-    parts.append(
-        "A key that is not listed takes a plus: +model.width=64. Lists: 'model.hidden=[200,200]'.\n"
-        "-m runs every combination of comma-separated values. --cfg job prints the configuration and ends.\n"
-        '--config-dir DIR adds groups of your own. Shell completion: eval "$(bnexp -sc install=bash)".\n'
-        "Other commands: bnexp-compare DIR..., bnexp-eval RUN_DIR, bnexp-plan, bnexp-resume DIR.\n"
-        "Hydra's own flags: bnexp --hydra-help."
-    )
-    return "\n\n".join(parts)
+        listing = ", ".join(f"{name} (default)" if name == DEFAULTS.get(group) else name for name in names)
+        details = _list_experiments(names) if group == "experiment" else _list_group_keys(group, names)
+        sections.append("\n".join([_wrap(f"{group}: ", listing), *details]))
+    return "\n\n".join([*sections, FOOTER])
 
 
-def _group_keys(group: str, names: list[str]) -> str:
-    """Each key of a group once, as the default choice has it or else the first that does."""
-    if group == "experiment":
-        lines = []
-        for name in names:
-            first = (CONF / group / f"{name}.yaml").read_text().splitlines()[1]
-            lines.append(_wrap(f"  {name:<38} ", first.lstrip("# ")))
-        return "\n" + "\n".join(lines)
-    found: dict[str, tuple[str, str]] = {}
+def _list_experiments(names: list[str]) -> list[str]:
+    """One line for each experiment: the comment on the second line of its file."""
+    lines = []
+    for name in names:
+        comment = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[1]
+        lines.append(_wrap(f"  {name:<38} ", comment.lstrip("# ")))
+    return lines
+
+
+def _list_group_keys(group: str, names: list[str]) -> list[str]:
+    """One line for each key of a group, explained as in the default choice, or else in the first that has it."""
+    keys: dict[str, ExplainedKey] = {}
     owners: dict[str, list[str]] = {}
     names = sorted(names, key=lambda name: name != DEFAULTS.get(group))
     bases = [name for name in names if name != "none" and not _inherits(CONF / group / f"{name}.yaml")]
     for name in bases:
-        for key, explained in _explained(CONF / group / f"{name}.yaml").items():
-            found.setdefault(key, explained)
+        for key, explained in _explained_keys(CONF / group / f"{name}.yaml").items():
+            keys.setdefault(key, explained)
             owners.setdefault(key, []).append(name)
     bases = [name for name in bases if name != "custom"]
     lines = []
-    for key, (value, words) in found.items():
-        only = "" if set(owners[key]) >= set(bases) else f" [{', '.join(owners[key])}]"
-        lines.append(_row(f"{group}.{key}", value, words + only + _otherwise(group, names, key, value)))
-    return ("\n" if lines else "") + "\n".join(lines)
+    for key, (default, explanation) in keys.items():
+        owner_list = "" if set(owners[key]) >= set(bases) else f" [{', '.join(owners[key])}]"
+        text = explanation + owner_list + _list_other_defaults(group, names, key, default)
+        lines.append(_format_key(f"{group}.{key}", default, text))
+    return lines
 
 
-def _otherwise(group: str, names: list[str], key: str, value: str) -> str:
-    """The other values that a group's choices give a key."""
-    found: dict[str, list[str]] = {}
+def _list_other_defaults(group: str, names: list[str], key: str, default: str) -> str:
+    """The other defaults that a key has in the choices of its group: ``; 0.001 in adam, adamw``."""
+    choices_by_value: dict[str, list[str]] = {}
     for name in names:
-        theirs = _value(CONF / group / f"{name}.yaml", key)
-        if theirs not in (value, None):
-            found.setdefault(str(theirs), []).append(name)
-    return "".join(f"; {other} in {', '.join(names)}" for other, names in found.items())
+        value = _default(CONF / group / f"{name}.yaml", key)
+        if value not in (default, None):
+            choices_by_value.setdefault(str(value), []).append(name)
+    return "".join(f"; {value} in {', '.join(names)}" for value, names in choices_by_value.items())
 
 
-def _value(path: Path, key: str) -> str | None:
-    """What a file gives a key, or the file it inherits from."""
+def _default(path: Path, key: str) -> str | None:
+    """The value of a key in a file, or in the file that it inherits from."""
     text = path.read_text()
     if match := re.search(rf"^{key}: (.*?)(?:\s+#.*)?$", text, re.MULTILINE):
         return match[1]
     base = re.match(r"defaults: \[(\w+)", text)
-    return _value(path.with_stem(base[1]), key) if base else None
+    return _default(path.with_stem(base[1]), key) if base else None
 
 
 def _inherits(path: Path) -> bool:
     return path.read_text().startswith("defaults: [")
 
 
-def _keys(path: Path) -> str:
-    return "\n".join(_row(key, value, words) for key, (value, words) in _explained(path).items())
+def _list_keys(path: Path) -> str:
+    return "\n".join(_format_key(key, *explained) for key, explained in _explained_keys(path).items())
 
 
-def _explained(path: Path) -> dict[str, tuple[str, str]]:
-    """Every key that a file gives with a comment: its default and the comment."""
-    found: dict[str, tuple[str, str]] = {}
+def _explained_keys(path: Path) -> dict[str, ExplainedKey]:
+    """Every key of a file that has a comment behind it."""
+    keys: dict[str, ExplainedKey] = {}
     parents: list[str] = []
     for line in path.read_text().splitlines():
         if match := LINE.match(line):
-            indent, name, value, words = len(match[1]) // 2, match[2], match[3], match[4]
+            indent, name, value, comment = len(match[1]) // 2, match[2], match[3], match[4]
             parents = [*parents[:indent], name]
-            if words and value is not None and name != "_target_":
-                found[".".join(parents)] = (value, words)
-    return found
+            if comment and value is not None and name != "_target_":
+                keys[".".join(parents)] = ExplainedKey(value, comment)
+    return keys
 
 
-def _row(key: str, value: str, words: str) -> str:
-    shown = value if len(value) <= 14 else "..."
-    return _wrap(f"  {key + '=' + shown:<38} ", words)
+def _format_key(key: str, default: str, text: str) -> str:
+    default = default if len(default) <= 14 else "..."
+    return _wrap(f"  {key + '=' + default:<38} ", text)
 
 
 def _wrap(start: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""The door: help, Hydra's complaints in one line, exit codes. Imports no torch."""
+"""Starts a Hydra entry point: help, errors in one line, exit codes. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,27 +8,36 @@ from typing import Any
 
 from bnexp.cli.exit_codes import exit_code
 from bnexp.cli.help import help_text
-from bnexp.cli.hydra_errors import check_flags, translate_hydra_errors
-from bnexp.cli.run_guard import RunGuard
+from bnexp.cli.hydra_errors import put_flags_first, translate_hydra_errors
 from bnexp.compute import torchrun
 from bnexp.compute.process_tuning import prepare_process
 from bnexp.signals import interruptible
 
 
-def launch(entry: Callable[[], Any]) -> int:
-    """Runs a Hydra entry point: 0 well, 1 crashed, 2 a user's mistake, 130 or 143 interrupted."""
-    arguments = sys.argv[1:]
+def launch(entry: Callable[[], Any], arguments: list[str] | None = None) -> int:
+    """Runs a Hydra entry point with ``arguments``, by default those of the command line.
+
+    Returns the exit code: 0 success, 1 crash, 2 a user's mistake, 128 + the signal's number for an interruption.
+    """
+    command_line = sys.argv[1:] if arguments is None else arguments
     if torchrun.is_secondary():
-        RunGuard.folder_of_all = torchrun.shared_run_folder(arguments)
-        arguments = torchrun.secondary_arguments(arguments)
-    if any(word in ("--help", "-h") for word in arguments):
+        command_line = torchrun.secondary_arguments(command_line)
+    if any(argument in ("--help", "-h") for argument in command_line):
         print(help_text())
         return 0
     prepare_process()
 
     def run() -> None:
-        check_flags(arguments)
-        translate_hydra_errors(entry, arguments)
+        _pass_to_hydra(put_flags_first(command_line))
+        translate_hydra_errors(entry, command_line)
 
     with interruptible():
         return exit_code(run)
+
+
+def _pass_to_hydra(arguments: list[str]) -> None:
+    """Puts the arguments into sys.argv: ``hydra.main`` reads them there and has no parameter for them.
+
+    This is the only place of bnexp that changes sys.argv.
+    """
+    sys.argv[1:] = arguments

@@ -9,9 +9,6 @@ import atexit
 import os
 import shutil
 import tempfile
-from pathlib import Path
-
-RUN_DIR = "hydra.run.dir="
 
 
 def is_distributed() -> bool:
@@ -25,15 +22,12 @@ def is_secondary() -> bool:
 
 
 def secondary_arguments(arguments: list[str]) -> list[str]:
-    """The command line of a secondary process: the same, with a temporary folder and without logging."""
+    """The command line of a secondary process: the same, with a temporary folder and no log.
+
+    A run folder that the command line names stays in front of the temporary one: Hydra takes the
+    last one, and cli.run_guard reads the one before it.
+    """
     folder = tempfile.mkdtemp(prefix="bnexp-process-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    own = [argument for argument in arguments if not argument.startswith(RUN_DIR)]
-    silent = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
-    return [*own, f"{RUN_DIR}{folder}", *silent]
-
-
-def shared_run_folder(arguments: list[str]) -> Path | None:
-    """The run's folder if the command line names it, also in a secondary process."""
-    folders = [word.removeprefix(RUN_DIR).strip("'") for word in arguments if word.startswith(RUN_DIR)]
-    return Path(folders[-1]) if folders else None
+    quiet = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
+    return [*arguments, f"hydra.run.dir={folder}", *quiet]

@@ -1,4 +1,4 @@
-"""``bnexp-eval RUN_DIR``: a checkpoint evaluated from its run folder alone."""
+"""``bnexp-eval RUN_DIR``: evaluates a checkpoint. The run's folder is all that it needs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import csv
 import sys
 import textwrap
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from bnexp.runs.folder import load_summary
 
 
 def arguments() -> argparse.Namespace:
-    """The words of the command line; raises UserError for one that is not understood."""
+    """The arguments of the command line. Raises UserError for one that is wrong."""
     parser = argument_parser.ArgumentParser(
         prog="bnexp-eval",
         description="Evaluates a run's checkpoint: accuracy, loss, per-class accuracy, confusion matrix.",
@@ -30,33 +31,38 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="the folder of a run")
     parser.add_argument("--checkpoint", default="last", help="last (the default), best, or epoch-N")
     parser.add_argument("--split", choices=("test", "val", "train"), default="test")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), help="use this device instead of the run's"
+    )
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE", help="write label and prediction of every image as CSV"
     )
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="images a step, instead of the run's eval_batch_size"
+        "--batch-size", type=int, metavar="N", help="images in one step, instead of the run's eval_batch_size"
     )
     parser.add_argument(
         "--export",
         type=Path,
         metavar="FILE",
-        help="write the weights as safetensors, to be read without bnexp",
+        help="write the weights as safetensors, which other programs can read without bnexp",
     )
     parser.add_argument(
         "--trust", action="append", default=[], metavar="TARGET",
-        help="a _target_ of the run that is neither bnexp's nor torch's and may be imported",
+        help="allow this _target_ of the run, though it is no class of bnexp or torch: its code will run",
     )  # fmt: skip
     return parser.parse_args()
 
 
-def read_config(run: Path, device: str | None, trusted: list[str]) -> Config:
-    """The run's configuration, as it was saved; refuses a ``_target_`` that nobody vouched for."""
+def load_config(run: Path, device: str | None, trusted_targets: Collection[str]) -> Config:
+    """The configuration saved in the run's folder, on ``device`` if that is given.
+
+    Raises UserError where it cannot be read or names a ``_target_`` that is not allowed.
+    """
     load_summary(run)
     try:
         composed = OmegaConf.load(run / ".hydra" / "config.yaml")
         hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml").hydra
-        # Hydra itself is not running: ${hydra:...} means what it meant to the run.
+        # Hydra is not running: ${hydra:...} is read from the file that it saved.
         OmegaConf.register_new_resolver("hydra", lambda key: OmegaConf.select(hydra, key), replace=True)
         values = composed_config.resolve_config(composed)  # type: ignore[arg-type]
         root = values["dataset"]["root"]
@@ -71,63 +77,64 @@ def read_config(run: Path, device: str | None, trusted: list[str]) -> Config:
         raise UserError(f"{run / '.hydra'}: the run's configuration cannot be read ({reason})") from error
     config = parse(values)
     for group in COMPONENTS:
-        check_target(f"{group}._target_", getattr(config, group).target, trusted)
+        check_target(f"{group}._target_", getattr(config, group).target, trusted_targets)
     return config
 
 
-def evaluate(words: argparse.Namespace) -> None:
-    config = read_config(words.run, words.device, words.trust)
+def evaluate(args: argparse.Namespace) -> None:
+    config = load_config(args.run, args.device, args.trust)
 
     from bnexp.compute import device, memory, process_tuning
     from bnexp.report.render.confusion import confusion_matrix, format_confusion
     from bnexp.training import build, checkpoint
 
-    size = config.eval_batch_size if words.batch_size is None else words.batch_size
+    size = config.eval_batch_size if args.batch_size is None else args.batch_size
     if size < 1:
         raise UserError(f"--batch-size={size}: must be at least 1")
     config = replace(config, device=device.evaluation_settings(config.device))
-    place = device.prepare_device(config.device)
-    images = build.load_splits(config, place)
-    batches = getattr(images, words.split)
+    compute_device = device.prepare_device(config.device)
+    images = build.load_splits(config, compute_device)
+    batches = getattr(images, args.split)
     if batches is None:
         raise UserError("--split=val: this run had no validation set (dataset.val_size=0)")
     network = build.model(config, images)
-    process_tuning.set_threads(config.device.threads or recorded_threads(words.run), float("inf"))
-    state = checkpoint.load(_path(words.run, words.checkpoint))
+    process_tuning.set_threads(config.device.threads or recorded_threads(args.run), float("inf"))
+    state = checkpoint.load(_checkpoint_path(args.run, args.checkpoint))
     try:
         network.load_state_dict(state["model"])
-    except (RuntimeError, TypeError, AttributeError) as error:  # the last two: not a state dict at all
+    except (RuntimeError, TypeError, AttributeError) as error:  # the last two: it is no state dict
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
-        raise UserError(f"{words.run}: the checkpoint does not fit the run's network ({reason})") from error
-    trainer = build.trainer(config, network, place, images)
+        raise UserError(f"{args.run}: the checkpoint does not fit the run's network ({reason})") from error
+    trainer = build.trainer(config, network, compute_device, images)
     with memory.memory_guard(f"--batch-size={size}"):
         loss, accuracy, classes = trainer.classify(batches, size)
-    predictions = classes.tolist()
-    labels = batches.labels.tolist()
-    print(f"{words.run}, checkpoint {words.checkpoint}, {words.split}: {len(labels)} images, on {place}")
+    predictions, labels = classes.tolist(), batches.labels.tolist()
+    print(
+        f"{args.run}, checkpoint {args.checkpoint}, {args.split}: {len(labels)} images, on {compute_device}"
+    )
     print(f"accuracy {accuracy:.4f}, loss {loss:.4f}")
     print(format_confusion(confusion_matrix(labels, predictions, len(images.classes)), images.classes))
-    if words.predictions is not None:
-        _write(words.predictions, labels, predictions)
-    if words.export is not None:
-        _export(words, config, state)
+    if args.predictions is not None:
+        _write_predictions(args.predictions, labels, predictions)
+    if args.export is not None:
+        _export_weights(args, config, state)
 
 
-def _path(run: Path, name: str) -> Path:
-    """A run's checkpoint of this name; raises UserError that says what there is instead."""
+def _checkpoint_path(run: Path, name: str) -> Path:
+    """The path of a checkpoint. Raises UserError where it is missing, with the names of those that exist."""
     path = run / "checkpoints" / f"{name}.pt"
     if path.exists():
         return path
-    there = ", ".join(sorted(found.stem for found in path.parent.glob("*.pt")))
-    if there:
-        raise UserError(f"--checkpoint={name}: {run} has {there}")
+    names = ", ".join(sorted(other.stem for other in path.parent.glob("*.pt")))
+    if names:
+        raise UserError(f"--checkpoint={name}: {run} has {names}")
     summary = load_summary(run)
     raise UserError(
         one_line(f"{run}: no checkpoint; {summary['status']}: {summary.get('error') or 'nothing saved'}")
     )
 
 
-def _write(path: Path, labels: list[int], predictions: list[int]) -> None:
+def _write_predictions(path: Path, labels: list[int], predictions: list[int]) -> None:
     try:
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
@@ -138,24 +145,24 @@ def _write(path: Path, labels: list[int], predictions: list[int]) -> None:
     print(f"predictions in {path}")
 
 
-def _export(words: argparse.Namespace, config: Config, state: dict[str, Any]) -> None:
-    """The state dict as it is, every name and number; what it belongs to stands in the file's metadata."""
+def _export_weights(args: argparse.Namespace, config: Config, state: dict[str, Any]) -> None:
+    """Writes the state dict with its own names and numbers. The metadata says which run it comes from."""
     from safetensors.torch import save
 
-    model, summary = config.model, load_summary(words.run)
+    model, summary = config.model, load_summary(args.run)
     metadata = {
         "model": f"{model.target}({', '.join(f'{key}={value!r}' for key, value in model.keys.items())})",
         "dataset": config.dataset.name,
         "config_hash": str(summary.get("config_hash")),
-        "checkpoint": f"{words.checkpoint}, after epoch {state.get('progress', {}).get('epoch')}",
+        "checkpoint": f"{args.checkpoint}, after epoch {state.get('progress', {}).get('epoch')}",
         "format": "pt",
     }
     weights = {name: value.contiguous().clone() for name, value in state["model"].items()}
     try:
-        write_atomically(words.export, lambda file: file.write(save(weights, metadata)))
+        write_atomically(args.export, lambda file: file.write(save(weights, metadata)))
     except OSError as error:
-        raise UserError(f"--export={words.export}: cannot be written ({error.strerror})") from error
-    print(f"{len(weights)} tensors in {words.export}")
+        raise UserError(f"--export={args.export}: cannot be written ({error.strerror})") from error
+    print(f"{len(weights)} tensors in {args.export}")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""``bnexp-plan``: the jobs that the same words would give ``bnexp -m``, and which of them are done."""
+"""``bnexp-plan``: lists the jobs that ``bnexp -m`` would run with the same arguments, and which are done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import open_dict
+from omegaconf import DictConfig, open_dict
 
 from bnexp.cli import argument_parser, composed_config, exit_codes, hydra_errors
 from bnexp.config.schema import parse
@@ -18,58 +18,65 @@ from bnexp.sweeps import sweep
 from bnexp.sweeps.job_folders import completed_jobs
 
 
-def jobs_of(words: list[str]) -> tuple[list[list[str]], Path | None]:
-    """The overrides of each job, and the sweep's folder if one of the words names it."""
-    parsed = OverridesParser.create().parse_overrides(words)
-    single = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
-    composed = compose("config", overrides=single, return_hydra_config=True)
-    named = [word.partition("=")[2] for word in single if word.startswith("hydra.sweep.dir=")]
-    jobs = sweep.jobs_of(composed, [word for word in words if not word.startswith("hydra")])
-    return jobs, Path(named[-1]) if named else None
+def list_jobs(overrides: list[str]) -> tuple[list[list[str]], Path | None]:
+    """The overrides of each job, and the sweep's folder if an override sets it."""
+    parsed = [o for o in OverridesParser.create().parse_overrides(overrides) if not o.is_sweep_override()]
+    composed = compose("config", overrides=[str(o.input_line) for o in parsed], return_hydra_config=True)
+    jobs = sweep.jobs_of(composed, [override for override in overrides if not override.startswith("hydra")])
+    has_folder = any(o.key_or_group == "hydra.sweep.dir" for o in parsed)
+    return jobs, Path(composed.hydra.sweep.dir) if has_folder else None
 
 
-def plan(words: list[str]) -> None:
+def print_plan(overrides: list[str]) -> None:
     with initialize_config_module("bnexp.conf", version_base="1.3"):
-        jobs, folder = jobs_of(words)
+        jobs, folder = list_jobs(overrides)
         configs = [compose("config", overrides=job) for job in jobs]
         for config in configs:
-            with open_dict(config):
-                config.name = ""  # Hydra's choices, which are not there outside of its runs
-            parse(composed_config.resolve_config(config))
-        seconds, waiting = [], 0  # of those that finished: one that diverged says little of the others
+            _check(config)
+        durations = []  # of the finished jobs: a job that diverged says little about the others
+        waiting = 0
         for number, (job, config) in enumerate(zip(jobs, configs, strict=True), 1):
-            done = folder and completed_jobs(folder, composed_config.config_identity(config))
-            if done:
-                summary = load_summary(done[0])
+            completed = completed_jobs(folder, composed_config.config_identity(config)) if folder else []
+            if completed:
+                summary = load_summary(completed[0])
                 state = f"{summary['status']}, {sweep.format_duration(summary['time']['total_s'])}"
                 if summary["status"] == "finished":
-                    seconds.append(summary["time"]["total_s"])
+                    durations.append(summary["time"]["total_s"])
             else:
-                waiting, state = waiting + 1, "to run"
+                state = "to run"
+                waiting += 1
             print(f"[{number}/{len(jobs)}] {' '.join(job)} | {state}")
     estimate = ""
-    if seconds and waiting:
-        estimate = f", about {sweep.format_duration(waiting * statistics.fmean(seconds))} one after the other"
+    if durations and waiting:
+        duration = sweep.format_duration(waiting * statistics.fmean(durations))
+        estimate = f", about {duration} one after the other"
     print(f"{len(jobs) - waiting} done, {waiting} to run{estimate}")
+
+
+def _check(config: DictConfig) -> None:
+    """Raises UserError for a mistake in a job's configuration."""
+    with open_dict(config):
+        config.name = ""  # the default name interpolates Hydra's choices, which exist only while Hydra runs
+    parse(composed_config.resolve_config(config))
 
 
 def arguments() -> argparse.Namespace:
     parser = argument_parser.ArgumentParser(
         prog="bnexp-plan",
-        description="Lists the jobs that bnexp -m would run with the same words, and runs none. With"
-        " hydra.sweep.dir=DIR it says which of them are done there, and how long the rest may take.",
+        description="Lists the jobs that bnexp -m would run with the same arguments, and runs none."
+        " With hydra.sweep.dir=DIR it says which jobs are done there, and how long the others may take.",
     )
-    parser.add_argument("words", nargs="*", metavar="key=value,value")
-    parser.add_argument("-m", action="store_true", help="as for bnexp; makes no difference")
+    parser.add_argument("overrides", nargs="*", metavar="key=value,value")
+    parser.add_argument("-m", action="store_true", help="allowed as in bnexp -m; it has no effect")
     return parser.parse_args()
 
 
 def main() -> None:
-    def run() -> None:
-        words = arguments().words
-        hydra_errors.translate_hydra_errors(lambda: plan(words), words)
+    def plan() -> None:
+        overrides = arguments().overrides
+        hydra_errors.translate_hydra_errors(lambda: print_plan(overrides), overrides)
 
-    sys.exit(exit_codes.exit_code(run))
+    sys.exit(exit_codes.exit_code(plan))
 
 
 if __name__ == "__main__":

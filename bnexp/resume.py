@@ -1,4 +1,4 @@
-"""``bnexp-resume DIR``: the same command again into the same folder, going on with what is unfinished."""
+"""``bnexp-resume DIR``: runs a folder's own command line again, in the same folder, to finish it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,120 +18,140 @@ from omegaconf import OmegaConf
 from bnexp import train
 from bnexp.cli import argument_parser, exit_codes
 from bnexp.cli.help import GROUPS
+from bnexp.config.overrides import override_key, quote_value, split_override
 from bnexp.config.trust import check_target
 from bnexp.errors import UserError, one_line
 from bnexp.runs.folder import check_inside
 
-# Hydra's keys that only say where and how many at once. Any other can name what is run.
-CHOICES = r"[\w\s,()*-]*"  # names of a group's choices: no path, which could lead to any YAML file
-HARMLESS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra/launcher", "hydra.launcher.n_jobs")
+# Keys of Hydra that only say where to write and how many jobs run at once. Any other key can name code.
+HARMLESS_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra/launcher", "hydra.launcher.n_jobs")
+# Names of choices. A path does not match: it could lead to any YAML file.
+CHOICE_NAMES = r"[\w\s,()*-]*"
 
 
-def words_of(folder: Path, more: list[str], trusted: Collection[str]) -> list[str]:
-    """The command line that goes on with a run's or a sweep's folder, as Hydra saved it there.
+@dataclass(frozen=True)
+class SavedCommand:
+    """The command line of a run or a sweep, as Hydra saved it in the folder."""
 
-    ``more`` overrides replace those of the same key; where either has several values, as axes of a sweep
-    do, they are added: what the sweep has not finished is still among its jobs. Raises UserError where the
-    folder is none, and where it names code that is neither bnexp's nor torch's nor ``trusted``.
+    overrides: list[Override]
+    axes: list[str]  # the overrides that a preset gives its sweep
+    config_dirs: list[str]  # the folders of --config-dir
+
+
+def resume_arguments(folder: Path, new_overrides: list[str], trusted_names: Collection[str]) -> list[str]:
+    """The command line that continues the run or the sweep in ``folder``.
+
+    A new override replaces the saved one of the same key. Where either has several values, as an axis of a
+    sweep has, the values are joined, so that the unfinished jobs stay among the sweep's jobs.
+
+    Raises UserError where the folder holds no run and no sweep, and where it names code that belongs neither
+    to bnexp nor to torch and is not among ``trusted_names``.
     """
-    sweep, run = folder / "multirun.yaml", folder / ".hydra" / "hydra.yaml"
-    if not sweep.exists() and not run.exists():
+    is_sweep = (folder / "multirun.yaml").exists()
+    if not is_sweep and not (folder / ".hydra" / "hydra.yaml").exists():
         raise UserError(f"{folder}: neither a run's folder (no .hydra) nor a sweep's (no multirun.yaml)")
     check_inside(folder)
+    saved = _read_command(folder, "multirun.yaml" if is_sweep else ".hydra/hydra.yaml")
+    for parsed in saved.overrides:
+        _check_trust(parsed, trusted_names)
+    for path in saved.config_dirs:
+        if path not in trusted_names:
+            raise UserError(f"--config-dir {path}: its YAML files can name code; --trust {path} allows it")
+    folder_key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
+    replaced_keys = {folder_key, "hydra.mode", *map(override_key, new_overrides)}
+    old_overrides = [str(parsed.input_line) for parsed in saved.overrides]
+    if is_sweep:
+        new_overrides = [_join_values([*saved.axes, *old_overrides], override) for override in new_overrides]
+    return [
+        *(["-m"] if is_sweep else []),
+        *(argument for path in saved.config_dirs for argument in ("--config-dir", path)),
+        *(override for override in old_overrides if override_key(override) not in replaced_keys),
+        *new_overrides,
+        f"{folder_key}={quote_value(str(folder))}",
+    ]
+
+
+def _read_command(folder: Path, name: str) -> SavedCommand:
     try:
-        loaded = OmegaConf.load(sweep if sweep.exists() else run)
-        saved: Any = OmegaConf.to_container(loaded, resolve=False)  # an override may hold an interpolation
-        saved = saved["hydra"]
-        words = [str(word) for word in (*saved["overrides"]["hydra"], *saved["overrides"]["task"])]
-        named = saved["runtime"]["config_sources"]
-        sources = [str(source["path"]) for source in named if source["provider"] == "command-line"]
-        overrides = OverridesParser.create().parse_overrides(words)
+        # Not resolved: an override may hold an interpolation that means something only while Hydra runs.
+        values: Any = OmegaConf.to_container(OmegaConf.load(folder / name), resolve=False)
+        hydra = values["hydra"]
+        overrides = [str(override) for kind in ("hydra", "task") for override in hydra["overrides"][kind]]
+        axes = hydra["sweeper"].get("params") or {}
+        sources = hydra["runtime"]["config_sources"]
+        return SavedCommand(
+            overrides=OverridesParser.create().parse_overrides(overrides),
+            axes=[f"{key}={choices}" for key, choices in axes.items()],
+            config_dirs=[str(source["path"]) for source in sources if source["provider"] == "command-line"],
+        )
     except Exception as error:
-        raise UserError(f"{folder}: what Hydra saved cannot be read ({one_line(error)})") from error
-    for override, word in zip(overrides, words, strict=True):
-        _check_word(override, word, trusted)
-    for path in sources:
-        if path not in trusted:
-            raise UserError(f"--config-dir {path}: its YAML files may name code; --trust {path} reads them")
-    place = "sweep" if sweep.exists() else "run"
-    replaced = {_key(word) for word in more} | {f"hydra.{place}.dir", "hydra.mode"}
-    kept = [word for word in words if _key(word) not in replaced]
-    if sweep.exists():
-        axes = [f"{key}={values}" for key, values in (saved["sweeper"].get("params") or {}).items()]
-        more = [_added([*axes, *words], word) for word in more]
-    flags = ["-m"] if sweep.exists() else []
-    flags += [word for path in sources for word in ("--config-dir", path)]
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return [*flags, *kept, *more, f"hydra.{place}.dir='{quoted}'"]
+        raise UserError(f"{folder / name}: the saved command cannot be read ({one_line(error)})") from error
 
 
-def _added(words: list[str], word: str) -> str:
-    """``word`` with the values that its key has had, if it or they are several."""
-    before = next((old for old in reversed(words) if _key(old) == _key(word)), None)
-    parser = OverridesParser.create()
+def _join_values(old_overrides: list[str], new_override: str) -> str:
+    """``new_override`` with the old values of its key in front, if there are several old or new values."""
+    key = override_key(new_override)
+    same_key = [override for override in old_overrides if override_key(override) == key]
     try:
-        both = parser.parse_overrides([word] if before is None else [before, word])
+        parsed = OverridesParser.create().parse_overrides([*same_key[-1:], new_override])
     except OverrideParseException:
-        return word  # Hydra says what is wrong with it
-    if not any(override.is_sweep_override() for override in both):
-        return word
-    values = [value for override in both for value in _values(override)]
-    return f"{word.partition('=')[0]}={','.join(dict.fromkeys(values))}"
+        return new_override  # Hydra reports the mistake
+    if not any(override.is_sweep_override() for override in parsed):
+        return new_override
+    values = [value for override in parsed for value in _list_values(override)]
+    return f"{split_override(new_override)[0]}={','.join(dict.fromkeys(values))}"
 
 
-def _values(override: Override) -> list[str]:
+def _list_values(override: Override) -> list[str]:
     if override.is_sweep_override():
         return [str(value) for value in override.sweep_string_iterator()]
     return [override.get_value_element_as_str()]
 
 
-def _check_word(override: Any, word: str, trusted: Collection[str]) -> None:
-    key = override.key_or_group
-    if word in trusted:
+def _check_trust(override: Override, trusted_names: Collection[str]) -> None:
+    """Raises UserError where an override can run code that is not trusted."""
+    key, text = override.key_or_group, str(override.input_line)
+    if text in trusted_names:
         return
-    if (key.startswith("hydra") and key not in HARMLESS) or str(override.package or "").startswith("hydra"):
-        raise UserError(f"{word}: a key of Hydra's that may run code; --trust '{word}' lets it")
-    group = key in GROUPS or "/" in key or override.package is not None
-    if group and not re.fullmatch(CHOICES, word.partition("=")[2]):
-        raise UserError(f"{word}: not the name of a choice, and may name code; --trust '{word}' lets it")
+    value, allow = split_override(text)[1], f"--trust '{text}' allows it"
+    package = str(override.package or "")
+    if (key.startswith("hydra") and key not in HARMLESS_KEYS) or package.startswith("hydra"):
+        raise UserError(f"{text}: this key of Hydra can run code; {allow}")
+    is_group = key in GROUPS or "/" in key or override.package is not None
+    if is_group and not re.fullmatch(CHOICE_NAMES, value):
+        raise UserError(f"{text}: must be the name of a choice, because a path can lead to code; {allow}")
     if key.endswith("._target_"):
-        for target in word.partition("=")[2].split(","):
-            check_target(key, target.strip("'\" "), trusted)
-    elif "_target_" in word:
-        raise UserError(f"{word}: names code inside a value; --trust '{word}' lets it run")
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~")
+        for target in value.split(","):
+            check_target(key, target.strip("'\" "), trusted_names)
+    elif "_target_" in text:
+        raise UserError(f"{text}: a _target_ inside a value can run code; {allow}")
 
 
 def arguments() -> argparse.Namespace:
     parser = argument_parser.ArgumentParser(
         prog="bnexp-resume",
-        description="Carries on what is unfinished in a run's or a sweep's folder, as if it had never"
-        " stopped. A run takes more epochs (epochs=20), a sweep more jobs ('seed=range(10)').",
+        description="Continues the unfinished run or sweep in a folder. The result is the same as without the"
+        " interruption. A run can get more epochs (epochs=20), a sweep more jobs ('seed=range(10)').",
     )
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument(
-        "words", nargs="*", metavar="key=value", help="instead of what the folder says; an axis gets longer"
-    )
+        "overrides", nargs="*", metavar="key=value",
+        help="replaces the saved value; several values of a sweep are added to the saved ones",
+    )  # fmt: skip
     parser.add_argument(
-        "--trust", action="append", default=[], metavar="WORD",
-        help="a _target_, an override of Hydra's or a --config-dir of the folder that may be used",
+        "--trust", action="append", default=[], metavar="NAME",
+        help="allow this _target_, override or --config-dir of the folder: its code will run",
     )  # fmt: skip
     return parser.parse_args()
 
 
-def main() -> None:
-    def prepare() -> None:
-        words = arguments()
-        sys.argv[1:] = words_of(words.folder, words.words, words.trust)
+def resume() -> None:
+    args = arguments()
+    train.main(resume_arguments(args.folder, args.overrides, args.trust))
 
-    before = sys.argv[1:]
-    code = exit_codes.exit_code(prepare)
-    if code or sys.argv[1:] == before:  # a mistake, or --help
-        sys.exit(code)
-    train.main()
+
+def main() -> None:
+    sys.exit(exit_codes.exit_code(resume))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The text of --help. It is read from conf/: each file of a group is a choice, each comment explains a key."""
+"""The text of --help, read from conf/: each file of a group is a choice, each comment explains a key."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _list_experiments(names: list[str]) -> list[str]:
 
 
 def _list_group_keys(group: str, names: list[str]) -> list[str]:
-    """One line for each key of a group, explained as in the default choice, or else in the first that has it."""
+    """One line for each key of a group, as the default choice or else the first choice explains it."""
     keys: dict[str, ExplainedKey] = {}
     owners: dict[str, list[str]] = {}
     names = sorted(names, key=lambda name: name != DEFAULTS.get(group))

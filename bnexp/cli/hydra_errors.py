@@ -30,7 +30,10 @@ EXTRAS = {
 
 
 def translate_hydra_errors(compose: Callable[[], Any], arguments: list[str]) -> None:
-    """Calls ``compose``, which composes a configuration from ``arguments``; Hydra's errors become a UserError."""
+    """Calls ``compose``, which composes a configuration from ``arguments``.
+
+    Raises UserError in place of Hydra's and OmegaConf's errors.
+    """
     try:
         compose()
     except (UserError, BrokenExecutor):

@@ -17,7 +17,7 @@ from bnexp.signals import interruptible
 def launch(entry: Callable[[], Any], arguments: list[str] | None = None) -> int:
     """Runs a Hydra entry point with ``arguments``, by default those of the command line.
 
-    Returns the exit code: 0 success, 1 crash, 2 a user's mistake, 128 + the signal's number for an interruption.
+    Returns the exit code: 0 success, 1 failure, 2 a user's mistake, 130 or 143 interrupted.
     """
     command_line = sys.argv[1:] if arguments is None else arguments
     if torchrun.is_secondary():

@@ -27,17 +27,17 @@ class RunGuard(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        HydraConfig.instance().set_config(config)  # Hydra does this only later; the folder's name needs it now
+        HydraConfig.instance().set_config(config)  # Hydra does so only later; the folder's name needs it now
         folder = _run_folder(config)
         if not (folder / SUMMARY).exists():
             return
-        if not torchrun.is_secondary():
-            # Hydra turns an exception of a callback into a warning, but not SystemExit.
-            if code := exit_code(lambda: _check_can_resume(folder, experiment_of(config))):
-                sys.exit(code)
+        secondary = torchrun.is_secondary()  # another process checks the folder and prints
+        code = 0 if secondary else exit_code(lambda: _check_can_resume(folder, experiment_of(config)))
+        if code:
+            sys.exit(code)  # Hydra turns an exception of a callback into a warning, but not SystemExit
         summary = load_summary(folder)
         if summary["status"] == "finished" and summary["config_hash"] == config_identity(config):
-            if not torchrun.is_secondary():
+            if not secondary:
                 print(f"{folder}: this run is finished; nothing to do")
             sys.exit(0)
 

@@ -1,7 +1,7 @@
-"""A part of the configuration -> the object: the one place where a name becomes a thing.
+"""Builds the object that a component of the configuration names: the only place that imports a ``_target_``.
 
-Whatever ``_target_`` names is called with the keys of its group and with those of the values given by bnexp
-that its signature accepts.
+The target is called with the keys of its group, and with those of the caller's arguments that its signature
+accepts.
 """
 
 from __future__ import annotations
@@ -18,27 +18,10 @@ from bnexp.config.validation import check_arguments
 from bnexp.errors import UserError, nearest_match, one_line
 from bnexp.runs.identity import RUN_LENGTH_KEYS
 
-FILLED_IN = (*RUN_LENGTH_KEYS, "mode")  # keys of a scheduler that follow from the run where they are null
-
-
-def instantiate(part: Component, given: Mapping[str, Any]) -> Any:
-    """Calls the part's target with its keys and those of ``given`` that it accepts."""
-    function = import_target(part)
-    parameters = inspect.signature(function).parameters
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    offered = {name: value for name, value in given.items() if takes_all or name in parameters}
-    keys = check_arguments(function, part.keys, part.key, given=list(offered), known=ARGUMENT_TYPES[part.key])
-    try:
-        return function(**offered, **keys)
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
-        named = " ".join(f"{part.key}.{name}={value}" for name, value in keys.items())
-        raise UserError(one_line(f"{named or part.key}: {part.target} refuses ({error})")) from error
-
-
-# What bnexp gives to each part's target, where its signature takes it.
-SUPPLIED = {
+# Keys of a scheduler that bnexp computes from the run where they are null.
+DERIVED_KEYS = (*RUN_LENGTH_KEYS, "mode")
+# The arguments that bnexp passes to each component's target, as far as the signature accepts them.
+CALLER_ARGUMENTS = {
     "model": ("in_channels", "image_size", "num_classes"),
     "optimizer": ("params",),
     "scheduler": ("optimizer",),
@@ -46,23 +29,52 @@ SUPPLIED = {
 }
 
 
+def instantiate(component: Component, caller_arguments: Mapping[str, Any]) -> Any:
+    """Calls the component's target with its keys and those of ``caller_arguments`` that it accepts.
+
+    Raises UserError for a key that the target does not take, and for a value that it refuses.
+    """
+    function = import_target(component)
+    parameters = inspect.signature(function).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    accepted = {name: value for name, value in caller_arguments.items() if open_ended or name in parameters}
+    group = component.key
+    keys = check_arguments(
+        function, component.keys, group, caller_arguments=list(accepted), annotations=ARGUMENT_TYPES[group]
+    )
+    try:
+        return function(**accepted, **keys)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        settings = " ".join(f"{group}.{name}={value}" for name, value in keys.items())
+        raise UserError(one_line(f"{settings or group}: {component.target} refuses ({error})")) from error
+
+
 def check_components(config: Config) -> None:
-    """Raises UserError for a key that a part's target would not take, before anything is built."""
-    for part in (config.model, config.optimizer, config.scheduler, config.loss):
-        if part.target is not None:
-            function = import_target(part)
-            own = {key: value for key, value in part.keys.items() if key not in ("interval", "monitor")}
-            keys = {key: value for key, value in own.items() if value is not None or key not in FILLED_IN}
-            given = [*SUPPLIED[part.key], *(key for key in own if key not in keys)]
-            check_arguments(function, keys, part.key, given=given, known=ARGUMENT_TYPES[part.key])
+    """Raises UserError for a key that a component's target does not take, before anything is built."""
+    for component in (config.model, config.optimizer, config.scheduler, config.loss):
+        if component.target is None:
+            continue
+        function, group = import_target(component), component.key
+        keys = {key: value for key, value in component.keys.items() if key not in ("interval", "monitor")}
+        derived_keys = [key for key, value in keys.items() if value is None and key in DERIVED_KEYS]
+        check_arguments(
+            function,
+            {key: value for key, value in keys.items() if key not in derived_keys},
+            group,
+            caller_arguments=[*CALLER_ARGUMENTS[group], *derived_keys],
+            annotations=ARGUMENT_TYPES[group],
+        )
 
 
-def import_target(part: Component) -> Callable[..., Any]:
-    """The class or function a part's target names, looked for in the current folder too."""
-    key, target = f"{part.key}._target_", str(part.target)
+def import_target(component: Component) -> Callable[..., Any]:
+    """The class or function that a component's target names. Modules in the current folder are found too."""
+    key, target = f"{component.key}._target_", str(component.target)
     folder = os.getcwd()
     if folder not in sys.path and "" not in sys.path:
-        sys.path.append(folder)  # a console script leaves it out; last, so that it can shadow nothing
+        # A console script does not search the current folder. It comes last: it must not hide a package.
+        sys.path.append(folder)
     module_name, _, name = target.rpartition(".")
     if not module_name:
         raise UserError(f"{key}={target}: write the module too, as in mynets.Net")
@@ -75,9 +87,9 @@ def import_target(part: Component) -> Callable[..., Any]:
         ) from error
     function = getattr(module, name, None)
     if function is None:
-        near = nearest_match(name, [n for n in vars(module) if not n.startswith("_")])
-        hint = f"; did you mean {module_name}.{near}?" if near else ""
+        nearest = nearest_match(name, [public for public in vars(module) if not public.startswith("_")])
+        hint = f"; did you mean {module_name}.{nearest}?" if nearest else ""
         raise UserError(f"{key}={target}: module {module_name} has no {name}{hint}")
     if not callable(function):
-        raise UserError(f"{key}={target}: must be a class or function, and it is a {type(function).__name__}")
+        raise UserError(f"{key}={target}: must be a class or function, but it is a {type(function).__name__}")
     return function

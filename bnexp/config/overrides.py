@@ -1,4 +1,4 @@
-"""Overrides, the ``key=value`` arguments of the command line, and nested keys written with dots. Imports no Hydra."""
+"""Overrides (the ``key=value`` arguments of the command line) and dotted keys. Imports no Hydra."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The typed schema of a run's configuration, and the checks that need nothing but the configuration.
+"""The typed schema of a run's configuration, and the checks that need only the configuration.
 
-``parse`` takes the composed keys as plain dictionaries and gives frozen dataclasses; nothing below sees
-Hydra. Parts named by ``_target_`` (model, optimizer, scheduler, loss) stay open here: their keys are held
-against the target's own signature when it is called.
+``parse`` turns the composed keys, plain dictionaries, into frozen dataclasses. No module that uses them needs
+Hydra. The components (model, optimizer, scheduler, loss) each name a ``_target_``. Their keys are not checked
+against it here, but when ``config.instantiate`` imports it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from bnexp.config.validation import (
 )
 from bnexp.errors import UserError, bad_value, unknown_key
 
-CountOrShare = Annotated[int, Range(1)] | Annotated[float, Range(0, 1, above=True, below=True)]
+CountOrShare = Annotated[int, Range(1)] | Annotated[float, Range(0, 1, exclude_low=True, exclude_high=True)]
 COMPONENTS = ("model", "optimizer", "scheduler", "loss")
 
 
 @dataclass(frozen=True)
 class Component:
-    """Something built by calling ``target``: the keys of its group, without ``_target_``."""
+    """An object to build by calling ``target`` with ``keys``; ``key`` is the name of its group."""
 
     key: str
     target: str | None
@@ -41,7 +41,7 @@ class Dataset:
     name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "image_folder"]
     root: str | None
     resize: Annotated[int, Range(1, 4096)] | None
-    val_size: Annotated[int, Range(0)] | Annotated[float, Range(0, 1, below=True)]
+    val_size: Annotated[int, Range(0)] | Annotated[float, Range(0, 1, exclude_high=True)]
     train_size: CountOrShare | None
     test_size: CountOrShare | None
     folds: Annotated[int, Range(2)] | None
@@ -50,7 +50,7 @@ class Dataset:
     std: tuple[Positive, ...] | Literal["auto"]
     augment: tuple[Literal["flip", "crop"], ...]
     crop_padding: Annotated[int, Range(1, 512)]
-    delta: Positive | None = None  # a default: runs saved before a key was there have none
+    delta: Positive | None = None  # a default, because older saved runs lack this key
 
     @property
     def has_val(self) -> bool:
@@ -65,7 +65,7 @@ class Device:
     graphs: bool | Literal["auto"]
     threads: Annotated[int, Range(1, 1024)] | None
     deterministic: bool
-    sync_bn: bool = False
+    sync_bn: bool = False  # a default, because older saved runs lack this key
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Config:
     tracking: Tracking
 
 
-# torch checks these itself, late and in its own words; its signatures hold no ranges.
+# The signatures of torch hold no ranges: torch checks these arguments only when the object is built.
 ARGUMENT_TYPES: dict[str, dict[str, Any]] = {
     "optimizer": {
         "lr": NonNegative,
@@ -123,7 +123,7 @@ ARGUMENT_TYPES: dict[str, dict[str, Any]] = {
     "scheduler": {
         "step_size": Count,
         "gamma": Positive,
-        "factor": Annotated[float, Range(0, 1, below=True)],
+        "factor": Annotated[float, Range(0, 1, exclude_high=True)],
         "patience": CountOrZero,
         "mode": Literal["min", "max"] | None,
         "T_max": Count | None,
@@ -146,18 +146,18 @@ MONITORS = Literal["val/loss", "val/accuracy", "train/loss", "train/accuracy"]
 
 
 def parse(values: Mapping[str, Any]) -> Config:
-    """The checked configuration; raises UserError for the first thing that is wrong."""
+    """The checked configuration. Raises UserError for the first mistake."""
     values = dict(values)
     for group in COMPONENTS:
         if group in values:
-            values[group] = _component(group, values[group])
+            values[group] = _parse_component(group, values[group])
     config = check_mapping(values, Config)
     _check_folds(config.dataset)
     _check_monitors(config)
     return config
 
 
-def _component(group: str, values: Any) -> Component:
+def _parse_component(group: str, values: Any) -> Component:
     if not isinstance(values, Mapping):
         raise bad_value(group, values, "must be one of the group's choices")
     target = check(values.get("_target_"), str | None, f"{group}._target_")
@@ -165,7 +165,7 @@ def _component(group: str, values: Any) -> Component:
         raise UserError(
             f"{group}._target_: give the class or function to call, as in {group}._target_=mynets.Net"
         )
-    keys = {str(k): v for k, v in values.items() if k != "_target_"}
+    keys = {str(name): value for name, value in values.items() if name != "_target_"}
     for name, value in keys.items():
         if value == "???":
             raise UserError(f"{group}.{name}: this key needs a value")
@@ -182,16 +182,17 @@ def _check_scheduler(keys: dict[str, Any], target: str | None) -> None:
     if "interval" in keys:
         check(keys["interval"], INTERVALS, "scheduler.interval")
         if keys["interval"] == "step" and "monitor" in keys:
-            raise bad_value("scheduler.interval", "step", "a metric is there once an epoch: must be epoch")
+            reason = "must be epoch, because scheduler.monitor is computed once an epoch"
+            raise bad_value("scheduler.interval", "step", reason)
     if "monitor" in keys:
         check(keys["monitor"], MONITORS, "scheduler.monitor")
 
 
 def _check_folds(dataset: Dataset) -> None:
     if (dataset.folds is None) != (dataset.fold is None):
-        missing, there = ("folds", "fold") if dataset.folds is None else ("fold", "folds")
+        missing, present = ("folds", "fold") if dataset.folds is None else ("fold", "folds")
         raise UserError(
-            f"dataset.{missing}: needed beside dataset.{there}, as in dataset.folds=5 dataset.fold=0"
+            f"dataset.{missing}: needed together with dataset.{present}, as in dataset.folds=5 dataset.fold=0"
         )
     if dataset.folds is not None and dataset.fold is not None and dataset.fold >= dataset.folds:
         raise bad_value("dataset.fold", dataset.fold, f"must be below dataset.folds={dataset.folds}")
@@ -200,9 +201,11 @@ def _check_folds(dataset: Dataset) -> None:
 def _check_monitors(config: Config) -> None:
     if config.dataset.has_val:
         return
-    without = "needs a validation set, and dataset.val_size=0 leaves none (the test set never chooses)"
+    reason = (
+        "needs a validation set, but dataset.val_size=0 leaves none (the test set is never used to choose)"
+    )
     monitor = config.scheduler.keys.get("monitor", "")
     if monitor.startswith("val/"):
-        raise bad_value("scheduler.monitor", monitor, without)
+        raise bad_value("scheduler.monitor", monitor, reason)
     if config.early_stopping.patience is not None:
-        raise bad_value("early_stopping.patience", config.early_stopping.patience, without)
+        raise bad_value("early_stopping.patience", config.early_stopping.patience, reason)

@@ -1,4 +1,4 @@
-"""What a run's folder may name unvouched: folders come from elsewhere, and a name runs code."""
+"""Which ``_target_`` a run's folder may name: a folder can be a stranger's, and an import runs code."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Collection
 
 from bnexp.errors import UserError
 
-# Classes that only compute. Not all of torch: torch.hub.load and torch.utils run what they are told to, and
-# lower-case names reach the modules that a module imports.
+# Classes that only compute. The pattern leaves out two ways to run a stranger's code: functions such as
+# torch.hub.load, and modules that a torch module imports, which have lower-case names.
 _SAFE_TARGETS = re.compile(
     r"bnexp\.(models|training\.losses)\.\w+"
     r"|torch\.nn\.(modules\.\w+\.)?[A-Z]\w*"
@@ -16,8 +16,9 @@ _SAFE_TARGETS = re.compile(
 )
 
 
-def check_target(key: str, target: str | None, trusted: Collection[str]) -> None:
-    """Raises UserError for a ``_target_`` under ``key`` neither bnexp's nor torch's nor ``trusted``."""
-    if target is None or _SAFE_TARGETS.fullmatch(target) or target in trusted:
+def check_target(key: str, target: str | None, trusted_names: Collection[str]) -> None:
+    """Raises UserError where ``target`` is no class of bnexp or torch and not among ``trusted_names``."""
+    if target is None or _SAFE_TARGETS.fullmatch(target) or target in trusted_names:
         return
-    raise UserError(f"{key}={target}: neither bnexp's nor torch's; --trust {target} lets it run")
+    allowed = "must be a class of bnexp, torch.nn or torch.optim"
+    raise UserError(f"{key}={target}: {allowed}; --trust {target} allows it")

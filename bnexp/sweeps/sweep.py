@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from bnexp.cli import composed_config, exit_codes, hydra_errors
 from bnexp.compute import torchrun
 from bnexp.config import instantiate
+from bnexp.config.overrides import override_values, quote_value, split_override
 from bnexp.config.schema import parse
 from bnexp.errors import UserError
 from bnexp.runs.folder import SUMMARY, discard, load_summary
@@ -90,10 +91,10 @@ class Sweep:
 
     def distinguishing_overrides(self, overrides: Iterable[str]) -> list[str]:
         """The overrides of a job that distinguish it from the sweep's other jobs."""
-        return [override for override in overrides if override.partition("=")[0] in self.numeric]
+        return [override for override in overrides if split_override(override)[0] in self.numeric]
 
     def job(self, hydra: HydraConf) -> SweepJob:
-        values = settings(hydra.overrides.task)
+        values = override_values(hydra.overrides.task)
         hparams = {
             key: _number(values[key]) if numeric else values[key]
             for key, numeric in self.numeric.items()
@@ -127,7 +128,7 @@ class SweepStart(Callback):
             sys.exit(exit_codes.exit_code(_refuse_torchrun))
         folder = os.path.abspath(str(config.hydra.sweep.dir))
         # An absolute path: a worker may have another current folder, and Hydra makes the job's folder first.
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote_value(folder)}")
         jobs = jobs_of(config, list(config.hydra.overrides.task))
         _ComposedConfigs.install()
         if code := exit_codes.exit_code(
@@ -231,7 +232,7 @@ def varying_keys(jobs: list[list[str]]) -> dict[str, bool]:
     """The keys that distinguish jobs, seed and fold always, and whether all values of a key are numbers."""
     values: dict[str, list[str]] = {}
     for job in jobs:
-        for key, value in settings(job).items():
+        for key, value in override_values(job).items():
             values.setdefault(key, []).append(value)
     varying = {
         key: texts for key, texts in values.items() if len(set(texts)) > 1 or key in ("seed", "dataset.fold")
@@ -283,21 +284,11 @@ def finish_sweep(code: int) -> int:
     return code or (1 if failed or lost_jobs or any(not problem.used for problem in problems) else 0)
 
 
-def settings(overrides: list[str]) -> dict[str, str]:
-    """``key=value`` words as a dictionary."""
-    return dict(word.partition("=")[::2] for word in overrides)
-
-
 def format_duration(seconds: float) -> str:
     """h:mm:ss, or m:ss below an hour."""
     minutes, full_seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{full_seconds:02}" if hours else f"{minutes}:{full_seconds:02}"
-
-
-def quoted(text: str) -> str:
-    """A value as Hydra's command line takes it: one text, whatever is in it."""
-    return "'" + text.replace("'", "\\'") + "'"
 
 
 def _number(text: str) -> float | None:

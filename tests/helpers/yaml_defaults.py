@@ -47,7 +47,7 @@ def build(name: str, *, seed: int = 0, shape: tuple[int, int] | None = None, cla
     keys = defaults(name) | changes
     keys.pop("_target_")
     constructor = target(name)
-    arguments = check_arguments(constructor, keys, "model", given=DATA_ARGUMENTS)
+    arguments = check_arguments(constructor, keys, "model", caller_arguments=DATA_ARGUMENTS)
     channels, size = shape or SHAPES[name.removesuffix("_bn")]
     return build_seeded(lambda: constructor(channels, size, classes, **arguments), seed)
 

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bnexp.config.overrides import flatten
 from bnexp.errors import UserError, one_line
 
 CONFIG = Path(".hydra") / "config.yaml"
@@ -39,17 +40,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{CONFIG}: damaged (no keys in it)")
     return flatten(values)
-
-
-def flatten(values: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones; an empty group keeps its place."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{inside}{key}.")
-        else:
-            flat[f"{inside}{key}"] = value
-    return flat
 
 
 def image_counts(

@@ -16,6 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from bnexp.config.overrides import override_values
 from bnexp.errors import UserError, one_line
 from bnexp.report.read.config import CONFIG, delta_of, image_counts, largest_class, positive, read_config
 from bnexp.runs.environment import ENVIRONMENT
@@ -137,7 +138,6 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
     seed, fold = settings.pop("seed", summary.get("seed")), settings.pop("dataset.fold", None)
     if not isinstance(seed, int):
         raise UserError(f"{CONFIG}: no whole number as seed")
-    overrides = [str(word).partition("=") for word in _list(summary.get("overrides"))]
     run = Run(
         folder=str(folder),
         diverged=status == "diverged",
@@ -146,7 +146,7 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
         fold=fold,
         epochs=positive(settings.get("epochs")) or 0,
         settings=settings,
-        overrides={key: value for key, _, value in overrides},
+        overrides=override_values(map(str, _list(summary.get("overrides")))),
         final=final,
         best=_numbers(summary.get("best"), "best"),
         curves=curves,

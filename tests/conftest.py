@@ -1,4 +1,4 @@
-"""What the tests share: the commands as a user meets them, each in an empty folder."""
+"""Fixtures of all tests: the commands as a user runs them, each test in an empty folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import logging
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # xdist's workers share the cores; threads that wait would spin
+# The workers of pytest-xdist share the cores, and idle OpenMP threads spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 import signal
 import subprocess
 import sys
@@ -21,13 +22,13 @@ from omegaconf import OmegaConf
 
 from bnexp import compare, evaluate, plan, resume, train
 
-# What a shell starts in the background ignores Ctrl-C, and so would all that the tests start.
+# A process that a shell starts in the background ignores Ctrl-C, and its child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
-class Done:
-    """How a command ended."""
+class CommandResult:
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -35,7 +36,7 @@ class Done:
 
 
 class Commands:
-    """Runs bnexp and bnexp-eval in this process, in a folder that starts empty."""
+    """Runs the commands of bnexp in this process, in a folder that is empty at first."""
 
     def __init__(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -43,42 +44,42 @@ class Commands:
         self.folder, self._monkeypatch, self._capfd = folder, monkeypatch, capfd
         monkeypatch.chdir(folder)
 
-    def bnexp(self, *words: str) -> Done:
-        return self._run(train.main, "bnexp", words)
+    def bnexp(self, *arguments: str) -> CommandResult:
+        return self._run(train.main, "bnexp", arguments)
 
-    def eval(self, *words: str) -> Done:
-        return self._run(evaluate.main, "bnexp-eval", words)
+    def eval(self, *arguments: str) -> CommandResult:
+        return self._run(evaluate.main, "bnexp-eval", arguments)
 
-    def compare(self, *words: str) -> Done:
-        return self._run(compare.main, "bnexp-compare", words)
+    def compare(self, *arguments: str) -> CommandResult:
+        return self._run(compare.main, "bnexp-compare", arguments)
 
-    def plan(self, *words: str) -> Done:
-        return self._run(plan.main, "bnexp-plan", words)
+    def plan(self, *arguments: str) -> CommandResult:
+        return self._run(plan.main, "bnexp-plan", arguments)
 
-    def resume(self, *words: str) -> Done:
-        return self._run(resume.main, "bnexp-resume", words)
+    def resume(self, *arguments: str) -> CommandResult:
+        return self._run(resume.main, "bnexp-resume", arguments)
 
-    def _run(self, main, name: str, words: tuple[str, ...]) -> Done:
+    def _run(self, main, name: str, arguments: tuple[str, ...]) -> CommandResult:
         self._capfd.readouterr()
-        HydraConfig.instance().cfg = None  # as in a fresh process: a sweep leaves its own behind
+        HydraConfig.instance().cfg = None  # as in a new process: a sweep leaves its configuration there
         OmegaConf.clear_resolver("hydra")
-        self._monkeypatch.setattr(sys, "argv", [name, *words])
-        with pytest.raises(SystemExit) as caught:
+        self._monkeypatch.setattr(sys, "argv", [name, *arguments])
+        with pytest.raises(SystemExit) as exit_info:
             main()
         for handler in list(logging.getLogger().handlers):
             if type(handler) in (logging.FileHandler, logging.StreamHandler):
                 logging.getLogger().removeHandler(handler)
                 handler.close()
         out, err = self._capfd.readouterr()
-        return Done(caught.value.code or 0, out, err)
+        return CommandResult(exit_info.value.code or 0, out, err)
 
     def runs(self) -> list[Path]:
         """The folders of all runs so far, oldest first."""
-        found = [path.parent for path in self.folder.rglob("summary.json")]
-        return sorted(found, key=lambda path: path.stat().st_ctime)
+        runs = [path.parent for path in self.folder.rglob("summary.json")]
+        return sorted(runs, key=lambda path: path.stat().st_ctime)
 
     def summary(self) -> dict:
-        """The newest run's."""
+        """The summary of the newest run."""
         return json.loads((self.runs()[-1] / "summary.json").read_text())
 
 
@@ -91,20 +92,20 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> Commands
 def shell(tmp_path: Path):
     """Runs ``python -m bnexp.train`` in a process of its own."""
 
-    def run(*words: str, timeout: float = 240, **env: str) -> Done:
-        environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"} | env
-        command = [sys.executable, "-m", "bnexp.train", *words]
-        done = subprocess.run(
+    def run(*arguments: str, timeout: float = 240, **env: str) -> CommandResult:
+        environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"} | env
+        command = [sys.executable, "-m", "bnexp.train", *arguments]
+        process = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, timeout=timeout, env=environment
         )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return CommandResult(process.returncode, process.stdout, process.stderr)
 
     return run
 
 
 @pytest.fixture
 def data_dir() -> str:
-    """The folder of the real data sets; a test that needs it is skipped without."""
+    """The folder of the real data sets. Without it, a test that uses this fixture is skipped."""
     folder = os.environ.get("BNEXP_DATA_DIR")
     if not folder:
         pytest.skip("BNEXP_DATA_DIR names no folder with the real data sets")
@@ -112,8 +113,8 @@ def data_dir() -> str:
 
 
 @pytest.fixture(autouse=True)
-def switches() -> Iterator[None]:
-    """Puts torch's global switches back."""
+def restore_torch_settings() -> Iterator[None]:
+    """Restores torch's global settings after each test."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     yield
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""What a user's mistake gets: one line that names key, value, allowed; exit 2; no traceback, no folder."""
+"""A user's mistake ends in one line (key, value, what is allowed) and exit code 2, and leaves no folder."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ MISTAKES = [
     ("model.hidden=100", r"model.hidden=100: must be a list"),
     ("model.hidden=[a]", r"model.hidden\[0\]=a: must be a whole number"),
     ("tracking.histograms=2", "tracking.histograms=2: must be true or false"),
-    ("model.norm=null", "model.norm=null: .*write none, the word"),
+    ("model.norm=null", "model.norm=null: .*write the word none"),
     ("model.norm=bacth", "model.norm=bacth: .*did you mean batch"),
     ("dataset.augment=[rotate]", "dataset.augment.*one of flip, crop"),
     # out of range
@@ -82,18 +82,18 @@ MISTAKES = [
     ("model.dropout=1.5", "model.dropout=1.5: .*below 1"),
     ("grad_clip=0", "grad_clip=0: .*above 0"),
     ("loss.label_smoothing=2", "loss.label_smoothing=2: .*at most 1"),
-    # what the data does not allow
+    # not allowed by the data
     ("dataset.val_size=70000", "dataset.val_size=70000: must be below 1438"),
     ("dataset.train_size=70000", "dataset.train_size=70000: "),
     ("dataset.test_size=361", "dataset.test_size=361: "),
     ("dataset.folds=5 dataset.fold=5", "dataset.fold=5: must be below dataset.folds=5"),
-    ("dataset.folds=5", "dataset.fold: needed beside dataset.folds"),
+    ("dataset.folds=5", "dataset.fold: needed together with dataset.folds"),
     ("dataset.folds=1000 dataset.fold=0", "dataset.folds=1000: "),
     ("dataset.mean=[0.5,0.5]", "dataset.mean=.*"),
     ("dataset=mnist dataset.root=nowhere", "dataset.root=.*nowhere.*MNIST"),
     ("dataset=image_folder", "dataset.root"),
     ("dataset=image_folder dataset.root=nowhere", "dataset.root=.*nowhere"),
-    # what the network does not allow
+    # not allowed by the network
     ("model=mlp_bn batch_size=1", "batch_size=1: .*more than one value a channel"),
     ("model=mlp_bn batch_size=4 dataset.train_size=13", "batch_size=4: the last of 13"),
     ("model=conv model.norm=group model.norm_groups=4", "model.norm_groups=4: must divide"),
@@ -102,18 +102,18 @@ MISTAKES = [
     ("model=conv model.kernel_size=[3,3,3]", "model.kernel_size"),
     ("model=torchvision model.arch=vgg99", "model.arch=vgg99: "),
     ("model=torchvision model.arch=alexnet", "does not fit 28 x 28.*dataset.resize"),
-    # validation that is not there
+    # without a validation set
     ("scheduler=plateau dataset.val_size=0", "scheduler.monitor=val/loss: needs a validation set"),
     ("early_stopping.patience=2 dataset.val_size=0", "early_stopping.patience=2: needs a validation set"),
     ("early_stopping.monitor=test/loss", "early_stopping.monitor=test/loss: must be one of val/loss"),
     ("scheduler=plateau scheduler.monitor=test/loss", "scheduler.monitor=test/loss: must be one of"),
-    ("scheduler=plateau scheduler.interval=step", "scheduler.interval=step: a metric is there once an epoch"),
+    ("scheduler=plateau scheduler.interval=step", "scheduler.interval=step: must be epoch, because"),
     # the device
     ("device.precision=fp8", "device.precision=fp8: must be one of fp32, bf16, fp16"),
     ("device=cpu device.precision=fp16", "device.precision=fp16: a CPU does fp32 and bf16"),
     ("device=cpu device.graphs=true", "device.graphs=true: "),
     ("device.threads=0", "device.threads=0: "),
-    # one's own parts
+    # the user's own components
     ("model=custom", "model._target_: give the class"),
     ("model=custom model._target_=Net", "model._target_=Net: write the module too"),
     ("model=custom model._target_=nonets.Net", "model._target_=nonets.Net: cannot be imported.*nonets"),
@@ -134,13 +134,11 @@ MISTAKES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "line"), MISTAKES, ids=[words for words, _ in MISTAKES])
-def test_one_line_and_exit_2(commands, monkeypatch, words: str, line: str):
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # no network, even where there is one
+@pytest.mark.parametrize(("arguments", "line"), MISTAKES, ids=[arguments for arguments, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_exit_code_2(commands, monkeypatch, arguments: str, line: str):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # no network, even on a machine that has one
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setattr(
-        urllib.request, "_opener", None
-    )  # made at the first use, with the proxies of that time
+    monkeypatch.setattr(urllib.request, "_opener", None)  # the old opener has the old proxies
     Path("nets.py").write_text(NETS)
     Path("broken.py").write_text("class Net(\n")
     Path("taken").write_text("a file where a folder should be")
@@ -149,11 +147,11 @@ def test_one_line_and_exit_2(commands, monkeypatch, words: str, line: str):
     for name in ("nets", "broken"):
         monkeypatch.delitem(__import__("sys").modules, name, raising=False)
 
-    done = commands.bnexp(*words.split())
+    result = commands.bnexp(*arguments.split())
 
-    errors = done.err.strip().splitlines()
-    assert done.code == 2, done
-    assert len(errors) == 1, done.err
+    errors = result.err.strip().splitlines()
+    assert result.code == 2, result
+    assert len(errors) == 1, result.err
     assert re.search(line, errors[0]), errors[0]
     after = [path for path in sorted(Path.cwd().rglob("*")) if "__pycache__" not in path.parts]
-    assert after == before, "it left something behind"
+    assert after == before, "the command left files"

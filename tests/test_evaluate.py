@@ -1,4 +1,4 @@
-"""bnexp-eval: the run's own numbers from its folder alone, and nothing foreign is run on the way."""
+"""bnexp-eval prints the numbers that the run recorded. It needs only the folder and runs no foreign code."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from bnexp.data import datasets, splits
 from bnexp.training import checkpoint
 from helpers.small_sets import arrays, write_mnist
 
-# Its validation accuracy falls in the second epoch, so that best.pt and last.pt differ.
+# Its validation accuracy falls in the second epoch, so best.pt and last.pt differ.
 QUICK = ("epochs=2", "dataset.train_size=200", "dataset.test_size=100", "tracking.tensorboard=false")
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What bnexp-eval printed."""
+class PrintedEvaluation:
+    """The numbers that bnexp-eval prints."""
 
     images: int
     accuracy: str
     loss: str
     counts: list[list[int]]
-    shares: list[str]  # each class's own accuracy
+    class_accuracies: list[str]
 
 
-def read(text: str) -> Shown:
+def parse_output(text: str) -> PrintedEvaluation:
     lines = text.splitlines()
     images = int(
         re.fullmatch(r".*, checkpoint \S+, (?:test|val|train): (\d+) images, on cpu .*", lines[0])[1]
@@ -44,14 +44,15 @@ def read(text: str) -> Shown:
     assert lines[2].split() == ["true", *map(str, range(10)), "accuracy"]
     rows = [line.split() for line in lines[3:13]]
     assert [row[0] for row in rows] == list("0123456789")
-    counts, shares = [list(map(int, row[1:11])) for row in rows], [" ".join(row[11:]) for row in rows]
-    return Shown(images, accuracy, loss, counts, shares)
+    counts = [list(map(int, row[1:11])) for row in rows]
+    class_accuracies = [" ".join(row[11:]) for row in rows]
+    return PrintedEvaluation(images, accuracy, loss, counts, class_accuracies)
 
 
-def agree(shown: Shown, recorded: dict[str, float], split: str) -> bool:
-    """Whether all four printed digits are those of the summary."""
-    found = {f"{split}/accuracy": shown.accuracy, f"{split}/loss": shown.loss}
-    return found == {key: f"{recorded[key]:.4f}" for key in found}
+def matches(printed: PrintedEvaluation, recorded: dict[str, float], split: str) -> bool:
+    """Whether accuracy and loss are those of the summary, in all four printed digits."""
+    metrics = {f"{split}/accuracy": printed.accuracy, f"{split}/loss": printed.loss}
+    return metrics == {key: f"{recorded[key]:.4f}" for key in metrics}
 
 
 @pytest.fixture
@@ -60,39 +61,39 @@ def run(commands) -> Path:
     return commands.runs()[-1]
 
 
-def evaluated(commands, *words) -> Shown:
-    done = commands.eval(*map(str, words))
-    assert (done.code, done.err) == (0, "")
-    return read(done.out)
+def evaluate(commands, *arguments) -> PrintedEvaluation:
+    result = commands.eval(*map(str, arguments))
+    assert (result.code, result.err) == (0, "")
+    return parse_output(result.out)
 
 
-def test_last_and_best_show_what_the_run_recorded(commands, run):
+def test_last_and_best_print_what_the_run_recorded(commands, run):
     summary = commands.summary()
     assert summary["best"]["epoch"] == 1, "best and last must differ for this test to tell them apart"
-    last, best = evaluated(commands, run), evaluated(commands, run, "--checkpoint", "best")
-    assert agree(last, summary["final"], "test")
-    assert agree(best, summary["best"], "test")
+    last, best = evaluate(commands, run), evaluate(commands, run, "--checkpoint", "best")
+    assert matches(last, summary["final"], "test")
+    assert matches(best, summary["best"], "test")
     assert last.accuracy != best.accuracy
 
 
-def test_an_older_epoch_by_its_number(commands):
+def test_an_older_checkpoint_is_chosen_by_its_epoch(commands):
     assert commands.bnexp(*QUICK, "checkpoint.keep=2").code == 0
-    found = evaluated(commands, commands.runs()[-1], "--checkpoint", "epoch-1")
-    assert agree(found, commands.summary()["best"], "test")
+    printed = evaluate(commands, commands.runs()[-1], "--checkpoint", "epoch-1")
+    assert matches(printed, commands.summary()["best"], "test")
 
 
-def test_val_and_train_show_what_the_run_recorded(commands):
+def test_val_and_train_print_what_the_run_recorded(commands):
     assert commands.bnexp(*QUICK, "dataset.augment=[flip,crop]").code == 0
     (run,), final = commands.runs(), commands.summary()["final"]
-    val, train = evaluated(commands, run, "--split", "val"), evaluated(commands, run, "--split", "train")
+    val, train = evaluate(commands, run, "--split", "val"), evaluate(commands, run, "--split", "train")
     assert (val.images, train.images) == (144, 200)
-    assert agree(val, final, "val")
-    assert agree(train, {f"train/{k}": final[f"train_eval/{k}"] for k in ("loss", "accuracy")}, "train")
+    assert matches(val, final, "val")
+    assert matches(train, {f"train/{k}": final[f"train_eval/{k}"] for k in ("loss", "accuracy")}, "train")
 
 
-def test_the_confusion_matrix_and_the_predictions_against_the_network_written_out(commands, run):
-    shown = evaluated(commands, run, "--predictions", "found.csv")
-    with open("found.csv", newline="") as file:
+def test_the_confusion_matrix_and_the_predictions_equal_those_of_a_plain_forward_pass(commands, run):
+    printed = evaluate(commands, run, "--predictions", "predictions.csv")
+    with open("predictions.csv", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["image", "label", "prediction"]
     numbers, labels, predictions = (list(map(int, column)) for column in zip(*rows, strict=True))
@@ -101,73 +102,73 @@ def test_the_confusion_matrix_and_the_predictions_against_the_network_written_ou
     digits = datasets.load_dataset("digits", None, None).test
     index = splits.test_indices(digits.labels, 100)
     images = (digits.pixels[index].flatten(1).double() / 255 - 0.3055) / 0.3249
-    w = {key: value.double() for key, value in checkpoint.load(run / "checkpoints/last.pt")["model"].items()}
-    hidden = F.linear(images, w["hidden.0.linear.weight"], w["hidden.0.linear.bias"]).relu()
-    logits = F.linear(hidden, w["head.weight"], w["head.bias"])
+    state = checkpoint.load(run / "checkpoints/last.pt")["model"]
+    weights = {key: value.double() for key, value in state.items()}
+    hidden = F.linear(images, weights["hidden.0.linear.weight"], weights["hidden.0.linear.bias"]).relu()
+    logits = F.linear(hidden, weights["head.weight"], weights["head.bias"])
     assert labels == digits.labels[index].tolist()
     assert predictions == logits.argmax(1).tolist()
 
     counts = torch.zeros(10, 10, dtype=torch.int64)
     for label, prediction in zip(labels, predictions, strict=True):
         counts[label, prediction] += 1
-    assert shown.counts == counts.tolist()
-    assert counts.sum() == shown.images == 100
-    assert float(shown.accuracy) == counts.trace() / 100
-    assert shown.shares == [f"{row[i] / row.sum():.4f}" for i, row in enumerate(counts)]
+    assert printed.counts == counts.tolist()
+    assert counts.sum() == printed.images == 100
+    assert float(printed.accuracy) == counts.trace() / 100
+    assert printed.class_accuracies == [f"{row[i] / row.sum():.4f}" for i, row in enumerate(counts)]
 
 
-def test_a_moved_folder_in_a_fresh_process_elsewhere(commands, run, tmp_path):
-    """Nothing of the run's process, place or folder is needed."""
+def test_a_moved_run_is_evaluated_in_a_new_process_in_another_folder(commands, run, tmp_path):
     moved, elsewhere = tmp_path / "a new" / "place", tmp_path / "elsewhere"
     moved.parent.mkdir()
     elsewhere.mkdir()
     shutil.move(run, moved)
     final = json.loads((moved / "summary.json").read_text())["final"]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "bnexp.evaluate", moved],
         cwd=elsewhere, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    assert agree(read(done.stdout), final, "test")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert matches(parse_output(process.stdout), final, "test")
     assert not list(elsewhere.iterdir())
 
 
-def test_a_run_from_before_a_key_was_there(commands, run, tmp_path):
+def test_a_run_saved_before_a_key_existed_is_evaluated(commands, run, tmp_path):
     older = shutil.copytree(run, tmp_path / "older")
     path = older / ".hydra" / "config.yaml"
     saved = yaml.safe_load(path.read_text())
     del saved["dataset"]["delta"], saved["device"]["sync_bn"]
     path.write_text(yaml.safe_dump(saved))
-    assert evaluated(commands, older) == evaluated(commands, run)
+    assert evaluate(commands, older) == evaluate(commands, run)
 
 
 @pytest.mark.parametrize("keys", [{"precision": "fp16"}, {"graphs": True}, {"sync_bn": True}])
 def test_a_run_of_a_gpu_is_evaluated_on_a_cpu(commands, run, tmp_path, keys):
-    """What the GPU's run had and a CPU has not takes no part in an evaluation, or is fp32."""
-    theirs = shutil.copytree(run, tmp_path / "theirs")
-    path = theirs / ".hydra" / "config.yaml"
+    """Settings that only a GPU has are left out of an evaluation, and fp16 becomes fp32."""
+    gpu_run = shutil.copytree(run, tmp_path / "gpu_run")
+    path = gpu_run / ".hydra" / "config.yaml"
     saved = yaml.safe_load(path.read_text())
     saved["device"] |= keys
     path.write_text(yaml.safe_dump(saved))
-    assert evaluated(commands, theirs, "--device=cpu") == evaluated(commands, run)
-    assert ", on cpu (" in commands.eval(str(theirs)).out.splitlines()[0]
+    assert evaluate(commands, gpu_run, "--device=cpu") == evaluate(commands, run)
+    assert ", on cpu (" in commands.eval(str(gpu_run)).out.splitlines()[0]
 
 
-def test_a_job_of_a_sweep(commands):
+def test_each_job_of_a_sweep_is_evaluated(commands):
     assert commands.bnexp("-m", "seed=1,2", *QUICK).code == 0
     for run in commands.runs():
         final = json.loads((run / "summary.json").read_text())["final"]
-        assert agree(evaluated(commands, run), final, "test")
+        assert matches(evaluate(commands, run), final, "test")
 
 
-def test_a_relative_root_is_that_of_the_run(commands, monkeypatch):
+def test_a_relative_root_is_relative_to_the_folder_of_the_run_command(commands, monkeypatch):
     write_mnist(Path("data"), monkeypatch, arrays())
-    done = commands.bnexp("dataset=mnist", "dataset.root=data", "epochs=1", "tracking.tensorboard=false")
-    assert done.code == 0
+    result = commands.bnexp("dataset=mnist", "dataset.root=data", "epochs=1", "tracking.tensorboard=false")
+    assert result.code == 0
     (run,), final = commands.runs(), commands.summary()["final"]
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-    assert agree(evaluated(commands, run), final, "test")
+    assert matches(evaluate(commands, run), final, "test")
 
 
 def edit(run: Path, **groups) -> None:
@@ -179,16 +180,16 @@ def edit(run: Path, **groups) -> None:
     path.write_text(yaml.safe_dump(config))
 
 
-def test_device_takes_the_place_of_the_runs_own(commands, run, monkeypatch):
+def test_the_device_argument_replaces_the_device_of_the_run(commands, run, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     edit(run, device={"name": "cuda"})
-    done = commands.eval(str(run))
-    assert done.code == 2
-    assert "device=cuda: no such device here" in done.err
-    assert agree(evaluated(commands, run, "--device", "cpu"), commands.summary()["final"], "test")
+    result = commands.eval(str(run))
+    assert result.code == 2
+    assert "device=cuda: no such device here" in result.err
+    assert matches(evaluate(commands, run, "--device", "cpu"), commands.summary()["final"], "test")
 
 
-OWN = """
+CUSTOM_NETWORK = """
 from pathlib import Path
 from torch import nn
 Path("mark").touch()
@@ -197,75 +198,75 @@ def net(image_size, num_classes):
 """
 
 
-def test_a_network_of_ones_own_is_evaluated_once_it_is_trusted(commands, monkeypatch):
-    Path("own_nets.py").write_text(OWN)
+def test_a_custom_network_is_evaluated_only_if_it_is_trusted(commands, monkeypatch):
+    Path("own_nets.py").write_text(CUSTOM_NETWORK)
     assert commands.bnexp(*QUICK, "model=custom", "model._target_=own_nets.net").code == 0
     (run,) = commands.runs()
     Path("mark").unlink()
     monkeypatch.delitem(sys.modules, "own_nets")
-    for words in ((), ("--trust", "own_nets.Net"), ("--trust", "own_nets")):
-        done = commands.eval(str(run), *words)
-        assert done.code == 2
-        foreign = "model._target_=own_nets.net: neither bnexp's nor torch's"
-        assert done.err == f"bnexp: {foreign}; --trust own_nets.net lets it run\n"
+    for arguments in ((), ("--trust", "own_nets.Net"), ("--trust", "own_nets")):
+        result = commands.eval(str(run), *arguments)
+        assert result.code == 2
+        refusal = "model._target_=own_nets.net: must be a class of bnexp, torch.nn or torch.optim"
+        assert result.err == f"bnexp: {refusal}; --trust own_nets.net allows it\n"
     assert not Path("mark").exists()
-    shown = evaluated(commands, run, "--trust", "own_nets.other", "--trust", "own_nets.net")
-    assert agree(shown, commands.summary()["final"], "test")
+    printed = evaluate(commands, run, "--trust", "own_nets.other", "--trust", "own_nets.net")
+    assert matches(printed, commands.summary()["final"], "test")
     assert Path("mark").exists()
 
 
-SHELL = {"_target_": "os.system", "command": "touch mark"}
+SHELL_COMMAND = {"_target_": "os.system", "command": "touch mark"}
 
 
 @pytest.mark.parametrize(
     ("group", "keys"),
     [
-        ("model", SHELL),
-        ("optimizer", SHELL),
-        ("scheduler", SHELL),
-        ("loss", SHELL),
+        ("model", SHELL_COMMAND),
+        ("optimizer", SHELL_COMMAND),
+        ("scheduler", SHELL_COMMAND),
+        ("loss", SHELL_COMMAND),
         ("model", {"_target_": "marking.net"}),
         ("loss", {"_target_": "builtins.exec", "source": "open('mark', 'w')"}),
-        # torch's name is no warrant: these run what a stranger's folder tells them to
+        # These belong to torch and still run a stranger's code.
         ("model", {"_target_": "torch.hub.load", "repo_or_dir": ".", "model": "net", "source": "local"}),
         ("model", {"_target_": "torch.utils.collect_env.run", "command": "touch mark"}),
         ("model", {"_target_": "torchmark.net"}),
     ],
 )
-def test_nothing_foreign_is_run(commands, run, monkeypatch, group, keys):
+def test_foreign_code_is_not_run(commands, run, monkeypatch, group, keys):
     for name in ("marking.py", "torchmark.py", "hubconf.py"):
-        Path(name).write_text(OWN)
+        Path(name).write_text(CUSTOM_NETWORK)
     monkeypatch.syspath_prepend(str(commands.folder))
     edit(run, **{group: keys})
-    done = commands.eval(str(run))
+    result = commands.eval(str(run))
     assert not Path("mark").exists()
-    assert done.code == 2
-    assert done.err.startswith(f"bnexp: {group}._target_={keys['_target_']}: neither bnexp's nor torch's;")
-    assert len(done.err.splitlines()) == 1
+    assert result.code == 2
+    assert result.err.startswith(f"bnexp: {group}._target_={keys['_target_']}: must be a class of bnexp,")
+    assert len(result.err.splitlines()) == 1
     assert not {"marking", "torchmark", "hubconf"} & set(sys.modules)
 
 
-def empty(run: Path) -> None:
+def empty_folder(run: Path) -> None:
     shutil.rmtree(run)
     run.mkdir()
 
 
-def cut(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def other_network(run: Path) -> None:
+def change_network(run: Path) -> None:
     edit(run, model={"hidden": [50, 50]})
 
 
-def no_state_dict(run: Path) -> None:
+def replace_state_dict(run: Path) -> None:
     checkpoint.save({"model": 3}, run / "checkpoints" / "last.pt")
 
 
 FAULTS = [
     (shutil.rmtree, "", r"{run}: not a run folder \(summary\.json: No such file"),
-    (empty, "", r"{run}: not a run folder \(summary\.json: No such file"),
-    (lambda run: cut(run / "summary.json"), "", r"{run}/summary\.json: damaged"),
+    (empty_folder, "", r"{run}: not a run folder \(summary\.json: No such file"),
+    (lambda run: truncate(run / "summary.json"), "", r"{run}/summary\.json: damaged"),
     (lambda run: (run / "summary.json").write_text("[]"), "", r"{run}/summary\.json: damaged"),
     (lambda run: (run / ".hydra/config.yaml").unlink(), "", r"{run}/\.hydra: .*FileNotFoundError"),
     (lambda run: (run / ".hydra/hydra.yaml").unlink(), "", r"{run}/\.hydra: .*FileNotFoundError"),
@@ -278,30 +279,30 @@ FAULTS = [
     (lambda run: (run / "checkpoints/last.pt").unlink(), "", "--checkpoint=last: {run} has best"),
     (lambda run: shutil.rmtree(run / "checkpoints"), "", "{run}: no checkpoint; finished: nothing saved"),
     (lambda run: None, "--checkpoint epoch-1", r"--checkpoint=epoch-1: {run} has best, last"),
-    (lambda run: cut(run / "checkpoints/last.pt"), "", r"{run}/checkpoints/last\.pt: not a checkpoint that"),
-    (other_network, "", r"{run}: the checkpoint does not fit the run's network \(Error.{{,195}} \.\.\.\)"),
-    (no_state_dict, "", r"{run}: the checkpoint does not fit the run's network"),
+    (lambda run: truncate(run / "checkpoints/last.pt"), "", r"{run}/checkpoints/last\.pt: not a checkpoint "),
+    (change_network, "", r"{run}: the checkpoint does not fit the run's network \(Error.{{,195}} \.\.\.\)"),
+    (replace_state_dict, "", r"{run}: the checkpoint does not fit the run's network"),
     (lambda run: None, "--predictions no/such.csv", r"--predictions=no/such\.csv: cannot be written"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("harm", "words", "line"), FAULTS, ids=[line for _, _, line in FAULTS])
-def test_a_harmed_run_is_one_line_and_exit_2(commands, run, harm, words, line):
-    harm(run)
-    done = commands.eval(str(run), *words.split())
-    assert done.code == 2, done
-    assert re.fullmatch(f"bnexp: {line.format(run=re.escape(str(run)))}.*\n", done.err), done.err
+@pytest.mark.parametrize(("damage", "arguments", "line"), FAULTS, ids=[line for _, _, line in FAULTS])
+def test_a_damaged_run_is_one_line_and_exit_code_2(commands, run, damage, arguments, line):
+    damage(run)
+    result = commands.eval(str(run), *arguments.split())
+    assert result.code == 2, result
+    assert re.fullmatch(f"bnexp: {line.format(run=re.escape(str(run)))}.*\n", result.err), result.err
 
 
-def test_no_validation_set_to_look_at(commands):
+def test_a_run_without_a_validation_set_has_no_split_val(commands):
     assert commands.bnexp(*QUICK, "dataset.val_size=0").code == 0
-    done = commands.eval(str(commands.runs()[-1]), "--split", "val")
-    assert done.code == 2
-    assert done.err == "bnexp: --split=val: this run had no validation set (dataset.val_size=0)\n"
+    result = commands.eval(str(commands.runs()[-1]), "--split", "val")
+    assert result.code == 2
+    assert result.err == "bnexp: --split=val: this run had no validation set (dataset.val_size=0)\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("arguments", "line"),
     [
         ("", r"the following arguments are required: RUN_DIR"),
         ("RUN --spilt val", r"unrecognized arguments: --spilt val; did you mean --split\?"),
@@ -312,21 +313,21 @@ def test_no_validation_set_to_look_at(commands):
         ("RUN --predictions", r"argument --predictions: expected one argument"),
     ],
 )
-def test_a_word_that_is_not_understood_is_one_line_and_exit_2(commands, words, line):
-    done = commands.eval(*words.split())
-    assert done.code == 2
-    assert done.out == ""
-    assert re.fullmatch(rf"bnexp: {line}.* \(bnexp-eval --help lists all\)\n", done.err), done.err
+def test_a_wrong_argument_is_one_line_and_exit_code_2(commands, arguments, line):
+    result = commands.eval(*arguments.split())
+    assert result.code == 2
+    assert result.out == ""
+    assert re.fullmatch(rf"bnexp: {line}.* \(bnexp-eval --help lists all\)\n", result.err), result.err
 
 
-def test_help_is_there_without_torch():
-    done = subprocess.run(
+def test_help_imports_no_torch():
+    process = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "bnexp.evaluate", "--help"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 0
-    for word in ("RUN_DIR", "--checkpoint", "--split", "--device", "--predictions", "--trust"):
-        assert word in done.stdout
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert process.returncode == 0
+    for argument in ("RUN_DIR", "--checkpoint", "--split", "--device", "--predictions", "--trust"):
+        assert argument in process.stdout
+    imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
     assert "omegaconf" in imported
     assert not imported & {"torch", "torchvision", "numpy", "pandas", "scipy", "sklearn"}

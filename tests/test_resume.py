@@ -1,4 +1,4 @@
-"""A run that was stopped and goes on ends in the same bits as one that was never touched."""
+"""A run that is interrupted and resumed ends in the same bits as a run that is not interrupted."""
 
 import json
 import os
@@ -9,69 +9,74 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.records import record
 
-from bnexp.runs.folder import lock_folder
+from bnexp.config.overrides import quote_value
+from bnexp.runs.folder import locked
 from bnexp.train import main
 from bnexp.training.trainer import Trainer
-from helpers.records import record
 
 SMALL = ("dataset.train_size=300", "dataset.test_size=100", "batch_size=50", "device.threads=1")
 EVERYTHING = (
     "model=mlp_bn", "model.dropout=0.2", "dataset.augment=[crop]", "optimizer=adam", "scheduler=plateau",
     "scheduler.patience=0", "epochs=4", "tracking.every=4", "tracking.histograms=true", *SMALL,
 )  # fmt: skip
-STEPS = 6  # in an epoch: 270 images are left to train on
+STEPS = 6  # in an epoch: 270 of the 300 images are training images
 
 
-class Cut(BaseException):
-    """Stands for a kill: nothing that bnexp does may catch it."""
+class Kill(BaseException):
+    """Stands for SIGKILL: bnexp catches no exception of this type."""
 
 
-def stop_at(monkeypatch, step: int, how) -> None:
-    """``how`` is called inside step number ``step`` of the next run, counted from where that begins."""
-    plain, taken = Trainer.step, []
+def call_in_step(monkeypatch, number: int, action) -> None:
+    """Calls ``action`` inside step ``number`` of the next run, counted from 1 where that run starts."""
+    original_step, calls = Trainer.step, []
 
-    def counted(self, *batch):
-        taken.append(None)
-        if len(taken) == step:
-            monkeypatch.setattr(Trainer, "step", plain)
-            how()
-        return plain(self, *batch)
+    def counting_step(self, *batch):
+        calls.append(None)
+        if len(calls) == number:
+            monkeypatch.setattr(Trainer, "step", original_step)
+            action()
+        return original_step(self, *batch)
 
-    monkeypatch.setattr(Trainer, "step", counted)
+    monkeypatch.setattr(Trainer, "step", counting_step)
 
 
-def terminated() -> None:
+def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def train(commands, folder: str, *words: str):
-    return commands.bnexp(*words, f"hydra.run.dir={folder}")
+def kill() -> None:
+    raise Kill
+
+
+def train(commands, folder: str, *overrides: str):
+    return commands.bnexp(*overrides, f"hydra.run.dir={folder}")
 
 
 @pytest.mark.parametrize("step", [1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS + 3, 4 * STEPS])
 @pytest.mark.parametrize("by", ["resume", "command"])
-def test_a_run_that_was_terminated_goes_on_to_the_same_bits(commands, monkeypatch, step, by):
-    assert train(commands, "whole", *EVERYTHING).code == 0
-    stop_at(monkeypatch, step, terminated)
-    assert train(commands, "cut", *EVERYTHING).code == 143
-    status = json.loads(Path("cut/summary.json").read_text())["status"]
+def test_a_terminated_run_resumes_to_the_same_bits(commands, monkeypatch, step, by):
+    assert train(commands, "uninterrupted", *EVERYTHING).code == 0
+    call_in_step(monkeypatch, step, terminate)
+    assert train(commands, "resumed", *EVERYTHING).code == 143
+    status = json.loads(Path("resumed/summary.json").read_text())["status"]
     assert status == ("finished" if step == 4 * STEPS else "interrupted")
-    done = commands.resume("cut") if by == "resume" else train(commands, "cut", *EVERYTHING)
-    assert done.code == 0
-    assert record(Path("cut")) == record(Path("whole"))
+    result = commands.resume("resumed") if by == "resume" else train(commands, "resumed", *EVERYTHING)
+    assert result.code == 0
+    assert record(Path("resumed")) == record(Path("uninterrupted"))
 
 
-def test_a_run_that_is_stopped_again_and_again_ends_in_the_same_bits(commands, monkeypatch):
-    train(commands, "whole", *EVERYTHING)
+def test_a_run_that_is_interrupted_five_times_ends_in_the_same_bits(commands, monkeypatch):
+    train(commands, "uninterrupted", *EVERYTHING)
     for step in (2, 3, 1, 7, 5):
-        stop_at(monkeypatch, step, terminated)
-        assert train(commands, "cut", *EVERYTHING).code == 143
-    assert commands.resume("cut").code == 0
-    assert record(Path("cut")) == record(Path("whole"))
+        call_in_step(monkeypatch, step, terminate)
+        assert train(commands, "resumed", *EVERYTHING).code == 143
+    assert commands.resume("resumed").code == 0
+    assert record(Path("resumed")) == record(Path("uninterrupted"))
 
 
-OTHERS = {
+SETTINGS = {
     "conv sgd step": ("model=conv_bn", "scheduler=step", "scheduler.step_size=1"),
     "momentum cosine": ("optimizer=momentum", "scheduler=cosine"),
     "adamw onecycle": ("optimizer=adamw", "scheduler=onecycle", "scheduler.max_lr=0.1"),
@@ -84,247 +89,271 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_every_kind_of_state_is_carried_over(commands, monkeypatch, name):
-    words = (*OTHERS[name], "epochs=3", *SMALL)
-    assert train(commands, "whole", *words).code == 0
-    stop_at(monkeypatch, 9, terminated)
-    assert train(commands, "cut", *words).code == 143
-    assert commands.resume("cut").code == 0
-    assert record(Path("cut")) == record(Path("whole"))
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_kind_of_state_is_restored(commands, monkeypatch, name):
+    overrides = (*SETTINGS[name], "epochs=3", *SMALL)
+    assert train(commands, "uninterrupted", *overrides).code == 0
+    call_in_step(monkeypatch, 9, terminate)
+    assert train(commands, "resumed", *overrides).code == 143
+    assert commands.resume("resumed").code == 0
+    assert record(Path("resumed")) == record(Path("uninterrupted"))
 
 
 @pytest.mark.parametrize("step", [1, STEPS + 1, 3 * STEPS])
-def test_a_run_that_was_killed_goes_on_from_its_last_whole_epoch(commands, monkeypatch, step):
-    train(commands, "whole", *EVERYTHING)
-
-    def killed():
-        raise Cut
-
-    stop_at(monkeypatch, step, killed)
-    monkeypatch.setattr(sys, "argv", ["bnexp", *EVERYTHING, "hydra.run.dir=cut"])
-    with pytest.raises(Cut):
+def test_a_killed_run_resumes_from_its_last_complete_epoch(commands, monkeypatch, step):
+    train(commands, "uninterrupted", *EVERYTHING)
+    call_in_step(monkeypatch, step, kill)
+    monkeypatch.setattr(sys, "argv", ["bnexp", *EVERYTHING, "hydra.run.dir=resumed"])
+    with pytest.raises(Kill):
         main()
-    assert json.loads(Path("cut/summary.json").read_text())["status"] == "running"
-    assert commands.resume("cut").code == 0
-    assert record(Path("cut")) == record(Path("whole"))
+    assert json.loads(Path("resumed/summary.json").read_text())["status"] == "running"
+    assert commands.resume("resumed").code == 0
+    assert record(Path("resumed")) == record(Path("uninterrupted"))
 
 
 @pytest.mark.parametrize(
     "scheduler", [(), ("scheduler=step", "scheduler.step_size=2"), ("scheduler=plateau",)]
 )
-def test_more_epochs_equal_having_asked_for_them_at_once(commands, scheduler):
-    words = ("model=mlp_bn", *scheduler, *SMALL)
-    assert train(commands, "whole", *words, "epochs=5").code == 0
-    assert train(commands, "cut", *words, "epochs=2").code == 0
-    done = commands.resume("cut", "epochs=5")
-    assert done.code == 0
-    assert "goes on after epoch 2" in done.out
-    assert record(Path("cut")) == record(Path("whole"))
+def test_a_run_with_more_epochs_equals_one_that_had_them_from_the_start(commands, scheduler):
+    overrides = ("model=mlp_bn", *scheduler, *SMALL)
+    assert train(commands, "uninterrupted", *overrides, "epochs=5").code == 0
+    assert train(commands, "resumed", *overrides, "epochs=2").code == 0
+    result = commands.resume("resumed", "epochs=5")
+    assert result.code == 0
+    assert "goes on after epoch 2" in result.out
+    assert record(Path("resumed")) == record(Path("uninterrupted"))
     assert commands.summary()["epochs"] == 5
 
 
-def test_a_schedule_laid_out_for_fewer_epochs_takes_no_more(commands):
-    words = ("scheduler=cosine", *SMALL)
-    train(commands, "run", *words, "epochs=2")
+def test_a_schedule_that_follows_epochs_allows_no_more_epochs(commands):
+    overrides = ("scheduler=cosine", *SMALL)
+    train(commands, "run", *overrides, "epochs=2")
     before = record(Path("run"))
-    done = commands.resume("run", "epochs=4")
-    assert done.code == 2
-    assert done.err == (
-        "bnexp: epochs=4: this run's learning rate was laid out for 2 (scheduler.T_max=null follows"
-        " epochs); begin anew in another folder\n"
+    result = commands.resume("run", "epochs=4")
+    assert result.code == 2
+    assert result.err == (
+        "bnexp: epochs=4: the learning rates of this run were planned for 2 epochs (scheduler.T_max=null"
+        " takes its value from epochs); start a new run in another folder\n"
     )
     assert record(Path("run")) == before
 
 
-def test_a_finished_run_is_left_alone(commands):
+def test_a_finished_run_is_not_changed(commands):
     train(commands, "run", "epochs=1", *SMALL)
     files = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*") if path.is_file()}
-    done = commands.resume("run")
-    assert (done.code, done.out) == (0, "run: this run is finished; nothing to do\n")
+    result = commands.resume("run")
+    assert (result.code, result.out) == (0, "run: this run is finished; nothing to do\n")
     assert files == {path: path.stat().st_mtime_ns for path in Path("run").rglob("*") if path.is_file()}
 
 
-def test_the_differing_keys_are_named(commands):
+def test_the_keys_that_differ_are_named(commands):
     train(commands, "run", "epochs=2", *SMALL)
-    for word, why in (
+    for override, difference in (
         ("optimizer.lr=0.3", "optimizer.lr=0.1 (here 0.3)"),
         ("epochs=1", "epochs=2 (here 1)"),
         ("model.norm=batch", "model.norm=none (here batch)"),
     ):
-        done = commands.resume("run", word)
-        assert done.code == 2
-        assert done.err == f"bnexp: hydra.run.dir=run: holds a run with {why}; choose another folder\n"
+        result = commands.resume("run", override)
+        assert result.code == 2
+        assert (
+            result.err == f"bnexp: hydra.run.dir=run: holds a run with {difference}; choose another folder\n"
+        )
 
 
-def cut_after_two_epochs(commands, monkeypatch, *words: str) -> Path:
-    stop_at(monkeypatch, 2 * STEPS + 3, terminated)
-    assert train(commands, "cut", *EVERYTHING, *words).code == 143
-    return Path("cut/checkpoints")
+def interrupt_after_two_epochs(commands, monkeypatch) -> Path:
+    """The checkpoint folder of a run that was terminated in its third epoch."""
+    call_in_step(monkeypatch, 2 * STEPS + 3, terminate)
+    assert train(commands, "resumed", *EVERYTHING).code == 143
+    return Path("resumed/checkpoints")
 
 
-def damage(path: Path, how: str) -> None:
+def damage(path: Path, kind: str) -> None:
     content = bytearray(path.read_bytes())
-    if how == "cut":
+    if kind == "truncated":
         del content[len(content) // 2 :]
-    elif how == "flipped":
+    elif kind == "bit flipped":
         content[len(content) // 2] ^= 1
-    elif how == "empty":
+    elif kind == "empty":
         content.clear()
-    path.unlink()  # it may share its bytes with another name
+    path.unlink()  # the file may be a hard link of another checkpoint
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("how", ["cut", "flipped", "empty"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(commands, monkeypatch, how):
-    train(commands, "whole", *EVERYTHING)
-    checkpoints = cut_after_two_epochs(commands, monkeypatch)
-    damage(checkpoints / "last.pt", how)
-    done = commands.resume("cut")
-    assert done.code == 0
-    assert "last.pt: not a checkpoint that can be read" in done.out
-    assert "goes on after epoch 2\n" in done.out
-    assert record(Path("cut")) == record(Path("whole"))
+@pytest.mark.parametrize("kind", ["truncated", "bit flipped", "empty"])
+def test_after_a_damaged_checkpoint_the_previous_one_is_used(commands, monkeypatch, kind):
+    train(commands, "uninterrupted", *EVERYTHING)
+    checkpoints = interrupt_after_two_epochs(commands, monkeypatch)
+    damage(checkpoints / "last.pt", kind)
+    result = commands.resume("resumed")
+    assert result.code == 0
+    assert "last.pt: not a checkpoint that can be read" in result.out
+    assert "goes on after epoch 2\n" in result.out
+    assert record(Path("resumed")) == record(Path("uninterrupted"))
 
 
-def test_with_no_checkpoint_left_it_begins_anew_and_says_so(commands, monkeypatch):
-    train(commands, "whole", *EVERYTHING)
-    checkpoints = cut_after_two_epochs(commands, monkeypatch)
+def test_without_a_readable_checkpoint_the_run_starts_again_and_says_so(commands, monkeypatch):
+    train(commands, "uninterrupted", *EVERYTHING)
+    checkpoints = interrupt_after_two_epochs(commands, monkeypatch)
     for name in ("last.pt", "previous.pt"):
-        damage(checkpoints / name, "flipped")
-    done = commands.resume("cut")
-    assert done.code == 0
-    assert done.out.count("not a checkpoint that can be read") == 2
-    assert "goes on" not in done.out
-    assert record(Path("cut")) == record(Path("whole"))
+        damage(checkpoints / name, "bit flipped")
+    result = commands.resume("resumed")
+    assert result.code == 0
+    assert result.out.count("not a checkpoint that can be read") == 2
+    assert "goes on" not in result.out
+    assert record(Path("resumed")) == record(Path("uninterrupted"))
 
 
-def test_a_best_checkpoint_that_is_gone_is_trained_again(commands, monkeypatch):
-    train(commands, "whole", *EVERYTHING)
-    checkpoints = cut_after_two_epochs(commands, monkeypatch)
+def test_a_missing_best_checkpoint_is_trained_again(commands, monkeypatch):
+    train(commands, "uninterrupted", *EVERYTHING)
+    checkpoints = interrupt_after_two_epochs(commands, monkeypatch)
     (checkpoints / "best.pt").unlink()
-    assert commands.resume("cut").code == 0
-    assert record(Path("cut")) == record(Path("whole"))
+    assert commands.resume("resumed").code == 0
+    assert record(Path("resumed")) == record(Path("uninterrupted"))
 
 
-def test_rows_and_events_behind_the_checkpoint_are_taken_out(commands, monkeypatch):
-    train(commands, "whole", *EVERYTHING)
-    cut_after_two_epochs(commands, monkeypatch)
-    with Path("cut/metrics.csv").open("a", newline="") as file:
+def test_rows_and_events_after_the_checkpoint_are_removed(commands, monkeypatch):
+    train(commands, "uninterrupted", *EVERYTHING)
+    interrupt_after_two_epochs(commands, monkeypatch)
+    with Path("resumed/metrics.csv").open("a", newline="") as file:
         file.write("3,0.5,0.5\r\n4,0.")
-    with Path("cut/steps.csv").open("a", newline="") as file:
+    with Path("resumed/steps.csv").open("a", newline="") as file:
         file.write("99,0.5\r\n")
-    (events,) = Path("cut").glob("events.*")
+    (events,) = Path("resumed").glob("events.*")
     with events.open("ab") as file:
         file.write(events.read_bytes()[-40:-3])
-    assert commands.resume("cut").code == 0
-    assert record(Path("cut")) == record(Path("whole"))
+    assert commands.resume("resumed").code == 0
+    assert record(Path("resumed")) == record(Path("uninterrupted"))
 
 
 def test_a_run_in_use_is_refused(commands, monkeypatch):
-    train(commands, "whole", *EVERYTHING)
-    stop_at(monkeypatch, 2, terminated)
-    train(commands, "cut", *EVERYTHING)
-    with lock_folder(Path("cut")):
-        before = record(Path("cut"))
-        for done in (train(commands, "cut", *EVERYTHING), commands.resume("cut")):
-            assert done.code == 2
-            assert done.err == (
-                "bnexp: cut: another process is writing this run; wait for it, or choose another folder\n"
+    train(commands, "uninterrupted", *EVERYTHING)
+    call_in_step(monkeypatch, 2, terminate)
+    train(commands, "resumed", *EVERYTHING)
+    with locked(Path("resumed")):
+        before = record(Path("resumed"))
+        for result in (train(commands, "resumed", *EVERYTHING), commands.resume("resumed")):
+            assert result.code == 2
+            assert result.err == (
+                "bnexp: resumed: another process is writing this run; wait for it, or choose another folder\n"
             )
-        assert record(Path("cut")) == before
-    assert commands.resume("cut").code == 0
-    assert record(Path("cut")) == record(Path("whole"))
+        assert record(Path("resumed")) == before
+    assert commands.resume("resumed").code == 0
+    assert record(Path("resumed")) == record(Path("uninterrupted"))
 
 
-def test_a_network_that_has_changed_since_is_one_line(commands, monkeypatch):
-    cut_after_two_epochs(commands, monkeypatch)
-    state = torch.load("cut/checkpoints/last.pt", weights_only=True)
+def test_a_checkpoint_of_another_network_is_one_line(commands, monkeypatch):
+    interrupt_after_two_epochs(commands, monkeypatch)
+    state = torch.load("resumed/checkpoints/last.pt", weights_only=True)
     state["model"]["head.weight"] = torch.zeros(2, 2)
-    torch.save(state, "cut/checkpoints/last.pt")
-    done = commands.resume("cut")
-    assert done.code == 2
-    assert done.err.startswith("bnexp: the checkpoint does not fit this network (")
-    assert len(done.err.splitlines()) == 1
-    assert json.loads(Path("cut/summary.json").read_text())["status"] == "interrupted"
+    torch.save(state, "resumed/checkpoints/last.pt")
+    result = commands.resume("resumed")
+    assert result.code == 2
+    assert result.err.startswith("bnexp: the checkpoint does not fit this network (")
+    assert len(result.err.splitlines()) == 1
+    assert json.loads(Path("resumed/summary.json").read_text())["status"] == "interrupted"
 
 
-def test_threads_stay_what_they_were(commands, monkeypatch):
-    stop_at(monkeypatch, 2, terminated)
-    words = [word for word in EVERYTHING if not word.startswith("device.threads")]
-    train(commands, "cut", *words)
-    path = Path("cut/environment.json")
+def test_a_resumed_run_uses_the_recorded_number_of_threads(commands, monkeypatch):
+    call_in_step(monkeypatch, 2, terminate)
+    overrides = [override for override in EVERYTHING if not override.startswith("device.threads")]
+    train(commands, "resumed", *overrides)
+    path = Path("resumed/environment.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": 2}))
-    assert commands.resume("cut").code == 0
-    found = json.loads(path.read_text())
-    assert found["threads"] == min(2, os.cpu_count())
-    assert [earlier["threads"] for earlier in found["earlier"]] == [2]
+    assert commands.resume("resumed").code == 0
+    environment = json.loads(path.read_text())
+    assert environment["threads"] == min(2, os.cpu_count())
+    assert [earlier["threads"] for earlier in environment["earlier"]] == [2]
 
 
-def test_a_sweeps_interrupted_job_goes_on(commands, monkeypatch):
-    words = ("-m", "model=mlp,mlp_bn", "seed=0", "epochs=3", *SMALL)
-    assert commands.bnexp(*words, "hydra.sweep.dir=whole").code == 0
-    stop_at(monkeypatch, 3 * STEPS + STEPS + 2, terminated)
-    assert commands.bnexp(*words, "hydra.sweep.dir=cut").code == 143
-    done = commands.resume("cut")
-    assert done.code == 0
-    assert "goes on after epoch 1, 2 steps into the next" in done.out
-    for whole in Path("whole").glob("*/summary.json"):
-        assert record(Path("cut") / whole.parent.name) == record(whole.parent)
+def test_an_interrupted_job_of_a_sweep_resumes_to_the_same_bits(commands, monkeypatch):
+    arguments = ("-m", "model=mlp,mlp_bn", "seed=0", "epochs=3", *SMALL)
+    assert commands.bnexp(*arguments, "hydra.sweep.dir=uninterrupted").code == 0
+    call_in_step(monkeypatch, 3 * STEPS + STEPS + 2, terminate)
+    assert commands.bnexp(*arguments, "hydra.sweep.dir=resumed").code == 143
+    result = commands.resume("resumed")
+    assert result.code == 0
+    assert "goes on after epoch 1, 2 steps into the next" in result.out
+    for summary in Path("uninterrupted").glob("*/summary.json"):
+        assert record(Path("resumed") / summary.parent.name) == record(summary.parent)
 
 
-FOREIGN = {
-    "model._target_=own.Net": "model._target_=own.Net: neither bnexp's nor torch's; --trust own.Net",
-    "optimizer._target_=torch.hub.load": "optimizer._target_=torch.hub.load: neither",
-    "model._target_=torch.nn.modules.module.warnings": "neither",
-    "+hydra.callbacks.mine._target_=os.system": "a key of Hydra's that may run code; --trust",
-    "hydra.launcher._target_=os.system": "a key of Hydra's that may run code",
-    "hydra.searchpath=[file:///tmp]": "a key of Hydra's that may run code",
-    "+model={_target_:os.system}": "not the name of a choice",
-    "+own={_target_:os.system}": "names code inside a value",
-    "model=../../../../evil": "not the name of a choice, and may name code; --trust",
-    "experiment=/evil": "not the name of a choice",
-    "hydra/launcher=../evil": "not the name of a choice",
-    "model=${oc.decode:name}": "not the name of a choice",
-    "+model@hydra.callbacks.mine=mlp": "a key of Hydra's that may run code",
-    "hydra/sweeper=evil": "a key of Hydra's that may run code",
-    "hydra.sweeper._target_=os.system": "a key of Hydra's that may run code",
-    "hydra.output_subdir=evil": "a key of Hydra's that may run code",
+# It has backslashes before a letter, before a quote and at the end.
+QUOTED_FOLDER = "it's a\\b, {x}=\\'\\"
+
+
+def test_a_run_resumes_in_a_folder_whose_name_needs_quoting(commands, monkeypatch):
+    call_in_step(monkeypatch, 2, terminate)
+    assert train(commands, quote_value(QUOTED_FOLDER), "epochs=1", *SMALL).code == 143
+    assert commands.resume(QUOTED_FOLDER).code == 0
+    assert [run.name for run in commands.runs()] == [QUOTED_FOLDER]
+    assert commands.summary()["status"] == "finished"
+
+
+def test_a_sweep_runs_and_resumes_in_a_folder_whose_name_needs_quoting(commands):
+    arguments = ("seed=0,1", "epochs=1", *SMALL, f"hydra.sweep.dir={quote_value(QUOTED_FOLDER)}")
+    assert commands.bnexp("-m", *arguments).code == 0
+    assert {run.parent.name for run in commands.runs()} == {QUOTED_FOLDER}
+    assert commands.plan(*arguments).out.splitlines()[-1] == "2 done, 0 to run"
+    shutil.rmtree(commands.runs()[1])
+    assert commands.resume(QUOTED_FOLDER).code == 0
+    assert len(commands.runs()) == 2
+    assert [path.name for path in commands.folder.iterdir()] == [QUOTED_FOLDER]
+
+
+FOREIGN_OVERRIDES = {
+    "model._target_=own.Net": (
+        "model._target_=own.Net: must be a class of bnexp, torch.nn or torch.optim; --trust own.Net allows it"
+    ),
+    "optimizer._target_=torch.hub.load": "optimizer._target_=torch.hub.load: must be a class of bnexp",
+    "model._target_=torch.nn.modules.module.warnings": "must be a class of bnexp",
+    "+hydra.callbacks.mine._target_=os.system": "this key of Hydra can run code; --trust",
+    "hydra.launcher._target_=os.system": "this key of Hydra can run code",
+    "hydra.searchpath=[file:///tmp]": "this key of Hydra can run code",
+    "+model={_target_:os.system}": "must be the name of a choice",
+    "+own={_target_:os.system}": "a _target_ inside a value can run code",
+    "model=../../../../evil": "must be the name of a choice, because a path can lead to code; --trust",
+    "experiment=/evil": "must be the name of a choice",
+    "hydra/launcher=../evil": "must be the name of a choice",
+    "model=${oc.decode:name}": "must be the name of a choice",
+    "+model@hydra.callbacks.mine=mlp": "this key of Hydra can run code",
+    "hydra/sweeper=evil": "this key of Hydra can run code",
+    "hydra.sweeper._target_=os.system": "this key of Hydra can run code",
+    "hydra.output_subdir=evil": "this key of Hydra can run code",
 }
 
 
-@pytest.mark.parametrize("word", FOREIGN)
-def test_a_folder_names_no_code_of_its_own(commands, monkeypatch, word):
-    stop_at(monkeypatch, 2, terminated)
-    train(commands, "cut", "epochs=1", *SMALL)
-    path = Path("cut/.hydra/hydra.yaml")
-    kind = "hydra" if "hydra" in word else "task"
+@pytest.mark.parametrize("override", FOREIGN_OVERRIDES)
+def test_an_override_of_the_folder_that_can_run_code_is_refused(commands, monkeypatch, override):
+    call_in_step(monkeypatch, 2, terminate)
+    train(commands, "resumed", "epochs=1", *SMALL)
+    path = Path("resumed/.hydra/hydra.yaml")
+    kind = "hydra" if "hydra" in override else "task"
     text = path.read_text()
     assert f"    {kind}:\n" in text
-    path.write_text(text.replace(f"    {kind}:\n", f"    {kind}:\n    - {json.dumps(word)}\n"))
-    done = commands.resume("cut")
-    assert done.code == 2
-    assert FOREIGN[word] in done.err
-    assert len(done.err.splitlines()) == 1
+    path.write_text(text.replace(f"    {kind}:\n", f"    {kind}:\n    - {json.dumps(override)}\n"))
+    result = commands.resume("resumed")
+    assert result.code == 2
+    assert FOREIGN_OVERRIDES[override] in result.err
+    assert len(result.err.splitlines()) == 1
 
 
-def test_a_network_of_ones_own_goes_on_once_it_is_trusted(commands, monkeypatch):
+def test_a_run_of_a_custom_network_resumes_only_if_it_is_trusted(commands, monkeypatch):
     Path("own_net.py").write_text(
         "from torch import nn\n\n\ndef net(num_classes):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes))\n"
     )
     monkeypatch.syspath_prepend(str(commands.folder))
-    stop_at(monkeypatch, 2, terminated)
-    words = ("model=custom", "model._target_=own_net.net", "epochs=2", *SMALL)
-    assert train(commands, "cut", *words).code == 143
-    assert commands.resume("cut").code == 2
-    assert commands.resume("cut", "--trust", "own_net.net").code == 0
+    call_in_step(monkeypatch, 2, terminate)
+    overrides = ("model=custom", "model._target_=own_net.net", "epochs=2", *SMALL)
+    assert train(commands, "resumed", *overrides).code == 143
+    assert commands.resume("resumed").code == 2
+    assert commands.resume("resumed", "--trust", "own_net.net").code == 0
 
 
 def test_a_checkpoint_outside_the_run_is_refused(commands, monkeypatch):
-    checkpoints = cut_after_two_epochs(commands, monkeypatch)
+    checkpoints = interrupt_after_two_epochs(commands, monkeypatch)
     shutil.move(checkpoints, "elsewhere")
     checkpoints.symlink_to(Path("elsewhere").resolve())
-    done = commands.eval("cut")
-    assert done.code == 2
-    assert done.err == "bnexp: cut/checkpoints: points outside the run's folder\n"
+    result = commands.eval("resumed")
+    assert result.code == 2
+    assert result.err == "bnexp: resumed/checkpoints: points outside the run's folder\n"

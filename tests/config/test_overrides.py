@@ -16,10 +16,10 @@ def parse_value(text: str) -> object:
 
 
 TEXTS = [
-    "", "plain", "two words", " spaces at both ends ", "Größe über öäüß", "a,b", "a=b", "[1,2]", "{a:b}", "{", "}",
-    "(x)", "${x}", "$", "null", "1", "true", "'", "''", "it's", '"double"', "\\", "\\\\", "\\\\\\", "a\\b", "a\\\\b",
-    "\\'", "\\\\'", "\\\\\\'", "'\\", "'\\\\", "a\\'b\\\\'c\\", "trailing\\", "trailing\\\\", "C:\\new\\table", "\t",
-    "line\nline", "#", "~", "a/b", "../b", "%(x)s", '\\"',
+    "", "plain", "two words", " spaces at both ends ", "Größe über öäüß", "a,b", "a=b", "[1,2]", "{a:b}", "{",
+    "}", "(x)", "${x}", "$", "null", "1", "true", "'", "''", "it's", '"double"', "\t", "line\nline", "#", "~",
+    "\\", "\\\\", "\\\\\\", "a\\b", "a\\\\b", "\\'", "\\\\'", "\\\\\\'", "'\\", "'\\\\", "a\\'b\\\\'c\\",
+    "a/b", '\\"', "trailing\\", "trailing\\\\", "C:\\new\\table", "../b", "%(x)s",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Every YAML composes, parses and builds."""
+"""Every YAML file composes and parses."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from bnexp.cli.help import GROUPS, choices
 from bnexp.config.schema import parse
 from bnexp.errors import UserError
 
-OWN = {"custom": "_target_=torch.nn.Flatten", "image_folder": "root=."}
+REQUIRED_KEYS = {"custom": "_target_=torch.nn.Flatten", "image_folder": "root=."}
 CHOICES = [(group, name) for group in GROUPS for name in choices(group)]
 
 
-def values(*overrides):
+def compose_values(*overrides):
     with initialize_config_module("bnexp.conf", version_base="1.3"):
         return composed_config.resolve_config(compose("config", overrides=["name=test", *overrides]))
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_parses(group, name):
-    words = [f"{group}={name}"] + ([f"{group}.{OWN[name]}"] if name in OWN else [])
-    config = parse(values(*words))
+    required = [f"{group}.{REQUIRED_KEYS[name]}"] if name in REQUIRED_KEYS else []
+    config = parse(compose_values(f"{group}={name}", *required))
     assert config.epochs >= 1
 
 
-def test_every_choice_of_the_contract_is_there():
-    wanted = {
+def test_the_documented_choices_exist():
+    documented = {
         "model": "mlp mlp_bn conv conv_bn lenet lenet_bn resnet densenet torchvision",
         "dataset": "digits mnist fashion_mnist cifar10 image_folder",
         "optimizer": "sgd momentum adam nesterov adamw",
@@ -37,13 +37,15 @@ def test_every_choice_of_the_contract_is_there():
         "experiment": "mnist_mlp mnist_conv mnist_mlp_deep cifar10_resnet96 fashion_lenet fashion_resnet"
         " fashion_densenet",
     }
-    for group, names in wanted.items():
+    for group, names in documented.items():
         assert set(names.split()) <= set(choices(group)), group
 
 
-@pytest.mark.parametrize(("plain", "normed"), [("mlp", "mlp_bn"), ("conv", "conv_bn"), ("lenet", "lenet_bn")])
-def test_bn_models_are_the_plain_ones_with_a_norm_and_nothing_else(plain, normed):
-    assert values(f"model={normed}") == values(f"model={plain}", "model.norm=batch")
+@pytest.mark.parametrize(
+    ("plain", "with_norm"), [("mlp", "mlp_bn"), ("conv", "conv_bn"), ("lenet", "lenet_bn")]
+)
+def test_bn_models_are_the_plain_ones_with_a_norm_and_nothing_else(plain, with_norm):
+    assert compose_values(f"model={with_norm}") == compose_values(f"model={plain}", "model.norm=batch")
 
 
 RECIPES = {
@@ -58,9 +60,9 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_presets_are_the_recipes(name):
+def test_presets_have_the_values_of_their_recipes(name):
     epochs, batch_size, optimizer, keys = RECIPES[name]
-    config = parse(values(f"experiment={name}"))
+    config = parse(compose_values(f"experiment={name}"))
     assert (config.epochs, config.batch_size, config.optimizer.target) == (epochs, batch_size, optimizer)
     assert keys.items() <= dict(config.optimizer.keys).items()
     assert config.dataset.val_size == (10_000 if name == "mnist_mlp_deep" else 0)
@@ -69,8 +71,8 @@ def test_presets_are_the_recipes(name):
     )
 
 
-def test_a_preset_can_be_turned_on_the_command_line():
-    config = parse(values("experiment=mnist_mlp", "model.norm=none", "epochs=3"))
+def test_the_command_line_overrides_a_preset():
+    config = parse(compose_values("experiment=mnist_mlp", "model.norm=none", "epochs=3"))
     assert config.model.keys["norm"] == "none"
     assert config.epochs == 3
 
@@ -78,4 +80,4 @@ def test_a_preset_can_be_turned_on_the_command_line():
 @pytest.mark.parametrize("interpolation", ["${nowhere}", "${oc.env:BNEXP_NOT_SET}"])
 def test_a_broken_interpolation_is_one_line(interpolation):
     with pytest.raises(UserError, match=r"dataset\.root"):
-        values(f"dataset.root={interpolation}")
+        compose_values(f"dataset.root={interpolation}")

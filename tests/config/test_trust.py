@@ -1,4 +1,4 @@
-"""A run's folder may come from elsewhere: nothing in it runs, leads out, or stands in a page as code."""
+"""A run's folder may be a stranger's: nothing in it runs, leads out of it, or becomes code in a report."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from helpers.made_runs import made_run
 QUICK = ("epochs=1", "dataset.train_size=100", "dataset.test_size=50", "tracking.tensorboard=false")
 
 
-def test_what_needs_no_trust_are_classes_that_compute():
-    modules = [torch.nn, torch.optim, torch.optim.lr_scheduler, bnexp.models, bnexp.losses]
+def test_targets_that_need_no_trust_are_classes():
+    modules = [torch.nn, torch.optim, torch.optim.lr_scheduler, bnexp.models, bnexp.training.losses]
     modules += [
-        importlib.import_module(f"torch.nn.modules.{found.name}")
-        for found in pkgutil.iter_modules(torch.nn.modules.__path__)
+        importlib.import_module(f"torch.nn.modules.{module.name}")
+        for module in pkgutil.iter_modules(torch.nn.modules.__path__)
     ]
     functions = set()
     for module in modules:
@@ -56,23 +56,26 @@ YAML_CODE = "!!python/object/apply:os.system ['touch mark']"
 def test_a_yaml_tag_makes_no_object(commands, run, command, name):
     path = run / ".hydra" / name
     path.write_text(f"{path.read_text()}\nmark: {YAML_CODE}\n")
-    done = getattr(commands, command)("run")
+    result = getattr(commands, command)("run")
     assert not Path("mark").exists()
-    if (command, name) not in (("compare", "hydra.yaml"), ("resume", "config.yaml")):  # which they don't read
-        assert done.code in (1, 2)
-        assert "Traceback" not in done.err
+    if (command, name) not in (
+        ("compare", "hydra.yaml"),
+        ("resume", "config.yaml"),
+    ):  # files that the command does not read
+        assert result.code in (1, 2)
+        assert "Traceback" not in result.err
 
 
 def test_a_sweeps_yaml_makes_no_object(commands):
     commands.bnexp("-m", "seed=0", *QUICK, "hydra.sweep.dir=sweep")
     path = Path("sweep/multirun.yaml")
     path.write_text(f"{path.read_text()}\nmark: {YAML_CODE}\n")
-    done = commands.resume("sweep")
-    assert (done.code, Path("mark").exists()) == (2, False)
-    assert len(done.err.splitlines()) == 1
+    result = commands.resume("sweep")
+    assert (result.code, Path("mark").exists()) == (2, False)
+    assert len(result.err.splitlines()) == 1
 
 
-def test_a_report_resolves_nothing(tmp_path, monkeypatch):
+def test_a_report_resolves_no_interpolation(tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
     for seed in (0, 1, 2):
         for norm in ("none", "batch"):
@@ -85,12 +88,12 @@ def test_a_report_resolves_nothing(tmp_path, monkeypatch):
     assert "${oc.env:SECRET}" in (tmp_path / "out/report.html").read_text()
 
 
-def leads_out(run: Path, name: str) -> Path:
-    """``name`` in the run becomes a link to what lies beside it."""
-    beside = Path("beside").resolve()
-    (run / name).rename(beside)
-    (run / name).symlink_to(beside)
-    return beside
+def move_outside(run: Path, name: str) -> Path:
+    """Moves ``name`` out of the run's folder and leaves a link to it there. Returns the new path."""
+    outside = Path("outside").resolve()
+    (run / name).rename(outside)
+    (run / name).symlink_to(outside)
+    return outside
 
 
 NAMES = ("summary.json", "metrics.csv", "train.log", "checkpoints", ".hydra", ".lock", ".hydra/config.yaml")
@@ -98,29 +101,29 @@ NAMES = ("summary.json", "metrics.csv", "train.log", "checkpoints", ".hydra", ".
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("command", ["eval", "resume", "compare", "bnexp"])
-def test_a_link_that_leads_out_is_not_followed(commands, run, command, name):
-    beside = leads_out(run, name)
-    if beside.is_file():
-        beside.write_text("secret")
-    before = {path: path.read_bytes() for path in (beside, *beside.rglob("*")) if path.is_file()}
-    words = ["hydra.run.dir=run", "epochs=2"] if command == "bnexp" else ["run"]
-    words += ["epochs=2"] if command == "resume" else []
-    done = getattr(commands, command)(*words)
-    assert done.code == 2
-    assert f"{name}: points outside the run's folder" in done.err
-    assert "secret" not in done.out + done.err
-    assert before == {path: path.read_bytes() for path in (beside, *beside.rglob("*")) if path.is_file()}
+def test_a_link_that_leads_out_of_the_run_is_not_followed(commands, run, command, name):
+    outside = move_outside(run, name)
+    if outside.is_file():
+        outside.write_text("secret")
+    before = {path: path.read_bytes() for path in (outside, *outside.rglob("*")) if path.is_file()}
+    arguments = ["hydra.run.dir=run", "epochs=2"] if command == "bnexp" else ["run"]
+    arguments += ["epochs=2"] if command == "resume" else []
+    result = getattr(commands, command)(*arguments)
+    assert result.code == 2
+    assert f"{name}: points outside the run's folder" in result.err
+    assert "secret" not in result.out + result.err
+    assert before == {path: path.read_bytes() for path in (outside, *outside.rglob("*")) if path.is_file()}
 
 
-def test_a_pipe_in_a_run_holds_nobody(commands, run):
+def test_a_pipe_in_a_run_is_refused_and_not_waited_for(commands, run):
     (run / "metrics.csv").unlink()
     os.mkfifo(run / "metrics.csv")
-    done = commands.compare("run")
-    assert "metrics.csv: neither a file nor a folder" in done.err
+    result = commands.compare("run")
+    assert "metrics.csv: neither a file nor a folder" in result.err
 
 
 class Elements(HTMLParser):
-    """All elements and attributes of a page or a picture, as a browser would see them."""
+    """All elements and attributes of a page or a picture, as a browser sees them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,38 +135,49 @@ class Elements(HTMLParser):
         self.attributes |= {name for name, _ in attrs}
 
 
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&amp;|`x`"
+HOSTILE_TEXT = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&amp;|`x`"
 
 
-def test_whatever_a_run_is_called_a_page_shows_it_as_text(tmp_path):
+def test_a_report_shows_hostile_text_of_a_run_as_text(tmp_path):
     """In names, tags, keys, values, error texts, folders, versions, and in the pictures' text and alt."""
     for seed in (0, 1, 2):
-        for norm in ("none", EVIL, "batch"):
+        for norm in ("none", HOSTILE_TEXT, "batch"):
             run = made_run(tmp_path / "runs", 0.9 + seed / 100, folder=f"{norm[:5]}{seed}<b>", seed=seed,
-                           model_norm=norm, name=EVIL, tags=[EVIL])  # fmt: skip
+                           model_norm=norm, name=HOSTILE_TEXT, tags=[HOSTILE_TEXT])  # fmt: skip
             config = yaml.safe_load((run / ".hydra/config.yaml").read_text())
-            config |= {EVIL: EVIL, "optimizer": {"_target_": EVIL, EVIL: seed, "lr": EVIL}}
+            config |= {
+                HOSTILE_TEXT: HOSTILE_TEXT,
+                "optimizer": {"_target_": HOSTILE_TEXT, HOSTILE_TEXT: seed, "lr": HOSTILE_TEXT},
+            }
             (run / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
-            versions = {"versions": {EVIL: EVIL, "torch": EVIL}, "started": EVIL, "device": EVIL}
+            versions = {
+                "versions": {HOSTILE_TEXT: HOSTILE_TEXT, "torch": HOSTILE_TEXT},
+                "started": HOSTILE_TEXT,
+                "device": HOSTILE_TEXT,
+            }
             (run / "environment.json").write_text(json.dumps(versions))
-            if norm == EVIL and not seed:
+            if norm == HOSTILE_TEXT and not seed:
                 summary = json.loads((run / "summary.json").read_text())
                 for status in ("failed", "diverged"):
-                    summary |= {"status": status, "error": EVIL, "overrides": [f"{EVIL}={EVIL}"]}
+                    summary |= {
+                        "status": status,
+                        "error": HOSTILE_TEXT,
+                        "overrides": [f"{HOSTILE_TEXT}={HOSTILE_TEXT}"],
+                    }
                     (run / "summary.json").write_text(json.dumps(summary))
     runs, problems = read_runs([tmp_path / "runs"])
     write_report(compare(runs, problems), tmp_path / "out")
     pages = [path for path in (tmp_path / "out").iterdir() if path.suffix in (".html", ".svg")]
     assert len(pages) > 2
     for path in pages:
-        found = Elements()
-        found.feed(path.read_text())
-        assert not found.names & {"script", "img", "b"}, path
-        assert not {name for name in found.attributes if name.startswith("on")}, path
+        elements = Elements()
+        elements.feed(path.read_text())
+        assert not elements.names & {"script", "img", "b"}, path
+        assert not {name for name in elements.attributes if name.startswith("on")}, path
     assert "&lt;script&gt;" in (tmp_path / "out/report.html").read_text()
 
 
-def test_tensorboard_is_for_this_machine_alone():
+def test_the_makefile_serves_tensorboard_on_this_machine_only():
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
     calls = [line for line in makefile.splitlines() if "--logdir" in line]
     assert calls

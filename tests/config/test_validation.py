@@ -7,7 +7,7 @@ import pytest
 from bnexp.config.validation import Count, Positive, Probability, Range, check, check_arguments, check_mapping
 from bnexp.errors import UserError
 
-Size = Annotated[int, Range(1)] | Annotated[float, Range(0, 1, above=True, below=True)]
+Size = Annotated[int, Range(1)] | Annotated[float, Range(0, 1, exclude_low=True, exclude_high=True)]
 
 
 @pytest.mark.parametrize(
@@ -27,14 +27,14 @@ Size = Annotated[int, Range(1)] | Annotated[float, Range(0, 1, above=True, below
         (float("inf"), float, float("inf")),
     ],
 )
-def test_allowed(value, annotation, expected):
-    found = check(value, annotation, "key")
-    assert found == expected
-    assert type(found) is type(expected)
+def test_an_allowed_value_is_converted_to_its_type(value, annotation, expected):
+    converted = check(value, annotation, "key")
+    assert converted == expected
+    assert type(converted) is type(expected)
 
 
 @pytest.mark.parametrize(
-    ("value", "annotation", "words"),
+    ("value", "annotation", "message"),
     [
         ("abc", int, "key=abc: must be a whole number"),
         (3.0, int, "a whole number"),
@@ -46,11 +46,11 @@ def test_allowed(value, annotation, expected):
         (1.0, Probability, "at least 0 and below 1"),
         (float("nan"), float, "a number"),
         (float("inf"), Positive, "above 0"),
-        (10**400, float, "a number a float can hold"),
+        (10**400, float, "a number that a float can hold"),
         (None, int, "key=null: must be a whole number"),
         ("", Literal["a", "b"], "one of a, b"),
         ("mni", Literal["min", "max"], "did you mean min"),
-        (None, Literal["none", "batch"], "write none, the word"),
+        (None, Literal["none", "batch"], "write the word none"),
         (True, Literal[1, 2], "one of 1, 2"),
         (1.5, Size, "or"),
         ("x", int | None, "a whole number or null"),
@@ -59,11 +59,11 @@ def test_allowed(value, annotation, expected):
         ([0.9], tuple[float, float], "a list of 2"),
     ],
 )
-def test_refused_in_one_line(value, annotation, words):
-    with pytest.raises(UserError) as caught:
+def test_a_wrong_value_is_refused_in_one_line(value, annotation, message):
+    with pytest.raises(UserError) as error_info:
         check(value, annotation, "key")
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert message in str(error_info.value)
+    assert "\n" not in str(error_info.value)
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ class Outer:
     name: str
 
 
-def test_mapping_becomes_nested_dataclasses():
+def test_a_mapping_becomes_nested_dataclasses():
     assert check_mapping({"inner": {"rate": 1}, "name": "x"}, Outer) == Outer(Inner(1.0), "x")
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         ({"inner": {"rate": -1}, "name": "x"}, "inner.rate=-1: must be a number, above 0"),
         ({"inner": {"rte": 1, "rate": 1}, "name": "x"}, "inner.rte: unknown key; did you mean inner.rate?"),
@@ -90,8 +90,8 @@ def test_mapping_becomes_nested_dataclasses():
         ({"inner": 3, "name": "x"}, "inner=3: must be a group of keys"),
     ],
 )
-def test_mapping_faults_name_the_full_key(values, words):
-    with pytest.raises(UserError, match=words.replace("?", r"\?")):
+def test_a_mistake_in_a_mapping_is_named_by_its_full_key(values, message):
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
         check_mapping(values, Outer)
 
 
@@ -99,15 +99,13 @@ class Layer:
     def __init__(self, in_channels: int, *, width: Count, rate: float = 0.1) -> None: ...
 
 
-def test_arguments_are_held_against_the_signature():
-    assert check_arguments(Layer, {"width": 3, "rate": 1}, "model", given=["in_channels"]) == {
-        "width": 3,
-        "rate": 1.0,
-    }
+def test_arguments_are_checked_against_the_signature():
+    arguments = check_arguments(Layer, {"width": 3, "rate": 1}, "model", caller_arguments=["in_channels"])
+    assert arguments == {"width": 3, "rate": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("keys", "words"),
+    ("keys", "message"),
     [
         ({"widht": 3}, "model.widht: unknown key; did you mean model.width"),
         ({"rate": 0.5}, "model.width: Layer needs this key"),
@@ -115,19 +113,21 @@ def test_arguments_are_held_against_the_signature():
         ({"width": 1, "in_channels": 3}, "model.in_channels: unknown key"),
     ],
 )
-def test_argument_faults(keys, words):
-    with pytest.raises(UserError, match=words):
-        check_arguments(Layer, keys, "model", given=["in_channels"])
+def test_a_wrong_argument_is_named_by_its_full_key(keys, message):
+    with pytest.raises(UserError, match=message):
+        check_arguments(Layer, keys, "model", caller_arguments=["in_channels"])
 
 
-def test_known_annotations_stand_in_for_a_signature_without_ranges():
+def test_annotations_of_the_caller_take_precedence_over_the_signature():
     def sgd(params, lr=0.1): ...
 
     with pytest.raises(UserError, match=r"optimizer\.lr=-1: must be a number, above 0"):
-        check_arguments(sgd, {"lr": -1}, "optimizer", given=["params"], known={"lr": Positive})
+        check_arguments(
+            sgd, {"lr": -1}, "optimizer", caller_arguments=["params"], annotations={"lr": Positive}
+        )
 
 
-def test_open_ended_functions_take_any_key():
-    def anything(**keys): ...
+def test_a_function_with_open_ended_keywords_takes_any_key():
+    def open_ended(**keys): ...
 
-    assert check_arguments(anything, {"a": 1}, "model") == {"a": 1}
+    assert check_arguments(open_ended, {"a": 1}, "model") == {"a": 1}

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.records import record
 
 from bnexp.config.overrides import quote_value
 from bnexp.runs.folder import locked
 from bnexp.train import main
 from bnexp.training.trainer import Trainer
+from helpers.records import record
 
 SMALL = ("dataset.train_size=300", "dataset.test_size=100", "batch_size=50", "device.threads=1")
 EVERYTHING = (

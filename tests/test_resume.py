@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bnexp.config.overrides import quote_value
-from bnexp.runs.folder import locked
+from bnexp.runs.folder import lock_folder
 from bnexp.train import main
 from bnexp.training.trainer import Trainer
 from helpers.records import record
@@ -229,7 +229,7 @@ def test_a_run_in_use_is_refused(commands, monkeypatch):
     train(commands, "uninterrupted", *EVERYTHING)
     call_in_step(monkeypatch, 2, terminate)
     train(commands, "resumed", *EVERYTHING)
-    with locked(Path("resumed")):
+    with lock_folder(Path("resumed")):
         before = record(Path("resumed"))
         for result in (train(commands, "resumed", *EVERYTHING), commands.resume("resumed")):
             assert result.code == 2

@@ -1,4 +1,4 @@
-"""The pictures: what is drawn, what its words say, and that any name can be drawn."""
+"""The pictures of a report: which are drawn, what they show, what their captions say."""
 
 import io
 import math
@@ -7,133 +7,141 @@ import pytest
 
 from bnexp.report.analysis.curves import band, time_to_target
 from bnexp.report.analysis.verdict import compare
-from bnexp.report.plots.comparison import MOST, draw_pictures
+from bnexp.report.plots.comparison import draw_pictures
+from bnexp.report.plots.style import MAX_GROUPS
 from bnexp.report.read.runs import read_runs
 from helpers.made_runs import compared, made, made_run
 
 GROUPS = {"none": [97.0, 97.2, 96.9, None, 97.1], "batch": [98.0, 98.1, 98.2, 98.1, 98.0]}
 
 
-def drawn(found):
-    return {picture.name: picture for picture in draw_pictures(found)}
+def pictures_by_name(comparison):
+    return {picture.name: picture for picture in draw_pictures(comparison)}
 
 
-def test_every_picture_is_there_and_has_words(tmp_path):
-    found = drawn(compared(tmp_path, GROUPS))
-    assert set(found) == {"forest", "twins", "curves", "finals", "target"}
-    for picture in found.values():
+def pictures_of_folder(folder):
+    return pictures_by_name(compare(*read_runs([folder])))
+
+
+def test_every_picture_has_alt_text_caption_svg_and_png(tmp_path):
+    pictures = pictures_by_name(compared(tmp_path, GROUPS))
+    assert set(pictures) == {"forest", "twins", "curves", "finals", "target"}
+    for picture in pictures.values():
         assert picture.alt
         assert picture.caption
         assert picture.svg.startswith("<svg")
         assert "currentColor" in picture.svg
-        assert "#ffffff" not in picture.svg  # no white card on a dark page
+        assert "#ffffff" not in picture.svg  # no white background on a dark page
         assert "<script" not in picture.svg
         png = io.BytesIO()
         picture.write_png(png)
         assert png.getvalue().startswith(b"\x89PNG")
 
 
-def test_a_grid_of_learning_rates_shows_stability(tmp_path):
+def test_several_learning_rates_give_a_stability_picture(tmp_path):
     for lr in (0.01, 0.1):
         made(tmp_path, {"none": [97, None], "batch": [98, 98.2]}, optimizer_lr=lr)
-    found = drawn(compare(*read_runs([tmp_path])))
-    assert set(found) == {"forest", "twins", "stability", "curves", "curves-2", "finals", "target"}
-    (axes,) = found["stability"].figure.axes
+    pictures = pictures_of_folder(tmp_path)
+    assert set(pictures) == {"forest", "twins", "stability", "curves", "curves-2", "finals", "target"}
+    (axes,) = pictures["stability"].figure.axes
     crosses = [line for line in axes.get_lines() if line.get_marker() == "x"]
     assert [text.get_text() for text in axes.texts] == ["1", "1"]  # one diverged at each rate
     assert all(line.get_ydata()[0] < 97 for line in crosses)
-    assert [one.get_title("left") for one in found["twins"].figure.axes] == ["lr=0.01", "lr=0.1"]
+    panels = pictures["twins"].figure.axes
+    assert [panel.get_title("left") for panel in panels] == ["lr=0.01", "lr=0.1"]
 
 
-def test_curves_by_second_of_training(tmp_path):
-    """60,000 images at 1,000 a second (2,000 in seed 1): the mean's seconds are the means at each epoch."""
+def test_curves_by_second_show_the_mean_seconds_at_each_epoch(tmp_path):
+    """An epoch of 60,000 images takes 60 s at 1,000 images a second, and 30 s in seed 1 at 2,000."""
     made(tmp_path, {"none": [97, 98, 97]})
     path = tmp_path / "model.norm=none,seed=1" / "metrics.csv"
     path.write_text(path.read_text().replace(",1000,", ",2000,"))
     runs, _ = read_runs([tmp_path])
     assert runs[0].train_s == [60, 120, 180]
     assert band(runs, "test/accuracy").seconds == (50, 100, 150)
-    curves = drawn(compare(*read_runs([tmp_path])))["curves"].figure.axes
-    assert [one.get_ylabel() for one in curves[::2]] == [
+    panels = pictures_of_folder(tmp_path)["curves"].figure.axes
+    assert [panel.get_ylabel() for panel in panels[::2]] == [
         "train accuracy (%)",
         "test accuracy (%)",
         "train loss",
         "test loss",
     ]
-    assert [one.get_xlabel() for one in curves[-2:]] == ["epoch", "training time (s)"]
-    means = [next(line for line in one.get_lines() if line.get_marker() == "o") for one in curves[-2:]]
+    bottom_row = panels[-2:]
+    assert [panel.get_xlabel() for panel in bottom_row] == ["epoch", "training time (s)"]
+    means = [next(line for line in panel.get_lines() if line.get_marker() == "o") for panel in bottom_row]
     assert [list(line.get_xdata()) for line in means] == [[1, 2, 3], [50, 100, 150]]
 
 
-def test_without_a_count_of_images_there_are_no_seconds(tmp_path):
+def test_without_a_number_of_images_no_picture_shows_seconds(tmp_path):
     for seed in range(3):
         made_run(tmp_path, 0.9, seed=seed, dataset_name="image_folder")
     runs, _ = read_runs([tmp_path])
     assert (runs[0].train_s, band(runs, "test/accuracy").seconds) == ([], ())
-    found = drawn(compare(runs))
-    assert [one.get_xlabel() for one in found["curves"].figure.axes][-1] == "epoch"
-    assert "target" not in found
+    pictures = pictures_by_name(compare(runs))
+    assert [panel.get_xlabel() for panel in pictures["curves"].figure.axes][-1] == "epoch"
+    assert "target" not in pictures
 
 
 def test_a_difference_far_beyond_the_others_is_an_arrow(tmp_path):
     for lr, low in ((0.1, 97), (0.2, 97.2), (0.3, 97.1), (1, 40)):
         made(tmp_path, {"none": [low, low + 0.1, low], "batch": [98, 98, 98.1]}, optimizer_lr=lr)
-    forest = drawn(compare(*read_runs([tmp_path])))["forest"]
+    forest = pictures_of_folder(tmp_path)["forest"]
     (axes,) = forest.figure.axes
     assert axes.get_xlim()[1] < 3
     assert [text.get_text() for text in axes.texts] == ["+58.00"]
-    assert "An arrow: the difference lies beyond the axis." in forest.caption
+    assert "Arrow: the difference lies beyond the axis." in forest.caption
 
 
-def test_the_forest_draws_differences_intervals_zero_and_delta(tmp_path):
-    picture = drawn(compared(tmp_path, GROUPS))["forest"]
-    (axes,) = picture.figure.axes
+def test_the_forest_draws_the_zero_line_and_the_band_of_delta(tmp_path):
+    forest = pictures_by_name(compared(tmp_path, GROUPS))["forest"]
+    (axes,) = forest.figure.axes
     spans = [list(line.get_xdata()) for line in axes.get_lines()]
     assert [0, 0] in spans
     assert axes.collections[0].get_datalim(axes.transData).intervalx == pytest.approx([-0.1, 0.1])
-    assert "±0.1" in picture.caption
+    assert "±0.1" in forest.caption
 
 
-def test_twins_that_diverged_end_in_an_x_at_the_bottom(tmp_path):
-    (axes,) = drawn(compared(tmp_path, GROUPS))["twins"].figure.axes
+def test_twins_mark_diverged_runs_with_an_x_at_the_bottom(tmp_path):
+    (axes,) = pictures_by_name(compared(tmp_path, GROUPS))["twins"].figure.axes
     crosses = [line for line in axes.get_lines() if line.get_marker() == "x" and len(line.get_xdata())]
     assert len(crosses) == 1
     assert crosses[0].get_ydata()[0] < 96.9
 
 
-def test_bands_say_what_they_are(tmp_path):
-    caption = drawn(compared(tmp_path, GROUPS))["curves"].caption
+def test_the_caption_of_curves_names_the_kind_of_band(tmp_path):
+    caption = pictures_by_name(compared(tmp_path, GROUPS))["curves"].caption
     assert "95 % t interval (n=5)" in caption
-    few = compared(tmp_path / "few", {"none": [97, 98, 97], "batch": [98, 98, 97]})
-    assert "least to greatest (n=3)" in drawn(few)["curves"].caption
+    three_seeds = compared(tmp_path / "few", {"none": [97, 98, 97], "batch": [98, 98, 97]})
+    assert "least to greatest (n=3)" in pictures_by_name(three_seeds)["curves"].caption
 
 
-def test_a_mean_stops_where_a_run_does(tmp_path):
+def test_the_mean_curve_ends_where_the_first_run_ends(tmp_path):
     made(tmp_path, {"none": [97, 98, 97]})
     runs, _ = read_runs([tmp_path])
-    cut = tmp_path / "model.norm=none,seed=1" / "metrics.csv"
-    cut.write_text("\n".join(cut.read_text().splitlines()[:3]) + "\n")
-    shorter, problems = read_runs([tmp_path])
+    path = tmp_path / "model.norm=none,seed=1" / "metrics.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:3]) + "\n")
+    truncated_runs, problems = read_runs([tmp_path])
     assert len(band(runs, "test/accuracy").mean) == 3
-    found = band(shorter, "test/accuracy", scale=100)
-    assert found.epochs == (1, 2)
-    assert found.mean[1] == pytest.approx((96 + 97 + 96) / 3)
-    assert (found.low[1], found.high[1]) == (96, 97)
+    truncated_band = band(truncated_runs, "test/accuracy", scale=100)
+    assert truncated_band.epochs == (1, 2)
+    assert truncated_band.mean[1] == pytest.approx((96 + 97 + 96) / 3)
+    assert (truncated_band.low[1], truncated_band.high[1]) == (96, 97)
     assert "disagree" in problems[0].reason
 
 
-def test_reached_without_curves():
-    found = time_to_target([], "test", 0.9)
-    assert (found.count, found.runs) == (0, 0)
-    assert math.isnan(found.epochs)
+def test_time_to_target_without_runs_is_nan():
+    times = time_to_target([], "test", 0.9)
+    assert (times.count, times.runs) == (0, 0)
+    assert math.isnan(times.epochs)
 
 
-def test_names_with_dollars_and_tags_are_drawn_as_they_are(tmp_path):
+def test_dollars_and_tags_in_names_are_drawn_literally(tmp_path):
     name = "$x^{$<b>&"
-    picture = drawn(compared(tmp_path, {"none": [97, 98, 97], name: [98, 99, 98]}))["forest"]
-    assert "$x^{$&lt;b&gt;&amp;" in picture.svg
+    forest = pictures_by_name(compared(tmp_path, {"none": [97, 98, 97], name: [98, 99, 98]}))["forest"]
+    assert "$x^{$&lt;b&gt;&amp;" in forest.svg
 
 
-def test_many_groups_are_cut_to_what_can_be_told_apart(tmp_path):
-    found = drawn(compared(tmp_path, {f"norm{i}": [97 + 0.1 * i, 97.3] for i in range(MOST + 3)}))
-    assert len(found["twins"].figure.axes[0].get_xticks()) == MOST
+def test_a_picture_shows_no_more_than_max_groups(tmp_path):
+    groups = {f"norm{i}": [97 + 0.1 * i, 97.3] for i in range(MAX_GROUPS + 3)}
+    pictures = pictures_by_name(compared(tmp_path, groups))
+    assert len(pictures["twins"].figure.axes[0].get_xticks()) == MAX_GROUPS

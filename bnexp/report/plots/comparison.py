@@ -1,4 +1,4 @@
-"""The pictures of a comparison: every one says its n and what its bands are."""
+"""The pictures of a comparison. Each caption says what its marks, lines and bands are."""
 
 from __future__ import annotations
 
@@ -10,244 +10,274 @@ from typing import Any
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.verdict import Comparison, GroupComparison
 from bnexp.report.plots.style import (
-    INK,
-    MOST,
-    MOST_BLOCKS,
-    MOST_LINES,
-    STYLE,
+    MAX_BLOCKS,
+    MAX_GROUPS,
+    MAX_SEED_LINES,
+    RC_PARAMS,
+    TEXT_COLOUR,
     Picture,
     Style,
-    canvas,
-    label_of,
-    left_out,
-    lines,
-    numbered,
-    panels,
-    room_for,
+    describe_omissions,
+    draw_lines,
+    group_label,
+    group_style,
+    label_margin,
+    make_figure,
+    make_panels,
+    make_style,
     shorten,
-    style_of,  # fmt: skip
 )
 from bnexp.report.plots.training_curves import draw_curves, draw_times
 from bnexp.report.render.numbers import points, unit
 
-MOST_COMPARED = 40  # lines of the forest
-FAR = 5  # times the median extent: beyond, an interval ends in an arrow
+RATE_KEY = "optimizer.lr"
+MAX_FOREST_ROWS = 40
+MAX_RELATIVE_EXTENT = 5  # the axis of the forest ends at this many times the median extent
 
 
 def draw_pictures(comparison: Comparison) -> list[Picture]:
-    """All that the runs have data for; of several blocks, each has a panel, and curves of its own."""
+    """All pictures that the runs have data for: blocks side by side, only the curves one picture a block."""
     import matplotlib as mpl
 
-    with mpl.rc_context(STYLE):
-        drawn = [draw(comparison) for draw in (stability, forest, twins)]
-        for i, (block, rows) in enumerate(list(comparison.blocks.items())[:MOST_BLOCKS]):
-            drawn.append(draw_curves(comparison, rows[:MOST], block, f"-{i + 1}" if i else ""))
-        drawn += [finals(comparison), draw_times(comparison)]
-    return [picture for picture in drawn if picture is not None]
+    with mpl.rc_context(RC_PARAMS):
+        pictures = [draw(comparison) for draw in (draw_stability, draw_forest, draw_twins)]
+        for i, (block, summaries) in enumerate(list(comparison.blocks.items())[:MAX_BLOCKS]):
+            suffix = f"-{i + 1}" if i else ""
+            pictures.append(draw_curves(comparison, summaries[:MAX_GROUPS], block, suffix))
+        pictures += [draw_final_values(comparison), draw_times(comparison)]
+    return [picture for picture in pictures if picture is not None]
 
 
-def forest(comparison: Comparison) -> Picture | None:
-    """Differences with their 95 % intervals, a line at 0 and the band of what does not matter."""
-    found = [one for one in comparison.compared if one.found.n][:MOST_COMPARED]
-    if not found:
+def draw_forest(comparison: Comparison) -> Picture | None:
+    """Differences from the baseline and their 95 % intervals; a grey band for differences within delta."""
+    effects = [effect for effect in comparison.compared if effect.found.n][:MAX_FOREST_ROWS]
+    if not effects:
         return None
-    labels = [f"{shorten(one.ours.group.name)} (n={one.found.n})" for one in reversed(found)]
-    figure, (axes,) = canvas(height=0.6 + 0.32 * len(found), left=room_for(labels))
-    far = _far(found)
-    for y, one in enumerate(reversed(found)):
-        if one.delta is not None:
-            axes.fill_between([-one.delta, one.delta], y - 0.5, y + 0.5, color=INK, alpha=0.1, linewidth=0)
-        _interval(axes, one, y, style_of(one.ours, comparison).colour, far)
-    axes.axvline(0, color=INK, linewidth=1)
-    axes.set_yticks(range(len(found)), labels)
-    axes.set_ylim(-0.5, len(found) - 0.5)
-    if far < math.inf:
-        axes.set_xlim(-1.3 * far, 1.3 * far)
-    axes.set_xlabel(f"difference from {comparison.grouping.baseline}, {_units(comparison)}")
-    deltas = sorted({one.delta for one in found if one.delta is not None})
-    words = ["Mean difference and its pointwise 95 % interval; small bars: each seed's."]
-    if deltas:
-        words.append(f"Grey: ±{'/'.join(f'{d:g}' for d in deltas)}, what does not matter.")
-    if far < math.inf:
-        words.append("An arrow: the difference lies beyond the axis.")
-    if any(one.found.n < 3 for one in found):
-        words.append("No bar: too few seeds.")
-    alt = "; ".join(f"{one.ours.group.name}: {points(one.found.mean, comparison.metric)}" for one in found)
-    return Picture(
-        "forest", "Differences", f"Difference of each group from the baseline: {alt}", " ".join(words), figure
+    labels = [f"{shorten(effect.ours.group.name)} (n={effect.found.n})" for effect in reversed(effects)]
+    figure, (axes,) = make_figure(height=0.6 + 0.32 * len(effects), left=label_margin(labels))
+    limit = _axis_limit(effects)
+    for y, effect in enumerate(reversed(effects)):
+        if effect.delta is not None:
+            band = [-effect.delta, effect.delta]
+            axes.fill_between(band, y - 0.5, y + 0.5, color=TEXT_COLOUR, alpha=0.1, linewidth=0)
+        _draw_effect(axes, effect, y, group_style(effect.ours, comparison).colour, limit)
+    axes.axvline(0, color=TEXT_COLOUR, linewidth=1)
+    axes.set_yticks(range(len(effects)), labels)
+    axes.set_ylim(-0.5, len(effects) - 0.5)
+    if limit < math.inf:
+        axes.set_xlim(-1.3 * limit, 1.3 * limit)
+    units = unit(comparison.metric).strip() or comparison.metric.label
+    axes.set_xlabel(f"difference from {comparison.grouping.baseline}, {units}")
+    means = "; ".join(
+        f"{effect.ours.group.name}: {points(effect.found.mean, comparison.metric)}" for effect in effects
     )
+    alt = f"Difference of each group from the baseline: {means}"
+    return Picture("forest", "Differences", alt, _forest_caption(effects, limit), figure)
 
 
-def _far(found: Sequence[GroupComparison]) -> float:
-    """Where the axis ends, so that one large difference does not press the others into a line; else inf."""
-    extents = [max(abs(x) for x in (*_ends(one), one.found.mean)) for one in found]
-    limit = FAR * statistics.median(extents)
+def _forest_caption(effects: Sequence[GroupComparison], limit: float) -> str:
+    sentences = [
+        "Dot: the mean difference. Bar: its 95 % interval, not adjusted for the number of comparisons.",
+        "Small ticks: the difference of each seed.",
+    ]
+    if deltas := sorted({effect.delta for effect in effects if effect.delta is not None}):
+        sizes = "/".join(f"{delta:g}" for delta in deltas)
+        sentences.append(f"Grey band: differences within ±{sizes} do not matter.")
+    if limit < math.inf:
+        sentences.append("Arrow: the difference lies beyond the axis.")
+    if any(effect.found.n < 3 for effect in effects):
+        sentences.append("No bar: fewer than 3 seeds.")
+    return " ".join(sentences)
+
+
+def _axis_limit(effects: Sequence[GroupComparison]) -> float:
+    """The largest extent to show, or inf for all: one very large difference would flatten the others."""
+    extents = [max(abs(x) for x in (*_interval(effect), effect.found.mean)) for effect in effects]
+    limit = MAX_RELATIVE_EXTENT * statistics.median(extents)
     return math.inf if max(extents) <= limit else max(extent for extent in extents if extent <= limit)
 
 
-def _ends(one: GroupComparison) -> tuple[float, ...]:
-    return (one.found.low, one.found.high) if one.found.n >= 3 and not math.isnan(one.found.low) else ()
+def _interval(effect: GroupComparison) -> tuple[float, ...]:
+    """Low and high end; empty with fewer than 3 seeds."""
+    difference = effect.found
+    return (difference.low, difference.high) if difference.n >= 3 and not math.isnan(difference.low) else ()
 
 
-def _interval(axes: Any, one: GroupComparison, y: float, colour: str, far: float) -> None:
-    mean = one.found.mean
-    if abs(mean) > 1.3 * far:
-        side = math.copysign(1.2 * far, mean)
-        axes.plot(side, y, ">" if mean > 0 else "<", color=colour, markersize=6)
+def _draw_effect(axes: Any, effect: GroupComparison, y: float, colour: str, limit: float) -> None:
+    """One row of the forest: mean, interval and the difference of each seed; an arrow beyond the limit."""
+    mean = effect.found.mean
+    if abs(mean) > 1.3 * limit:
+        x = math.copysign(1.2 * limit, mean)
+        axes.plot(x, y, ">" if mean > 0 else "<", color=colour, markersize=6)
         axes.annotate(
-            points(mean, one.metric), (side, y), (-8 if mean > 0 else 8, 0), textcoords="offset points",
+            points(mean, effect.metric), (x, y), (-8 if mean > 0 else 8, 0), textcoords="offset points",
             ha="right" if mean > 0 else "left", va="center", color=colour,
         )  # fmt: skip
         return
-    if ends := _ends(one):
-        axes.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+    if interval := _interval(effect):
+        axes.plot(interval, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
     axes.plot(mean, y, "o", color=colour, markersize=6)
-    axes.plot(one.differences, [y - 0.22] * len(one.differences), "|", color=colour, markersize=5, alpha=0.6)
+    ticks = [y - 0.22] * len(effect.differences)
+    axes.plot(effect.differences, ticks, "|", color=colour, markersize=5, alpha=0.6)
 
 
-def twins(comparison: Comparison) -> Picture | None:
-    """A line a seed from group to group; a seed that diverged ends in an x at the bottom."""
-    most = max(len(rows) for rows in comparison.blocks.values())
-    if most < 2 or not any(row.values for row in comparison.rows):
+def draw_twins(comparison: Comparison) -> Picture | None:
+    """The metric of every run, with a line for each seed from group to group; diverged runs at the bottom."""
+    groups = max(len(summaries) for summaries in comparison.blocks.values())
+    if groups < 2 or not any(summary.values for summary in comparison.rows):
         return None
     single = len(comparison.blocks) == 1
-    figure, found = panels(comparison, 3 if most < 3 else 2 if most < 5 else 1, 2.3 if single else 1.4)
-    for axes, rows in found:
-        values = [value for row in rows for value in row.values.values()]
-        every = list(dict.fromkeys(twin for row in rows for twin in row.values))[:MOST_LINES]
-        seeds = [
-            [(x, row.values[twin]) for x, row in enumerate(rows) if twin in row.values] for twin in every
-        ]
-        lines(axes, seeds, INK, alpha=0.35, linewidth=0.8)
-        bottom = min(values, default=0) - 0.12 * ((max(values, default=1) - min(values, default=0)) or 1)
-        for x, row in enumerate(rows):
-            _column(axes, x, row, bottom, style_of(row, comparison))
-        _name_axis(axes, rows)
-        if not values:
-            axes.set_yticks([])
-    for axes, _ in found if single else found[:: 3 if most < 3 else 2 if most < 5 else 1]:
-        axes.set_ylabel(_axis(comparison))
+    columns = 3 if groups < 3 else 2 if groups < 5 else 1
+    figure, panels = make_panels(comparison, columns, 2.3 if single else 1.4)
+    for axes, summaries in panels:
+        _draw_twins_panel(axes, summaries, comparison)
+    for axes, _ in panels[::columns]:
+        axes.set_ylabel(_metric_label(comparison))
     return Picture(
-        "twins", "Twins", f"{comparison.metric.label} of every seed in every group",
-        "A line a seed: twins share weights, batches, noise. Bars: means. x: so many diverged or at chance."
-        + left_out(comparison), figure,
-    )  # fmt: skip
+        "twins",
+        "Twins",
+        f"{comparison.metric.label} of every seed in every group",
+        "Lines: one for each seed. Runs with the same seed are twins: they share initial weights, batches and"
+        " noise. Bars: means. x: the number of runs that diverged or ended at chance."
+        + describe_omissions(comparison),
+        figure,
+    )
 
 
-def _column(axes: Any, x: int, row: GroupSummary, bottom: float, style: Any) -> None:
-    axes.plot([x] * len(row.values), [*row.values.values()], markersize=4, **style.dots)
-    if row.values:
-        axes.plot([x - 0.18, x + 0.18], [row.mean] * 2, color=style.colour, linewidth=2.5)
-    if row.diverged:
-        _crossed(axes, x, bottom, len(row.diverged), style.colour)
+def _draw_twins_panel(axes: Any, summaries: Sequence[GroupSummary], comparison: Comparison) -> None:
+    values = [value for summary in summaries for value in summary.values.values()]
+    twins = list(dict.fromkeys(twin for summary in summaries for twin in summary.values))[:MAX_SEED_LINES]
+    seed_lines = [
+        [(x, summary.values[twin]) for x, summary in enumerate(summaries) if twin in summary.values]
+        for twin in twins
+    ]
+    draw_lines(axes, seed_lines, TEXT_COLOUR, alpha=0.35, linewidth=0.8)
+    bottom = min(values, default=0) - 0.12 * ((max(values, default=1) - min(values, default=0)) or 1)
+    for x, summary in enumerate(summaries):
+        style = group_style(summary, comparison)
+        axes.plot([x] * len(summary.values), [*summary.values.values()], markersize=4, **style.marker_options)
+        if summary.values:
+            axes.plot([x - 0.18, x + 0.18], [summary.mean] * 2, color=style.colour, linewidth=2.5)
+        if summary.diverged:
+            _mark_diverged(axes, x, bottom, len(summary.diverged), style.colour)
+    axes.set_xticks(range(len(summaries)), [shorten(summary.group.value) for summary in summaries])
+    if sum(len(summary.group.value) for summary in summaries) > 40:
+        axes.tick_params(axis="x", rotation=30)
+    axes.set_xlim(-0.5, len(summaries) - 0.5)
+    if not values:
+        axes.set_yticks([])
 
 
-def _crossed(axes: Any, x: float, y: float, count: int, colour: str) -> None:
-    """So many that diverged."""
+def _mark_diverged(axes: Any, x: float, y: float, count: int, colour: str) -> None:
+    """An x with the number of diverged runs beside it."""
     axes.plot(x, y, "x", color=colour)
     axes.annotate(f"{count}", (x, y), (5, 0), textcoords="offset points", color=colour, va="center")
 
 
-def finals(comparison: Comparison) -> Picture | None:
-    """Every final value as a mark, a line a group."""
-    if not any(row.values for row in comparison.rows):
+def draw_final_values(comparison: Comparison) -> Picture | None:
+    """The final value of every run as a mark, one row for each group."""
+    if not any(summary.values for summary in comparison.rows):
         return None
-    most = max(min(len(rows), MOST) for rows in comparison.blocks.values())
-    room = room_for([label_of(row, len(row.values)) for row in comparison.rows])
-    figure, found = panels(comparison, 2 if room < 1.2 else 1, 0.25 + 0.28 * most, left=room)
-    for axes, rows in found:
-        for y, row in enumerate(reversed(rows)):
-            offsets = [y + 0.12 * ((i % 3) - 1) for i in range(len(row.values))]
-            style = style_of(row, comparison)
-            axes.plot([*row.values.values()], offsets, alpha=0.75, markersize=5, **style.dots)
-        axes.set_yticks(range(len(rows)), [label_of(row, len(row.values)) for row in reversed(rows)])
-        axes.set_ylim(-0.5, len(rows) - 0.5)
-        axes.set_xlabel(_axis(comparison))
-        if not any(row.values for row in rows):
+    groups = max(min(len(summaries), MAX_GROUPS) for summaries in comparison.blocks.values())
+    left = label_margin([group_label(summary, len(summary.values)) for summary in comparison.rows])
+    figure, panels = make_panels(comparison, 2 if left < 1.2 else 1, 0.25 + 0.28 * groups, left=left)
+    for axes, summaries in panels:
+        for y, summary in enumerate(reversed(summaries)):
+            heights = [y + 0.12 * ((i % 3) - 1) for i in range(len(summary.values))]  # less overlap
+            style = group_style(summary, comparison)
+            values = [*summary.values.values()]
+            axes.plot(values, heights, alpha=0.75, markersize=5, **style.marker_options)
+        labels = [group_label(summary, len(summary.values)) for summary in reversed(summaries)]
+        axes.set_yticks(range(len(summaries)), labels)
+        axes.set_ylim(-0.5, len(summaries) - 0.5)
+        axes.set_xlabel(_metric_label(comparison))
+        if not any(summary.values for summary in summaries):
             axes.set_xticks([])
     return Picture(
-        "finals", "Final values", f"Final {comparison.metric.label} of every run",
-        f"Every finished run, at its last epoch.{left_out(comparison)}", figure,
-    )  # fmt: skip
+        "finals",
+        "Final values",
+        f"Final {comparison.metric.label} of every run",
+        f"Marks: one for each run that did not diverge, at its last epoch.{describe_omissions(comparison)}",
+        figure,
+    )
 
 
-def stability(comparison: Comparison) -> Picture | None:
-    """The metric against the learning rate, where several were tried (after Bjorck et al. 2018, figure 1)."""
-    key = "optimizer.lr"
-    rows = [row for row in comparison.rows if _number(row.group.settings.get(key)) is not None]
-    if len({row.group.settings[key] for row in rows}) < 2:
+def draw_stability(comparison: Comparison) -> Picture | None:
+    """The metric against the learning rate, if there are several (after Bjorck et al. 2018, figure 1)."""
+    summaries = [
+        summary
+        for summary in comparison.rows
+        if _parse_rate(summary.group.settings.get(RATE_KEY)) is not None
+    ]
+    if len({summary.group.settings[RATE_KEY] for summary in summaries}) < 2:
         return None
-    figure, (axes,) = canvas()
-    tried: dict[str, list[tuple[float, GroupSummary]]] = {}
-    for row in rows:
-        tried.setdefault(_without(row, key, comparison), []).append((float(row.group.settings[key]), row))
-    values = [value for row in rows for value in row.values.values()]
+    figure, (axes,) = make_figure()
+    curves: dict[str, list[tuple[float, GroupSummary]]] = {}
+    for summary in summaries:
+        name = _name_without_rate(summary, comparison)
+        curves.setdefault(name, []).append((float(summary.group.settings[RATE_KEY]), summary))
+    values = [value for summary in summaries for value in summary.values.values()]
     span = (max(values, default=1) - min(values, default=0)) or 1
-    for i, (name, members) in enumerate(tried.items()):
-        aside = 1.06 ** (i - (len(tried) - 1) / 2)  # side by side, so that no mark hides another
-        bottom = min(values, default=0) - (0.08 + 0.06 * i) * span  # what diverged has a line a group, below
-        _rates(axes, sorted(members, key=lambda pair: pair[0]), aside, bottom, numbered(i), shorten(name))
-    rates = sorted({lr for members in tried.values() for lr, _ in members})
+    for i, (name, curve) in enumerate(curves.items()):
+        shift = 1.06 ** (i - (len(curves) - 1) / 2)  # moves the groups apart, so that no mark hides another
+        bottom = min(values, default=0) - (0.08 + 0.06 * i) * span  # diverged runs: one height for each group
+        curve = sorted(curve, key=lambda pair: pair[0])
+        _draw_rate_curve(axes, curve, shift, bottom, make_style(i), shorten(name))
+    rates = sorted({rate for curve in curves.values() for rate, _ in curve})
     axes.set_xscale("log")
     axes.minorticks_off()
-    axes.set_xticks(rates, [f"{lr:g}" for lr in rates], rotation=30 if len(rates) > 9 else 0)
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates], rotation=30 if len(rates) > 9 else 0)
     axes.set_xlabel("learning rate")
-    axes.set_ylabel(_axis(comparison))
-    if len(tried) > 1:
+    axes.set_ylabel(_metric_label(comparison))
+    if len(curves) > 1:
         axes.legend(fontsize=8)
     return Picture(
-        "stability", "Stability", f"{comparison.metric.label} against the learning rate",
-        "Lines: means of those that finished; small: each run; x: so many diverged or at chance.", figure,
-    )  # fmt: skip
+        "stability",
+        "Stability",
+        f"{comparison.metric.label} against the learning rate",
+        "Lines: means of the runs that did not diverge. Small marks: single runs. x: the number of runs that"
+        " diverged or ended at chance.",
+        figure,
+    )
 
 
-def _rates(
+def _draw_rate_curve(
     axes: Any,
-    members: Sequence[tuple[float, GroupSummary]],
-    aside: float,
+    curve: Sequence[tuple[float, GroupSummary]],
+    shift: float,
     bottom: float,
     style: Style,
     name: str,
 ) -> None:
-    """One line of the picture: means, every run, and how many diverged."""
-    drawn = [(aside * lr, row.mean) for lr, row in members if row.values]
+    """One group of the stability picture; learning rates are multiplied by ``shift``."""
+    means = [(shift * rate, summary.mean) for rate, summary in curve if summary.values]
     axes.plot(
-        [lr for lr, _ in drawn], [mean for _, mean in drawn], color=style.colour, linestyle=style.dash,
+        [x for x, _ in means], [mean for _, mean in means], color=style.colour, linestyle=style.dash,
         marker=style.marker, markersize=4.5, label=name,
     )  # fmt: skip
-    for lr, row in members:
-        at = [aside * lr] * len(row.values)
-        axes.plot(at, [*row.values.values()], markersize=2.5, alpha=0.5, **style.dots)
-        if row.diverged:
-            _crossed(axes, aside * lr, bottom, len(row.diverged), style.colour)
+    for rate, summary in curve:
+        xs, values = [shift * rate] * len(summary.values), [*summary.values.values()]
+        axes.plot(xs, values, markersize=2.5, alpha=0.5, **style.marker_options)
+        if summary.diverged:
+            _mark_diverged(axes, shift * rate, bottom, len(summary.diverged), style.colour)
 
 
-def _name_axis(axes: Any, rows: Sequence[GroupSummary]) -> None:
-    axes.set_xticks(range(len(rows)), [shorten(row.group.value) for row in rows])
-    if sum(len(row.group.value) for row in rows) > 40:
-        axes.tick_params(axis="x", rotation=30)
-    axes.set_xlim(-0.5, len(rows) - 0.5)
+def _name_without_rate(summary: GroupSummary, comparison: Comparison) -> str:
+    """The group's name without its learning rate: the name of a curve in the stability picture."""
+    if comparison.grouping.by == RATE_KEY:
+        return summary.group.block or "all"
+    block = " ".join(setting for setting in summary.group.block.split() if not setting.startswith("lr="))
+    return f"{summary.group.value} {block}".strip()
 
 
-def _without(row: GroupSummary, key: str, comparison: Comparison) -> str:
-    """A group's name but for one key."""
-    if comparison.grouping.by == key:
-        return row.group.block or "all"
-    rest = " ".join(word for word in row.group.block.split() if not word.startswith("lr="))
-    return f"{row.group.value} {rest}".strip()
-
-
-def _number(text: str | None) -> float | None:
+def _parse_rate(text: str | None) -> float | None:
+    """A positive, finite learning rate, or None."""
     try:
-        found = float(text or "")
+        rate = float(text or "")
     except ValueError:
         return None
-    return found if found > 0 and math.isfinite(found) else None
+    return rate if rate > 0 and math.isfinite(rate) else None
 
 
-def _axis(comparison: Comparison) -> str:
+def _metric_label(comparison: Comparison) -> str:
     return comparison.metric.label + (" (%)" if comparison.metric.is_accuracy else "")
-
-
-def _units(comparison: Comparison) -> str:
-    return unit(comparison.metric).strip() or comparison.metric.label

@@ -1,6 +1,7 @@
-"""How pictures are drawn: one style, colours and marks a group keeps throughout, SVG and PNG of a figure.
+"""The style of all pictures: colours, markers and dashes of the groups; figures, legends, axes; SVG and PNG.
 
-Colours after Okabe and Ito (2008), the baseline in the text's own colour, with a marker and a dash a group.
+The colours are those of Okabe and Ito (2008). The baseline has the colour of the text. Markers and dashes
+tell the groups apart without colour.
 """
 
 from __future__ import annotations
@@ -16,25 +17,26 @@ from typing import Any, BinaryIO
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.verdict import Comparison
 
-INK = "#101112"  # stands for the text's colour: the page swaps it for its own, light or dark
+TEXT_COLOUR = "#101112"  # the SVG says currentColor instead, so that the page can be light or dark
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS, DASHES = "osD^vP*", ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-LONGEST = 28  # letters of a name in a legend
-MOST, MOST_BLOCKS = 8, 9  # groups and blocks that one picture can hold apart
-MOST_LINES = 50  # seeds with a thin line of their own
-WIDTH, LINE, LETTER = 5.2, 0.18, 0.075  # inches: of a figure; the height of a line, the width of a letter
-STYLE: Any = {
+MAX_LABEL_LENGTH = 28  # characters
+MAX_GROUPS, MAX_BLOCKS = 8, 9  # more of them cannot be told apart in one picture
+MAX_SEED_LINES = 50  # thin lines, one for each seed
+WIDTH, LINE_HEIGHT, LETTER_WIDTH = 5.2, 0.18, 0.075  # inches; WIDTH is that of a figure
+RC_PARAMS: Any = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
     "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.alpha": 0.25, "axes.titlesize": 9, "axes.titlelocation": "left", "legend.frameon": False,
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
-    "grid.color": INK, "axes.facecolor": "none", "axes.unicode_minus": True,
+    "text.color": TEXT_COLOUR, "axes.labelcolor": TEXT_COLOUR, "axes.edgecolor": TEXT_COLOUR,
+    "xtick.color": TEXT_COLOUR, "ytick.color": TEXT_COLOUR, "grid.color": TEXT_COLOUR,
+    "axes.facecolor": "none", "axes.unicode_minus": True,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure: file name, what it shows in words, what to know when reading it."""
+    """A drawn figure. ``name`` is its file name, ``alt`` describes it, ``caption`` says how to read it."""
 
     name: str
     title: str
@@ -44,18 +46,18 @@ class Picture:
 
     @cached_property
     def svg(self) -> str:
-        """Text as text, no ids but those that are referred to, the ink replaced by currentColor."""
+        """The figure as an <svg> element for a page: text stays text, unused ids and metadata are removed."""
         import matplotlib as mpl
         from matplotlib.backends.backend_svg import FigureCanvasSVG
 
         out = io.StringIO()
         self.figure.set_facecolor("none")
-        with mpl.rc_context(STYLE | {"svg.hashsalt": self.name}):
+        with mpl.rc_context(RC_PARAMS | {"svg.hashsalt": self.name}):
             FigureCanvasSVG(self.figure).print_svg(out, metadata={"Date": None, "Creator": None})
         text = out.getvalue()
-        text = text[text.index("<svg") :].replace(INK, "currentColor")
-        used = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', text))
-        text = re.sub(r' id="([\w.-]+)"', lambda m: m[0] if m[1] in used else "", text)
+        text = text[text.index("<svg") :].replace(TEXT_COLOUR, "currentColor")
+        used_ids = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', text))
+        text = re.sub(r' id="([\w.-]+)"', lambda match: match[0] if match[1] in used_ids else "", text)
         return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
 
     def write_png(self, file: BinaryIO) -> None:
@@ -64,111 +66,127 @@ class Picture:
 
         self.figure.set_facecolor("white")
         self.figure.set_dpi(150)
-        with mpl.rc_context(STYLE):  # savefig would draw everything twice
+        with mpl.rc_context(RC_PARAMS):  # savefig would draw everything twice
             FigureCanvasAgg(self.figure).print_png(file)
 
 
-def canvas(
+def make_figure(
     height: float = 3.0, rows: int = 1, columns: int = 1, *, left: float = 0.7, top: float = 0.1,
-    gap: tuple[float, float] = (0.2, 0.2), **shared: Any,
+    gap: tuple[float, float] = (0.2, 0.2), **subplot_options: Any,
 ) -> tuple[Any, list[Any]]:  # fmt: skip
-    """A figure of the page's column width and its panels, line by line; margins and gaps in inches.
+    """A figure as wide as the page's column, and its panels row by row. Heights, margins and gaps in inches.
 
-    They are given, not searched for: laying out by the drawn labels takes longer than all the drawing.
+    The margins are fixed. Automatic layout measures every label, which takes longer than all the drawing.
     """
     from matplotlib.figure import Figure
 
     bottom, right = 0.45, 0.15
-    across, down = (WIDTH - left - right + gap[0]) / columns, (height - top - bottom + gap[1]) / rows
+    column_width = (WIDTH - left - right + gap[0]) / columns
+    row_height = (height - top - bottom + gap[1]) / rows
     figure = Figure(figsize=(WIDTH, height))
-    room = {
+    margins = {
         "left": left / WIDTH, "right": 1 - right / WIDTH, "bottom": bottom / height, "top": 1 - top / height,
-        "wspace": gap[0] / (across - gap[0]), "hspace": gap[1] / (down - gap[1]),
+        "wspace": gap[0] / (column_width - gap[0]), "hspace": gap[1] / (row_height - gap[1]),
     }  # fmt: skip
-    return figure, list(figure.subplots(rows, columns, squeeze=False, gridspec_kw=room, **shared).flat)
+    subplots = figure.subplots(rows, columns, squeeze=False, gridspec_kw=margins, **subplot_options)
+    return figure, list(subplots.flat)
 
 
-def panels(
-    comparison: Comparison, columns: int, height: float, left: float = 0.7, top: float = 0.1, above: int = 0
-) -> tuple[Any, list[tuple[Any, list[GroupSummary]]]]:
-    """A panel a block with as many rows as can be told apart; over it its name and ``above`` more lines."""
-    shown = list(comparison.blocks.items())[:MOST_BLOCKS]
-    columns = min(columns, len(shown))
-    lines = math.ceil(len(shown) / columns)
-    title = LINE * (above + any(comparison.blocks))
-    figure, axes = canvas(
-        lines * (height + title + 0.5) - 0.05 + top, lines, columns, left=left, top=top + title,
+def make_panels(
+    comparison: Comparison, columns: int, height: float, left: float = 0.7, top: float = 0.1,
+    extra_title_lines: int = 0,
+) -> tuple[Any, list[tuple[Any, list[GroupSummary]]]]:  # fmt: skip
+    """A figure with one panel for each block, and each panel with the groups to draw in it.
+
+    ``height`` is that of a panel in inches. Its title is the block's name, with room for
+    ``extra_title_lines`` below. Blocks after the first MAX_BLOCKS and groups after the first MAX_GROUPS are
+    left out: ``describe_omissions`` says so.
+    """
+    blocks = list(comparison.blocks.items())[:MAX_BLOCKS]
+    columns = min(columns, len(blocks))
+    rows = math.ceil(len(blocks) / columns)
+    title = LINE_HEIGHT * (extra_title_lines + any(comparison.blocks))
+    figure, panels = make_figure(
+        rows * (height + title + 0.5) - 0.05 + top, rows, columns, left=left, top=top + title,
         gap=(left, 0.5 + title),
     )  # fmt: skip
-    for spare in axes[len(shown) :]:
-        spare.set_axis_off()
-    for one, (block, _) in zip(axes, shown, strict=False):
-        one.set_title(shorten(block))
-    return figure, [(one, rows[:MOST]) for one, (_, rows) in zip(axes, shown, strict=False)]
+    for axes in panels[len(blocks) :]:
+        axes.set_axis_off()
+    for axes, (block, _) in zip(panels, blocks, strict=False):
+        axes.set_title(shorten(block))
+    return figure, [
+        (axes, summaries[:MAX_GROUPS]) for axes, (_, summaries) in zip(panels, blocks, strict=False)
+    ]
 
 
-def lines(axes: Any, each: Sequence[Sequence[tuple[float, float]]], colour: str, **style: Any) -> None:
-    """Many thin lines as one."""
+def draw_lines(
+    axes: Any, lines: Sequence[Sequence[tuple[float, float]]], colour: str, **options: Any
+) -> None:
+    """Draws many thin lines, each given by its points, as one collection: much faster than one by one."""
     from matplotlib.collections import LineCollection
 
-    axes.add_collection(LineCollection([line for line in each if line], colors=colour, **style))
+    axes.add_collection(LineCollection([line for line in lines if line], colors=colour, **options))
     axes.autoscale_view()
 
 
-def legend(figure: Any, axes: Any) -> None:
-    """One for all panels, in the room that ``legend_height`` keeps above them."""
+def draw_legend(figure: Any, axes: Any) -> None:
+    """Draws the legend of ``axes`` for the whole figure, in the margin that ``legend_height`` reserves."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         figure.legend(
-            handles,
-            labels,
-            loc="upper left",
-            ncols=_beside(labels),
-            fontsize=8,
-            borderaxespad=0.2,
+            handles, labels, loc="upper left", ncols=_legend_columns(labels), fontsize=8, borderaxespad=0.2,
             columnspacing=1.5,
-        )
+        )  # fmt: skip
 
 
 def legend_height(labels: Sequence[str]) -> float:
-    return 0.1 + (LINE * math.ceil(len(labels) / _beside(labels)) if len(labels) > 1 else 0.0)
+    """The top margin that a legend with these labels needs, in inches. A single label gets no legend."""
+    lines = math.ceil(len(labels) / _legend_columns(labels)) if len(labels) > 1 else 0
+    return 0.1 + LINE_HEIGHT * lines
 
 
-def _beside(labels: Sequence[str]) -> int:
-    return max(1, min(len(labels), int(WIDTH / (0.75 + LETTER * max(map(len, labels))))))
+def _legend_columns(labels: Sequence[str]) -> int:
+    entry_width = 0.75 + LETTER_WIDTH * max(map(len, labels))
+    return max(1, min(len(labels), int(WIDTH / entry_width)))
 
 
-def room_for(labels: Sequence[str]) -> float:
-    """The left margin that names of lines need, in inches."""
-    return 0.2 + LETTER * max(map(len, labels))
+def label_margin(labels: Sequence[str]) -> float:
+    """The left margin that these labels of the y axis need, in inches."""
+    return 0.2 + LETTER_WIDTH * max(map(len, labels))
 
 
-def left_out(comparison: Comparison) -> str:
-    """What a picture has no room for."""
+def describe_omissions(comparison: Comparison) -> str:
+    """The end of a caption: how many blocks and groups are shown, where ``make_panels`` leaves some out."""
     blocks = comparison.blocks
-    words = []
-    if len(blocks) > MOST_BLOCKS:
-        words.append(f"the first {MOST_BLOCKS} of {len(blocks)} blocks")
-    if (most := max(len(rows) for rows in blocks.values())) > MOST:
-        words.append(f"the first {MOST} of {most} groups")
-    return f" Shown: {', '.join(words)}." if words else ""
+    limits = []
+    if len(blocks) > MAX_BLOCKS:
+        limits.append(f"the first {MAX_BLOCKS} of {len(blocks)} blocks")
+    if (groups := max(len(summaries) for summaries in blocks.values())) > MAX_GROUPS:
+        limits.append(f"the first {MAX_GROUPS} of {groups} groups")
+    return f" Shown: {', '.join(limits)}." if limits else ""
 
 
-def loss_axis(axes: Any, values: Sequence[float]) -> None:
-    """Logarithmic where the losses span more than a factor of 3 and none is 0; numbers at 1, 2 and 5."""
+def scale_loss_axis(axes: Any, losses: Sequence[float]) -> None:
+    """Makes the y axis logarithmic where the losses are positive and span more than a factor of 3.
+
+    Ticks stand at 1, 2 and 5 times the powers of ten; only at the powers where the span is more than 100.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    least, most = min(values, default=0.0), max(values, default=0.0)
-    if not 0 < 3 * least < most < math.inf:
+    lowest, highest = min(losses, default=0.0), max(losses, default=0.0)
+    if not 0 < 3 * lowest < highest < math.inf:
         return
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if most < 100 * least else (1,)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if highest < 100 * lowest else (1,)))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def crop(axes: Any, values: Sequence[float]) -> None:
-    """Leaves out the first epochs' steep rise where it would press the rest into a line."""
+def crop_early_rise(axes: Any, values: Sequence[float]) -> None:
+    """Cuts the lowest tenth of the values off the y axis where it takes more than 3/4 of their range.
+
+    Accuracy rises steeply in the first epochs. Shown in full, the rise would flatten all later epochs.
+    """
     ordered = sorted(value for value in values if math.isfinite(value))
     if len(ordered) >= 10:
         low, top = ordered[len(ordered) // 10], ordered[-1]
@@ -178,33 +196,34 @@ def crop(axes: Any, values: Sequence[float]) -> None:
 
 @dataclass(frozen=True)
 class Style:
-    """What tells a group from the others in every picture: by colour, and without any."""
+    """How a group is drawn in every picture."""
 
     colour: str
     marker: str
     dash: Any
 
     @property
-    def dots(self) -> dict[str, Any]:
+    def marker_options(self) -> dict[str, Any]:
+        """For ``axes.plot``: markers without a line between them."""
         return {"color": self.colour, "marker": self.marker, "linestyle": "none"}
 
 
-def numbered(i: int) -> Style:
-    """Of the i-th group; 0 is the baseline, in the text's own colour."""
-    colour = COLOURS[(i - 1) % len(COLOURS)] if i else INK
-    return Style(colour, MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
+def make_style(index: int) -> Style:
+    """The style of the group with this index. The baseline has index 0 and the colour of the text."""
+    colour = COLOURS[(index - 1) % len(COLOURS)] if index else TEXT_COLOUR
+    return Style(colour, MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
 
 
-def style_of(row: GroupSummary, comparison: Comparison) -> Style:
-    """A group keeps its style through all blocks."""
+def group_style(summary: GroupSummary, comparison: Comparison) -> Style:
+    """The style of a group, the same in all blocks."""
     names = dict.fromkeys(other.group.value for other in comparison.rows)
     names.pop(comparison.grouping.baseline, None)
-    return numbered(1 + list(names).index(row.group.value) if row.group.value in names else 0)
+    return make_style(1 + list(names).index(summary.group.value) if summary.group.value in names else 0)
 
 
-def label_of(row: GroupSummary, n: int) -> str:
-    return f"{shorten(row.group.value or 'all runs')} (n={n})"
+def group_label(summary: GroupSummary, n: int) -> str:
+    return f"{shorten(summary.group.value or 'all runs')} (n={n})"
 
 
 def shorten(name: str) -> str:
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    return name if len(name) <= MAX_LABEL_LENGTH else name[: MAX_LABEL_LENGTH - 1] + "…"

@@ -1,4 +1,4 @@
-"""Pictures of what happened on the way: curves by epoch and by second, the time to a target."""
+"""Pictures of the training itself: curves by epoch and by second, and the time to a target accuracy."""
 
 from __future__ import annotations
 
@@ -10,138 +10,163 @@ from bnexp.report.analysis.curves import Band, band
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.verdict import Comparison
 from bnexp.report.plots.style import (
-    MOST_LINES,
+    MAX_SEED_LINES,
     Picture,
     Style,
-    canvas,
-    crop,
-    label_of,
-    left_out,
-    legend,
+    crop_early_rise,
+    describe_omissions,
+    draw_legend,
+    draw_lines,
+    group_label,
+    group_style,
     legend_height,
-    lines,
-    loss_axis,
-    panels,
+    make_figure,
+    make_panels,
+    scale_loss_axis,
     shorten,
-    style_of,  # fmt: skip
 )
 from bnexp.report.read.runs import Run
 
-SECONDS = "training time (s)"  # evaluation left out
-FEW = 20  # epochs up to which each is marked
+SECONDS_LABEL = "training time (s)"  # without evaluation
+MAX_EPOCH_MARKERS = 20  # curves with more epochs have no marker at each epoch
 
 
 def draw_curves(
-    comparison: Comparison, rows: Sequence[GroupSummary], block: str, suffix: str
+    comparison: Comparison, summaries: Sequence[GroupSummary], block: str, suffix: str
 ) -> Picture | None:
-    """Accuracy and loss, in training and on the split that was watched, by epoch and by second."""
-    runs, split = [run for row in rows for run in row.group.runs], rows[0].split
+    """Accuracy and loss of one block's groups, in training and on val (or test), by epoch and by second."""
+    runs, split = [run for summary in summaries for run in summary.group.runs], summaries[0].split
     tags = [f"{part}/{name}" for name in ("accuracy", "loss") for part in ("train", split)]
-    tags = [tag for tag in tags if any(_finite(run, tag) for run in runs)]
+    tags = [tag for tag in tags if any(_finite_values(run, tag) for run in runs)]
     if not tags:
         return None
-    timed = all(run.train_s for run in runs if run.curves)
-    top = legend_height([label_of(row, len(row.group.runs)) for row in rows])
+    has_seconds = all(run.train_s for run in runs if run.curves)
+    top = legend_height([group_label(summary, len(summary.group.runs)) for summary in summaries])
     height = 0.4 + top + 1.5 * len(tags)
-    figure, axes = canvas(height, len(tags), 1 + timed, top=top, sharex="col", sharey="row")
-    kinds: dict[str, None] = {}
+    figure, panels = make_figure(height, len(tags), 1 + has_seconds, top=top, sharex="col", sharey="row")
+    band_kinds: dict[str, None] = {}
     for i, tag in enumerate(tags):
         scale = 100.0 if tag.endswith("accuracy") else 1.0
-        pair = axes[i * (1 + timed) : (i + 1) * (1 + timed)]
-        for row in rows:
-            mean = band(row.group.runs, tag, scale)
+        row = panels[i * (1 + has_seconds) : (i + 1) * (1 + has_seconds)]
+        for summary in summaries:
+            mean = band(summary.group.runs, tag, scale)
             if mean.kind:
-                kinds[f"{mean.kind} (n={mean.n})"] = None
-            for one, by in zip(pair, ("epochs", "seconds"), strict=False):
-                _course(one, row, tag, scale, mean, by, style_of(row, comparison))
-        _scale(pair[0], tag, [scale * value for run in runs for value in _finite(run, tag)])
-        pair[0].yaxis.set_label_coords(-0.26 if timed else -0.125, 0.5)
-    axes[-1 - timed].set_xlabel("epoch")
-    axes[-1 - timed].xaxis.get_major_locator().set_params(integer=True)
-    if timed:
-        axes[-1].set_xlabel(SECONDS)
-    legend(figure, axes[0])
-    by = "by epoch and by second of training" if timed else "by epoch"
-    drawn = f", the first {MOST_LINES}" if any(len(row.group.runs) > MOST_LINES for row in rows) else ""
-    seconds = " Seconds leave evaluation out; the mean's are the means at each epoch's end." if timed else ""
+                band_kinds[f"{mean.kind} (n={mean.n})"] = None
+            for axes, by in zip(row, ("epochs", "seconds"), strict=False):
+                _draw_group_curve(axes, summary, tag, scale, mean, by, group_style(summary, comparison))
+        _set_y_axis(row[0], tag, [scale * value for run in runs for value in _finite_values(run, tag)])
+        row[0].yaxis.set_label_coords(-0.26 if has_seconds else -0.125, 0.5)
+    panels[-1 - has_seconds].set_xlabel("epoch")
+    panels[-1 - has_seconds].xaxis.get_major_locator().set_params(integer=True)
+    if has_seconds:
+        panels[-1].set_xlabel(SECONDS_LABEL)
+    draw_legend(figure, panels[0])
     return Picture(
-        f"curves{suffix}", f"Curves: {block}" if block else "Curves", f"Accuracy and loss {by}",
-        f"Thin: one seed each{drawn}; thick: the mean, until a run ends, marked where it was logged. "
-        f"Band: {'; '.join(kinds) or 'none'}. Nothing is smoothed.{seconds}", figure,
-    )  # fmt: skip
+        f"curves{suffix}",
+        f"Curves: {block}" if block else "Curves",
+        f"Accuracy and loss {'by epoch and by second of training' if has_seconds else 'by epoch'}",
+        _curves_caption(summaries, list(band_kinds), has_seconds),
+        figure,
+    )
 
 
-def _course(axes: Any, row: GroupSummary, tag: str, scale: float, mean: Band, by: str, style: Style) -> None:
-    """A thin line a run, the mean and its band, on one of the two axes."""
-    thin = []
-    for run in row.group.runs[:MOST_LINES]:
+def _curves_caption(summaries: Sequence[GroupSummary], band_kinds: Sequence[str], has_seconds: bool) -> str:
+    truncated = any(len(summary.group.runs) > MAX_SEED_LINES for summary in summaries)
+    sentences = [
+        f"Thin lines: one for each seed{f' (the first {MAX_SEED_LINES} seeds)' if truncated else ''}.",
+        "Thick lines: the mean over the seeds, up to the epoch at which the first run ends.",
+        f"Markers: the logged epochs. Band: {'; '.join(band_kinds) or 'none'}. Nothing is smoothed.",
+    ]
+    if has_seconds:
+        sentences.append(
+            "Seconds are those of training, without evaluation. The seconds of a mean are the means over the"
+            " runs at the end of each epoch."
+        )
+    return " ".join(sentences)
+
+
+def _draw_group_curve(
+    axes: Any, summary: GroupSummary, tag: str, scale: float, mean: Band, by: str, style: Style
+) -> None:
+    """A thin line for each run, the mean and its band; ``by`` is "epochs" or "seconds"."""
+    seed_lines = []
+    for run in summary.group.runs[:MAX_SEED_LINES]:
         xs = run.curves.get("epoch", ()) if by == "epochs" else run.train_s
-        thin.append([(x, scale * y) for x, y in zip(xs, run.curves.get(tag, ()), strict=False)])
-    lines(axes, thin, style.colour, alpha=0.3, linewidth=0.6)
+        seed_lines.append([(x, scale * y) for x, y in zip(xs, run.curves.get(tag, ()), strict=False)])
+    draw_lines(axes, seed_lines, style.colour, alpha=0.3, linewidth=0.6)
     xs = getattr(mean, by)
     axes.fill_between(xs, mean.low, mean.high, color=style.colour, alpha=0.15, linewidth=0)
     axes.plot(
-        xs, mean.mean, color=style.colour, linestyle=style.dash, linewidth=1.6, label=label_of(row, mean.n),
-        marker=style.marker if len(xs) <= FEW else "", markersize=3,
+        xs, mean.mean, color=style.colour, linestyle=style.dash, linewidth=1.6,
+        label=group_label(summary, mean.n), marker=style.marker if len(xs) <= MAX_EPOCH_MARKERS else "",
+        markersize=3,
     )  # fmt: skip
 
 
-def _scale(axes: Any, tag: str, values: Sequence[float]) -> None:
+def _set_y_axis(axes: Any, tag: str, values: Sequence[float]) -> None:
     axes.set_ylabel(f"{tag.replace('/', ' ')}{' (%)' if tag.endswith('accuracy') else ''}")
     if tag.endswith("accuracy"):
-        crop(axes, values)
+        crop_early_rise(axes, values)
     else:
-        loss_axis(axes, values)
+        scale_loss_axis(axes, values)
 
 
-def _finite(run: Run, tag: str) -> list[float]:
+def _finite_values(run: Run, tag: str) -> list[float]:
     return [value for value in run.curves.get(tag, ()) if math.isfinite(value)]
 
 
 def draw_times(comparison: Comparison) -> Picture | None:
-    """Seconds to the target: the share of a group's runs that had reached it by then."""
-    blocks, rows = comparison.blocks, comparison.rows
-    if not any(row.target and row.target.count for row in rows) or not all(map(_known, rows)):
+    """The share of each group's runs that have reached the target accuracy, against seconds of training."""
+    blocks, summaries = comparison.blocks, comparison.rows
+    if not any(summary.target and summary.target.count for summary in summaries):
         return None
-    single, most = len(blocks) == 1, max(blocks.values(), key=len)
-    top = legend_height([_name(row) for row in most])
-    figure, found = panels(comparison, 2, 1.7 if single else 1.1, top=top, above=1)
-    for axes, shown in found:
-        _shares(axes, shown, comparison)
-        if goal := shown[0].target:
-            words = f"{goal.split} accuracy {100 * goal.accuracy:.1f} %"
-            axes.set_title(f"{axes.get_title('left')}\n{words}".lstrip())
-    legend(figure, max((axes for axes, _ in found), key=lambda axes: len(axes.get_lines())))
+    if not all(map(_has_times, summaries)):
+        return None
+    single, largest = len(blocks) == 1, max(blocks.values(), key=len)
+    top = legend_height([_short_name(summary) for summary in largest])
+    figure, panels = make_panels(comparison, 2, 1.7 if single else 1.1, top=top, extra_title_lines=1)
+    for axes, block in panels:
+        _draw_shares(axes, block, comparison)
+        if target := block[0].target:
+            subtitle = f"{target.split} accuracy {100 * target.accuracy:.1f} %"
+            axes.set_title(f"{axes.get_title('left')}\n{subtitle}".lstrip())
+    draw_legend(figure, max((axes for axes, _ in panels), key=lambda axes: len(axes.get_lines())))
     return Picture(
-        "target", "Time to target", "Share of each group's runs that had reached the target, by seconds",
-        "Seconds of training, without evaluation, to the end of the first epoch at the accuracy named above. "
-        f"A run that never got there keeps its line below 100 %.{left_out(comparison)}", figure,
-    )  # fmt: skip
+        "target",
+        "Time to target",
+        "Share of each group's runs that have reached the target accuracy, against seconds of training",
+        "Seconds are those of training, without evaluation, to the end of the first epoch that reaches the"
+        " accuracy in the title. A group with runs that never reach it stays below 100 %."
+        + describe_omissions(comparison),
+        figure,
+    )
 
 
-def _shares(axes: Any, rows: Sequence[GroupSummary], comparison: Comparison) -> None:
-    last = max((t for row in rows for t in _reached(row)), default=0.0) or 1.0
-    for row in rows:
-        style, steps, n = style_of(row, comparison), _reached(row), len(row.group.runs)
+def _draw_shares(axes: Any, summaries: Sequence[GroupSummary], comparison: Comparison) -> None:
+    last = max((t for summary in summaries for t in _times_to_target(summary)), default=0.0) or 1.0
+    for summary in summaries:
+        style, times, n = group_style(summary, comparison), _times_to_target(summary), len(summary.group.runs)
         axes.step(
-            [0.0, *steps, 1.05 * last], [100 * i / n for i in (*range(len(steps) + 1), len(steps))],
-            where="post", label=_name(row), linewidth=1.5, color=style.colour, linestyle=style.dash,
-            marker=style.marker if n <= MOST_LINES else "", markersize=3,
-            markevery=list(range(1, len(steps) + 1)),
+            [0.0, *times, 1.05 * last], [100 * i / n for i in (*range(len(times) + 1), len(times))],
+            where="post", label=_short_name(summary), linewidth=1.5, color=style.colour, linestyle=style.dash,
+            marker=style.marker if n <= MAX_SEED_LINES else "", markersize=3,
+            markevery=list(range(1, len(times) + 1)),
         )  # fmt: skip
     axes.set_xlim(0, 1.05 * last)
     axes.set_ylim(-4, 104)
-    axes.set_xlabel(SECONDS)
+    axes.set_xlabel(SECONDS_LABEL)
     axes.set_ylabel("runs there (%)")
 
 
-def _name(row: GroupSummary) -> str:
-    return shorten(row.group.value or "all runs")
+def _short_name(summary: GroupSummary) -> str:
+    return shorten(summary.group.value or "all runs")
 
 
-def _reached(row: GroupSummary) -> list[float]:
-    return sorted(t for t in row.target.each if math.isfinite(t)) if row.target else []
+def _times_to_target(summary: GroupSummary) -> list[float]:
+    """Seconds of the runs that reached the target, in ascending order."""
+    return sorted(t for t in summary.target.each if math.isfinite(t)) if summary.target else []
 
 
-def _known(row: GroupSummary) -> bool:
-    return row.target is not None and not any(map(math.isnan, row.target.each))
+def _has_times(summary: GroupSummary) -> bool:
+    """False where the number of images is unknown: then seconds cannot be computed and are nan."""
+    return summary.target is not None and not any(map(math.isnan, summary.target.each))

@@ -37,7 +37,7 @@ bench: $(READY)  ## training speed against the tutorials' way, on the sets in BN
 	$(BIN)/python scripts/benchmark.py
 
 bench-gpu: $(READY)  ## on a machine with a GPU: what is tested there alone, and whole runs against their targets
-	$(BIN)/python -m pytest -n0 tests/test_graphs.py
+	$(BIN)/python -m pytest -n0 tests/training/test_cuda_graph.py
 	$(BIN)/python scripts/benchmark.py gpu --repeats 3
 
 torture: $(READY)  ## kill, fill, damage and misuse it for ten minutes: is anything lost?

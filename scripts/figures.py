@@ -1,6 +1,7 @@
-"""A sweep epoch by epoch, in Markdown: python scripts/figures.py SWEEP --table test/accuracy
+"""The curves of a sweep as Markdown tables: python scripts/figures.py SWEEP --table test/accuracy
 
-Groups are what differs between the runs other than the seed; a row each, mean ± sd over seeds that finished.
+One row for each group: mean ± standard deviation over its runs, epoch by epoch. Groups are the settings, other
+than the seed, in which the runs differ.
 """
 
 from __future__ import annotations
@@ -15,30 +16,30 @@ from bnexp.report.analysis.verdict import Comparison, compare
 from bnexp.report.read.runs import read_runs
 
 
-def table(comparison: Comparison, tag: str) -> str:
-    """A row a group: mean ± sd of ``tag`` over the seeds at each epoch that all of them logged."""
+def curve_table(comparison: Comparison, tag: str) -> str:
+    """Mean ± sd of ``tag`` in each group, at the epochs that all of the group's runs have logged."""
     rows = []
-    for row in comparison.rows:
-        curves = [run.curves[tag] for run in row.group.runs if run.curves.get(tag)]
+    for summary in comparison.rows:
+        curves = [run.curves[tag] for run in summary.group.runs if run.curves.get(tag)]
         cells = ["{:.4f} ± {:.4f}".format(*mean_sd(values)) for values in zip(*curves, strict=False)]
-        rows.append(f"| {row.group.name} | {len(curves)} | " + " | ".join(cells) + " |")
+        rows.append(f"| {summary.group.name} | {len(curves)} | " + " | ".join(cells) + " |")
     epochs = range(1, 1 + max((row.count("±") for row in rows), default=0))
     head = [f"| {tag} | n | " + " | ".join(map(str, epochs)) + " |", "|---|---|" + "---|" * len(epochs)]
     return "\n".join(head + rows)
 
 
-def show(words: argparse.Namespace) -> None:
-    comparison = compare(*read_runs([words.sweep]))
-    for tag in words.table:
-        print(table(comparison, tag), end="\n\n")
+def print_tables(sweep: Path, tags: list[str]) -> None:
+    comparison = compare(*read_runs([sweep]))
+    for tag in tags:
+        print(curve_table(comparison, tag), end="\n\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sweep", type=Path)
     parser.add_argument("--table", action="append", required=True, metavar="TAG")
-    words = parser.parse_args()
-    sys.exit(exit_code(lambda: show(words)))
+    args = parser.parse_args()
+    sys.exit(exit_code(lambda: print_tables(args.sweep, args.table)))
 
 
 if __name__ == "__main__":

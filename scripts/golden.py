@@ -1,10 +1,10 @@
-"""The golden loss curves: every step's loss of a few short runs on the embedded data.
+"""The golden loss curves: the loss of every step of a few short runs on the embedded data.
 
-    python scripts/golden.py            # trains anew and writes tests/golden/*.csv
-    python scripts/golden.py --check    # trains anew and compares; exits 1 where a curve has moved
+    python scripts/golden.py            # trains, and writes tests/golden/*.csv
+    python scripts/golden.py --check    # trains, and compares; exits with 1 if a curve has changed
 
-tests/test_golden.py compares them too: a refactor must give the same curves. Where a change is meant to move
-them, write them anew and say why in the commit.
+tests/training/test_golden.py compares them too: a refactor must give the same curves. If a change moves them on
+purpose, write them again and say why in the commit.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from unittest.mock import patch
 from bnexp import train
 
 FOLDER = Path(__file__).parent.parent / "tests" / "golden"
-# Other processors round differently. With the kernels of SSE4.1, AVX2 and AVX-512 these curves differ by 4e-5
-# at most; that rests on small steps, since a larger one lets rounding decide which pixel a max-pool takes.
+# Processors round differently: with the kernels of SSE4.1, AVX2 and AVX-512 these curves differ by at most 4e-5.
+# They stay this close only with small learning rates. With larger ones, rounding decides which pixel a max-pool
+# takes, and the curves part.
 RTOL = 1e-3
 
 COMMON = (
@@ -43,64 +44,66 @@ RECIPES = {
 }
 
 
-def words(name: str) -> list[str]:
-    """What to type after ``bnexp``."""
+def overrides(name: str) -> list[str]:
+    """The recipe's arguments to ``bnexp``."""
     return [*COMMON, *RECIPES[name].split()]
 
 
-def losses(run: Path) -> list[float]:
-    """The loss of every step of the run in this folder."""
-    with (run / "steps.csv").open(newline="") as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file)]
+def read_losses(file: Path) -> list[float]:
+    """The loss of every step in a CSV file: a run's steps.csv or a golden curve."""
+    with file.open(newline="") as rows:
+        return [float(row["train/loss"]) for row in csv.DictReader(rows)]
 
 
-def golden(name: str) -> list[float]:
+def golden_losses(name: str) -> list[float]:
     """The committed curve."""
-    with (FOLDER / f"{name}.csv").open(newline="") as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file)]
+    return read_losses(FOLDER / f"{name}.csv")
 
 
-def fault(name: str, found: list[float]) -> str | None:
-    """Where ``found`` leaves the committed curve, or None."""
-    wanted = golden(name)
-    if len(found) != len(wanted):
-        return f"{name}: {len(found)} steps, and {len(wanted)} in the golden curve"
-    for step, (ours, theirs) in enumerate(zip(found, wanted, strict=True), start=1):
-        if not math.isclose(ours, theirs, rel_tol=RTOL):
-            return f"{name}: the loss of step {step} is {ours:.7g}, and {theirs:.7g} in the golden curve"
+def find_deviation(name: str, losses: list[float]) -> str | None:
+    """The first step whose loss differs from the committed curve by more than RTOL, in words; or None."""
+    golden = golden_losses(name)
+    if len(losses) != len(golden):
+        return f"{name}: {len(losses)} steps, and {len(golden)} in the golden curve"
+    for step, (loss, expected) in enumerate(zip(losses, golden, strict=True), start=1):
+        if not math.isclose(loss, expected, rel_tol=RTOL):
+            return f"{name}: the loss of step {step} is {loss:.7g}, and {expected:.7g} in the golden curve"
     return None
 
 
-def run(name: str) -> list[float]:
-    """Trains one recipe as the command does."""
+def train_recipe(name: str) -> list[float]:
+    """Trains one recipe as the command does; the loss of every step."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ["bnexp", *words(name), f"hydra.run.dir={folder}"]
+        command = ["bnexp", *overrides(name), f"hydra.run.dir={folder}"]
         with patch.object(sys, "argv", command), redirect_stdout(StringIO()):
             try:
                 train.main()
-            except SystemExit as end:
-                if end.code:
+            except SystemExit as exit:
+                if exit.code:
                     raise
-        return losses(Path(folder))
+        return read_losses(Path(folder, "steps.csv"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed curves and write nothing"
+    )
     check = parser.parse_args().check
-    moved = 0
+    deviations = 0
     for name in RECIPES:
-        found = run(name)
+        losses = train_recipe(name)
         if check:
-            furthest = max(abs(a / b - 1) for a, b in zip(found, golden(name), strict=False))
-            problem = fault(name, found)
-            moved += problem is not None
-            print(problem or f"{name}: within {furthest:.1e} of the golden curve")
+            pairs = zip(losses, golden_losses(name), strict=False)
+            largest = max(abs(loss / golden - 1) for loss, golden in pairs)
+            deviation = find_deviation(name, losses)
+            deviations += deviation is not None
+            print(deviation or f"{name}: within {largest:.1e} of the golden curve")
         else:
-            rows = [f"{step},{loss:.7g}" for step, loss in enumerate(found, start=1)]
+            rows = [f"{step},{loss:.7g}" for step, loss in enumerate(losses, start=1)]
             (FOLDER / f"{name}.csv").write_text("\n".join(["step,train/loss", *rows]) + "\n")
-            print(f"{name}: {len(found)} steps written, from {found[0]:.4f} to {found[-1]:.4f}")
-    sys.exit(1 if moved else 0)
+            print(f"{name}: {len(losses)} steps written, from {losses[0]:.4f} to {losses[-1]:.4f}")
+    sys.exit(1 if deviations else 0)
 
 
 if __name__ == "__main__":

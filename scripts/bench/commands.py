@@ -1,4 +1,4 @@
-"""Whole commands in processes of their own: start-up, memory, sweeps."""
+"""Whole commands in processes of their own: start-up time, memory, sweeps."""
 
 from __future__ import annotations
 
@@ -13,131 +13,138 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from bench.recipes import scaled
-from bench.table import Row, Table, interleaved, median
+from bench.recipes import scale_images
+from bench.table import Row, Table, measure_in_turn, median
 
 MAIN = "from bnexp.train import main; main()"
-SWEEPS = (1, 4, 16, 64)
-# A run as its command line gives it, and nothing imported before: the patch waits for the engine's import.
-COMMAND = """
+SWEEP_SIZES = (1, 4, 16, 64)
+IMAGES_MIB = 70_000 * 28 * 28 / 2**20  # MNIST: train and test, one byte a pixel
+# Runs a command and ends it after its first training step. Trainer.step is patched when bnexp imports its
+# module: an import of the module here, before the command starts, would shorten the measured start-up.
+RUN_FIRST_STEP = """
 import importlib.abc, importlib.util, os, sys, time
-class Watch(importlib.abc.MetaPathFinder):
+class PatchTrainer(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name != "bnexp.training.trainer":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         execute = spec.loader.exec_module
-        def run(module):
+        def execute_and_patch(module):
             execute(module)
             step = module.Trainer.step
-            def first(trainer, *batch):
+            def step_and_exit(trainer, *batch):
                 float(step(trainer, *batch)[0])
                 print("FIRST", time.monotonic(), flush=True)
                 os._exit(0)
-            module.Trainer.step = first
-        spec.loader.exec_module = run
+            module.Trainer.step = step_and_exit
+        spec.loader.exec_module = execute_and_patch
         return spec
-sys.meta_path.insert(0, Watch())
+sys.meta_path.insert(0, PatchTrainer())
 from bnexp.train import main
 main()
 """
 
 
 def startup(models: list[str], repeats: int, scale: float) -> list[Table]:
-    """From the command to the end of its first step, against ``import torch``."""
-    ways: dict[str, Callable[[], float]] = {
-        "import torch": partial(_seconds_to, "import torch, time; print('FIRST', time.monotonic())"),
-        "digits": partial(_seconds_to, COMMAND),
-        "mnist_mlp": partial(_seconds_to, COMMAND, "experiment=mnist_mlp"),
-        "mnist_conv": partial(_seconds_to, COMMAND, "experiment=mnist_conv"),
+    """The time from the start of a command to the end of its first step, against ``import torch``."""
+    measurements: dict[str, Callable[[], float]] = {
+        "import torch": partial(_seconds_to_first, "import torch, time; print('FIRST', time.monotonic())"),
+        "digits": partial(_seconds_to_first, RUN_FIRST_STEP),
+        "mnist_mlp": partial(_seconds_to_first, RUN_FIRST_STEP, "experiment=mnist_mlp"),
+        "mnist_conv": partial(_seconds_to_first, RUN_FIRST_STEP, "experiment=mnist_conv"),
     }
-    for way in ways.values():
-        way()  # warms the disk; the first may build the cache of images
-    found = interleaved(ways, repeats)
-    torch_s = found["import torch"]
+    for measure in measurements.values():
+        measure()  # warm-up: files in the page cache; the first run may also build the cache of images
+    seconds = measure_in_turn(measurements, repeats)
+    torch_s = seconds["import torch"]
     rows: list[Row] = [
         {
             "command": name,
             "seconds": median(values),
             "more than import torch": median([a - b for a, b in zip(values, torch_s, strict=True)]),
         }
-        for name, values in found.items()
+        for name, values in seconds.items()
     ]
-    note = "Seconds from the start of the process to the end of the first step, on a warm disk."
+    note = "Seconds from the start of the process to the end of the first step, with all files in memory."
     return [Table("Start-up", note, rows)]
 
 
-def _seconds_to(code: str, *words: str) -> float:
+def _seconds_to_first(code: str, *args: str) -> float:
+    """Seconds from the start of the process to the line FIRST of its output, which holds a time."""
     with tempfile.TemporaryDirectory() as folder:
-        started = time.monotonic()  # one clock for all processes on Linux
-        out = python(code, *words, folder=folder)
+        start = time.monotonic()  # on Linux, all processes share this clock
+        out = run_python(code, *args, folder=folder)
     line = next(line for line in out.splitlines() if line.startswith("FIRST"))
-    return float(line.split()[1]) - started
+    return float(line.split()[1]) - start
 
 
 def memory(models: list[str], repeats: int, scale: float) -> list[Table]:
-    """Peak resident memory of fresh processes, by the kernel's own mark."""
-    run = "from bnexp.train import main\nmain()"
-    few = f"dataset.train_size={scaled(16_000, scale)}"
-    cases = {
+    """Peak resident memory of new processes, as the kernel records it."""
+    train_size = f"dataset.train_size={scale_images(16_000, scale)}"
+    commands = {
         "import torch": ("import torch", ()),
-        "mnist_mlp": (run, ("experiment=mnist_mlp", "epochs=1")),
-        "mnist_conv": (run, ("experiment=mnist_conv", "epochs=1", few)),
+        "mnist_mlp": (MAIN, ("experiment=mnist_mlp", "epochs=1")),
+        "mnist_conv": (MAIN, ("experiment=mnist_conv", "epochs=1", train_size)),
     }
-    data = 70_000 * 28 * 28 / 2**20  # MiB
-    peaks = {name: median([peak_of(*case) for _ in range(repeats)]) for name, case in cases.items()}
+    peaks = {
+        name: median([peak_memory(*command) for _ in range(repeats)]) for name, command in commands.items()
+    }
     rows: list[Row] = [
-        {"process": name, "peak, MiB": peak, "times the images": (peak - peaks["import torch"]) / data}
+        {"process": name, "peak, MiB": peak, "times the images": (peak - peaks["import torch"]) / IMAGES_MIB}
         for name, peak in peaks.items()
     ]
-    note = f"VmHWM of fresh processes; beyond import torch, in multiples of the {data:.0f} MiB of images."
+    note = (
+        "VmHWM of new processes. Last column: the peak beyond that of import torch, divided by the"
+        f" {IMAGES_MIB:.0f} MiB of the images."
+    )
     return [Table("Memory", note, rows)]
 
 
-def peak_of(code: str, words: tuple[str, ...], folder: str | None = None) -> float:
-    """MiB. (ru_maxrss of a child would count the memory of the process that started it.)"""
-    mark = "next(line for line in open('/proc/self/status') if 'VmHWM' in line).split()[1]"
-    watch = f"import atexit\natexit.register(lambda: print('PEAK', {mark}, flush=True))\n"
-    with tempfile.TemporaryDirectory() as empty:
-        out = python(watch + code, *words, folder=folder or empty)
+def peak_memory(code: str, args: tuple[str, ...], folder: str | None = None) -> float:
+    """MiB. ru_maxrss would not do: a child starts with the memory of the process that started it."""
+    peak = "next(line for line in open('/proc/self/status') if 'VmHWM' in line).split()[1]"
+    print_peak = f"import atexit\natexit.register(lambda: print('PEAK', {peak}, flush=True))\n"
+    with tempfile.TemporaryDirectory() as empty_folder:
+        out = run_python(print_peak + code, *args, folder=folder or empty_folder)
     return int(next(line for line in out.splitlines() if line.startswith("PEAK")).split()[1]) / 1024
 
 
 def sweep(models: list[str], repeats: int, scale: float) -> list[Table]:
-    """Sweeps of one-epoch jobs on the embedded digits: what a job costs beside its own run."""
+    """Sweeps of one-epoch jobs on the embedded digits: what a job costs besides its run."""
     rows: list[Row] = []
-    alone = 0.0
-    for jobs in SWEEPS:
+    overhead_of_one_job = 0.0
+    for jobs in SWEEP_SIZES:
         with tempfile.TemporaryDirectory() as folder:
-            started = time.monotonic()
-            words = ["-m", "epochs=1", f"seed=range({jobs})", f"hydra.sweep.dir={folder}/sweep"]
-            python(MAIN, *words, folder=folder)
-            whole = time.monotonic() - started
-            runs = summaries(Path(folder))
-        inside = [run["time"]["total_s"] for run in runs]
-        between = [later["ended"] - earlier["ended"] for earlier, later in pairwise(runs)]
-        rest = whole - sum(inside)
-        alone = rest if jobs == 1 else alone
+            start = time.monotonic()
+            args = ["-m", "epochs=1", f"seed=range({jobs})", f"hydra.sweep.dir={folder}/sweep"]
+            run_python(MAIN, *args, folder=folder)
+            command_s = time.monotonic() - start
+            runs = read_summaries(Path(folder))
+        run_s = [run["time"]["total_s"] for run in runs]
+        intervals = [later["ended"] - earlier["ended"] for earlier, later in pairwise(runs)]
+        overhead = command_s - sum(run_s)
+        overhead_of_one_job = overhead if jobs == 1 else overhead_of_one_job
+        per_job = (overhead - overhead_of_one_job) / (jobs - 1) if intervals else None
         rows.append(
             {
                 "jobs": str(jobs),
-                "whole command, s": whole,
-                "s from job to job": median(between) if between else None,
-                "in its run": median(inside),
-                "training": median([run["time"]["train_s"] for run in runs]),
-                "Hydra and verdict, s a job more": (rest - alone) / (jobs - 1) if between else None,
+                "whole command, s": command_s,
+                "from job to job, s": median(intervals) if intervals else None,
+                "in the run, s": median(run_s),
+                "training, s": median([run["time"]["train_s"] for run in runs]),
+                "Hydra and verdict, s per extra job": per_job,
             }
         )
     note = (
-        "`bnexp -m epochs=1 seed=range(N)`; medians over the jobs. The last column is all that is outside the"
-        " runs and grows with them: composing, folders, callbacks, verdict."
+        "`bnexp -m epochs=1 seed=range(N)`; medians over the jobs. Last column: the time outside of the runs"
+        " that grows with their number (composing, folders, callbacks, verdict)."
     )
     return [Table("Sweeps", note, rows)]
 
 
-def summaries(folder: Path) -> list[dict]:
-    """The summaries of a sweep's jobs, with the time each was written last, in that order."""
+def read_summaries(folder: Path) -> list[dict]:
+    """The summaries of a sweep's jobs, in the order in which they ended; "ended" is added, in seconds."""
     paths = list(folder.glob("sweep/*/summary.json"))
     runs = [json.loads(path.read_text()) | {"ended": path.stat().st_mtime} for path in paths]
     assert runs, f"no run in {folder}"
@@ -145,11 +152,11 @@ def summaries(folder: Path) -> list[dict]:
     return sorted(runs, key=lambda run: run["ended"])
 
 
-def python(code: str, *words: str, folder: str) -> str:
-    """What the code prints, in a process of its own, with ``words`` as its arguments."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, env=dict(os.environ)
+def run_python(code: str, *args: str, folder: str) -> str:
+    """The standard output of the code, run in a new process in this folder."""
+    process = subprocess.run(
+        [sys.executable, "-c", code, *args], cwd=folder, capture_output=True, text=True, env=dict(os.environ)
     )
-    if done.returncode:
-        sys.exit(f"benchmark: {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return done.stdout
+    if process.returncode:
+        sys.exit(f"benchmark: {' '.join(args)}: exit code {process.returncode}:\n{process.stderr[-2000:]}")
+    return process.stdout

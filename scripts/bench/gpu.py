@@ -1,4 +1,4 @@
-"""On a GPU: whole runs as the command makes them, each way that a GPU offers, against the bare step."""
+"""On a GPU: whole runs of the command, in several precisions, with and without graphs."""
 
 from __future__ import annotations
 
@@ -10,31 +10,29 @@ from pathlib import Path
 
 import torch
 
-from bench.commands import MAIN, python
-from bench.recipes import bare_step, parse, scaled
+from bench.commands import MAIN, run_python
+from bench.recipes import parse_overrides, scale_images, time_bare_step
 from bench.table import Row, Table, median
 
 RESNET = ("model=resnet", "dataset=cifar10", "dataset.augment=[flip,crop]", "optimizer=momentum")
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A run by its words; ``target`` is what its training may take on a data centre's GPU, in seconds."""
-
-    words: tuple[str, ...]
+class GpuRecipe:
+    overrides: tuple[str, ...]
     images: int
-    target: float | None = None
+    target_s: float | None = None  # the training time to reach on a data centre's GPU
 
 
-RUNS = {
-    "MLP, MNIST, 10 epochs": Whole(("experiment=mnist_mlp",), 60_000, 0.8),
-    "conv, MNIST, 5 epochs": Whole(("experiment=mnist_conv",), 60_000, 0.6),
-    "resnet, CIFAR-10 at 96 px, 20 epochs": Whole(("experiment=cifar10_resnet96",), 50_000, 30.0),
-    "resnet, CIFAR-10, flip and crop, batch 512, 5 epochs": Whole(
+GPU_RECIPES = {
+    "MLP, MNIST, 10 epochs": GpuRecipe(("experiment=mnist_mlp",), 60_000, 0.8),
+    "conv, MNIST, 5 epochs": GpuRecipe(("experiment=mnist_conv",), 60_000, 0.6),
+    "resnet, CIFAR-10 at 96 px, 20 epochs": GpuRecipe(("experiment=cifar10_resnet96",), 50_000, 30.0),
+    "resnet, CIFAR-10, flip and crop, batch 512, 5 epochs": GpuRecipe(
         (*RESNET, "batch_size=512", "epochs=5", "dataset.val_size=0"), 50_000
     ),
 }
-WAYS = {
+VARIANTS = {
     "fp32": ("device.graphs=false",),
     "fp32, graph": ("device.graphs=true",),
     "bf16": ("device.precision=bf16", "device.graphs=false"),
@@ -44,51 +42,52 @@ WAYS = {
 
 
 def gpu(models: list[str], repeats: int, scale: float) -> list[Table]:
-    """Each run in each way; without a GPU the first way alone, on the CPU."""
-    there = torch.cuda.is_available()
-    rows: list[Row] = []
-    for name, whole in RUNS.items():
-        words = list(whole.words)
-        if scale < 1:
-            count = scaled(whole.images, scale)
-            words += [f"dataset.train_size={count}", f"dataset.test_size={min(count, 10_000)}"]
-        for way, more in (WAYS if there else {"fp32": WAYS["fp32"]}).items():
-            made = [_run([*words, *more]) for _ in range(repeats)]
-            ceiling = median([bare_step(parse([*words, *more])) for _ in range(repeats)])
-            rate = median([run["rate"] for run in made])
-            rows.append(
-                {
-                    "run": name,
-                    "way": way,
-                    "training, s": median([run["train_s"] for run in made]),
-                    "wanted": whole.target,
-                    "first epoch more, s": median([run["first_s"] for run in made]),
-                    "images/s after it": rate,
-                    "ceiling": ceiling,
-                    "ratio": rate / ceiling,
-                    "test accuracy": median([run["accuracy"] for run in made]),
-                }
-            )
-    where = torch.cuda.get_device_name() if there else "the CPU: there is no GPU here"
+    """Each recipe in each variant. Without a GPU: the first variant on the CPU, which tests this code."""
+    has_gpu = torch.cuda.is_available()
+    variants = VARIANTS if has_gpu else {"fp32": VARIANTS["fp32"]}
+    rows = [_measure(name, variant, repeats, scale) for name in GPU_RECIPES for variant in variants]
+    place = torch.cuda.get_device_name() if has_gpu else "the CPU, because there is no GPU"
     note = (
-        f"On {where}. Whole commands; the ceiling is the bare step, launch by launch, on a fixed batch. What"
-        " the first epoch takes more than the median one is what is paid once: compiling, capturing, cuDNN's"
-        " search for its fastest kernels."
+        f"On {place}. Whole commands; the ceiling is the bare step on a fixed batch, without a graph. Extra"
+        " time of the first epoch: beyond the median epoch; it is paid once, for compiling, capturing, and"
+        " cuDNN's search for the fastest kernels."
     )
     return [Table("GPU", note, rows)]
 
 
-def _run(words: list[str]) -> dict[str, float]:
+def _measure(name: str, variant: str, repeats: int, scale: float) -> Row:
+    recipe = GPU_RECIPES[name]
+    overrides = [*recipe.overrides, *VARIANTS[variant]]
+    if scale < 1:
+        count = scale_images(recipe.images, scale)
+        overrides += [f"dataset.train_size={count}", f"dataset.test_size={min(count, 10_000)}"]
+    runs = [_run(overrides) for _ in range(repeats)]
+    ceiling = median([time_bare_step(parse_overrides(overrides)) for _ in range(repeats)])
+    images_per_s = median([run["images_per_s"] for run in runs])
+    return {
+        "run": name,
+        "variant": variant,
+        "training, s": median([run["train_s"] for run in runs]),
+        "target, s": recipe.target_s,
+        "extra time of the first epoch, s": median([run["first_epoch_extra_s"] for run in runs]),
+        "images/s after it": images_per_s,
+        "ceiling": ceiling,
+        "ratio": images_per_s / ceiling,
+        "test accuracy": median([run["accuracy"] for run in runs]),
+    }
+
+
+def _run(overrides: list[str]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        python(MAIN, *words, "hydra.run.dir=run", folder=folder)
+        run_python(MAIN, *overrides, "hydra.run.dir=run", folder=folder)
         summary = json.loads(Path(folder, "run", "summary.json").read_text())
         with Path(folder, "run", "metrics.csv").open() as file:
-            rates = [float(row["images_per_s"]) for row in csv.DictReader(file)]
+            speeds = [float(row["images_per_s"]) for row in csv.DictReader(file)]
     images = summary["images"]["train"]
-    rate = median(rates[1:] or rates)
+    images_per_s = median(speeds[1:] or speeds)
     return {
         "train_s": summary["time"]["train_s"],
-        "first_s": images / rates[0] - images / rate,
-        "rate": rate,
+        "first_epoch_extra_s": images / speeds[0] - images / images_per_s,
+        "images_per_s": images_per_s,
         "accuracy": summary["final"]["test/accuracy"],
     }

@@ -1,4 +1,4 @@
-"""What is trained in a measurement, and the ways to train and evaluate it."""
+"""The recipes that are measured, and three loops to train them: bnexp's, the bare step, the tutorials'."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from bnexp.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Recipe:
-    """``images`` are those of one repeat, ``tutorial`` those of the slower way, ``epoch`` a whole one's."""
+    """A network on a data set, and how many images each measurement takes."""
 
-    words: tuple[str, ...]
-    images: int
-    tutorial: int
-    epoch: int = 60_000
-    torchvision: str = "MNIST"
+    overrides: tuple[str, ...]
+    images: int  # one repeat of bnexp's loop and of the bare step
+    tutorial_images: int  # one repeat of the tutorials' loop, which is slower
+    epoch_images: int = 60_000
+    torchvision: str = "MNIST"  # the data set's class in torchvision
 
 
 MLP, CONV = ("experiment=mnist_mlp",), ("experiment=mnist_conv",)
@@ -49,111 +49,107 @@ RECIPES = {
 }
 
 
-def parse(words: list[str]) -> schema.Config:
+def parse_overrides(overrides: list[str]) -> schema.Config:
     with initialize_config_module("bnexp.conf", version_base="1.3"):
-        return schema.parse(
-            composed_config.resolve_config(compose("config", overrides=[*words, "name=benchmark"]))
-        )
+        composed = compose("config", overrides=[*overrides, "name=benchmark"])
+        return schema.parse(composed_config.resolve_config(composed))
 
 
-def recipe_keys(name: str, scale: float, *words: str) -> schema.Config:
+def recipe_config(name: str, scale: float, *overrides: str) -> schema.Config:
     recipe = RECIPES[name]
-    count = scaled(recipe.images, scale)
-    few = [] if count >= recipe.epoch else [f"dataset.train_size={count}"]
-    return parse([*recipe.words, *few, *words])
+    count = scale_images(recipe.images, scale)
+    train_size = [] if count >= recipe.epoch_images else [f"dataset.train_size={count}"]
+    return parse_overrides([*recipe.overrides, *train_size, *overrides])
 
 
-def scaled(images: int, scale: float) -> int:
-    """A share of so many images, in whole batches of 64."""
+def scale_images(images: int, scale: float) -> int:
+    """This share of the images, rounded to whole batches of 64."""
     return images if scale >= 1 else max(1, round(images * scale / 64)) * 64
 
 
-def prepare(keys: schema.Config) -> tuple[Trainer, build.DataSplits]:
-    """A fresh network on its images, with the threads that a run takes."""
-    place = device.prepare(keys.device)
-    images = build.load_splits(keys, place)
-    network = build.model(keys, images)
-    flops = build.summary(network, keys, images).flops
-    process_tuning.set_threads(keys.device.threads, flops * keys.batch_size)
-    return build.trainer(keys, network, place, images), images
+def prepare_trainer(config: schema.Config) -> tuple[Trainer, build.DataSplits]:
+    """A new network and its images, with the number of threads that a run would use."""
+    compute_device = device.prepare(config.device)
+    images = build.load_splits(config, compute_device)
+    network = build.model(config, images)
+    flops = build.summary(network, config, images).flops
+    process_tuning.set_threads(config.device.threads, flops * config.batch_size)
+    return build.trainer(config, network, compute_device, images), images
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """Seconds of one epoch: in its steps, and in what comes once (checkpoint, metrics, events)."""
+class EpochTime:
+    """Seconds of one epoch: of its steps, and of what happens once (checkpoint, metrics, events)."""
 
     images: int
     steps_s: float
     once_s: float
 
-    def rate(self, images: int) -> float:
-        """Images/s over an epoch of so many."""
-        return images / (self.steps_s * images / self.images + self.once_s)
+    def images_per_s(self, epoch_images: int) -> float:
+        """Images/s over an epoch of this many images."""
+        return epoch_images / (self.steps_s * epoch_images / self.images + self.once_s)
 
 
-def whole_loop(keys: schema.Config, folder: Path) -> Epoch:
-    """One epoch as ``bnexp`` trains it: steps.csv, metrics.csv, events and checkpoint included."""
-    trainer, images = prepare(keys)
+def time_whole_loop(config: schema.Config, folder: Path) -> EpochTime:
+    """One epoch as ``bnexp`` trains it, with steps.csv, metrics.csv, events and checkpoint."""
+    trainer, images = prepare_trainer(config)
     progress = Progress()
-    tracker = build.tracker(keys, folder, images.train.steps(keys.batch_size), progress)
+    tracker = build.tracker(config, folder, images.train.steps(config.batch_size), progress)
     synchronize(trainer)
-    started = time.perf_counter()
+    start = time.perf_counter()
     with StopSignal() as stop:
         fit(
-            trainer, images.train, {}, epochs=1, batch_size=keys.batch_size,
-            eval_batch_size=keys.eval_batch_size, seed=0, patience=None, window=keys.tracking.every,
+            trainer, images.train, {}, epochs=1, batch_size=config.batch_size,
+            eval_batch_size=config.eval_batch_size, seed=0, patience=None, window=config.tracking.every,
             progress=progress, checkpoints=Checkpoints(folder / "checkpoints", every=1, keep=0),
             recorder=tracker, stop=stop,
         )  # fmt: skip
-    elapsed = time.perf_counter() - started
+    elapsed = time.perf_counter() - start
     tracker.close()
-    return Epoch(len(images.train), progress.train_s, elapsed - progress.train_s)
+    return EpochTime(len(images.train), progress.train_s, elapsed - progress.train_s)
 
 
-def bare_step(keys: schema.Config) -> float:
-    """Images/s of the same step on one fixed batch with nothing around it: the ceiling."""
-    trainer, images = prepare(keys)
-    pixels, labels = next(images.train.epoch(keys.batch_size, 0, 1))
-    network, loss, optimizer = trainer.model.train(), trainer.loss, trainer.optimizer
-    assert trainer.forward is not None
-    steps = images.train.steps(keys.batch_size)
+def time_bare_step(config: schema.Config) -> float:
+    """Images/s of the same step on one fixed batch without a loop around it: the ceiling."""
+    trainer, images = prepare_trainer(config)
+    pixels, labels = next(images.train.epoch(config.batch_size, 0, 1))
+    network, loss_function, optimizer = trainer.model.train(), trainer.loss, trainer.optimizer
+    steps = images.train.steps(config.batch_size)
     synchronize(trainer)
-    started = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
         with trainer.place.autocast():
-            value = loss(network(pixels), labels)
-        value.backward()
+            loss = loss_function(network(pixels), labels)
+        loss.backward()
         optimizer.step()
     synchronize(trainer)
-    return steps * len(labels) / (time.perf_counter() - started)
+    return steps * len(labels) / (time.perf_counter() - start)
 
 
-def tutorial(name: str, keys: schema.Config, scale: float) -> float:
-    """Images/s of the tutorials' loop: a transform an image, a DataLoader, ``loss.item()`` each step."""
+def time_tutorial_loop(name: str, config: schema.Config, scale: float) -> float:
+    """Images/s of the tutorials' loop: a transform an image, a DataLoader, ``loss.item()`` at each step."""
     recipe = RECIPES[name]
-    trainer, _ = prepare(keys)
+    trainer, _ = prepare_trainer(config)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
-    kind = getattr(datasets, recipe.torchvision)
-    data = Subset(kind(data_folder(), train=True, transform=transform), range(scaled(recipe.tutorial, scale)))
-    loader = DataLoader(data, batch_size=keys.batch_size, shuffle=True)
-    network, loss, optimizer = trainer.model.train(), nn.CrossEntropyLoss(), trainer.optimizer
+    dataset = getattr(datasets, recipe.torchvision)(
+        os.environ["BNEXP_DATA_DIR"], train=True, transform=transform
+    )
+    subset = Subset(dataset, range(scale_images(recipe.tutorial_images, scale)))
+    loader = DataLoader(subset, batch_size=config.batch_size, shuffle=True)
+    network, loss_function, optimizer = trainer.model.train(), nn.CrossEntropyLoss(), trainer.optimizer
     total, correct = 0.0, 0
-    started = time.perf_counter()
+    start = time.perf_counter()
     for pixels, labels in loader:
         pixels, labels = pixels.to(trainer.place.device), labels.to(trainer.place.device)
         logits = network(pixels)
-        value = loss(logits, labels)
+        loss = loss_function(logits, labels)
         optimizer.zero_grad()
-        value.backward()
+        loss.backward()
         optimizer.step()
-        total += value.item()
+        total += loss.item()
         correct += (logits.argmax(1) == labels).sum().item()
-    return len(data) / (time.perf_counter() - started)
-
-
-def data_folder() -> str:
-    return os.environ["BNEXP_DATA_DIR"]
+    return len(subset) / (time.perf_counter() - start)
 
 
 def synchronize(trainer: Trainer) -> None:

@@ -1,4 +1,4 @@
-"""Measurements as rows: medians, paired ratios, Markdown."""
+"""Tables of measurements: medians, ratios of neighbouring measurements, Markdown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 Cell = str | float | None
 Row = dict[str, Cell]
+
+median = statistics.median
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Table:
 
     def markdown(self) -> str:
         columns = list(self.rows[0])
-        texts = [[tidy(row[name]) for name in columns] for row in self.rows]
+        texts = [[format_cell(row[name]) for name in columns] for row in self.rows]
         widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
 
         def line(cells: Sequence[str]) -> str:
@@ -34,7 +36,7 @@ class Table:
         return "\n".join([f"### {self.title}", "", self.note, "", *map(line, [columns, rule, *texts]), ""])
 
 
-def tidy(value: Cell) -> str:
+def format_cell(value: Cell) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
@@ -44,24 +46,21 @@ def tidy(value: Cell) -> str:
     return f"{value:.1f}" if abs(value) >= 20 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
 
 
-def interleaved(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """What each way gives, ``repeats`` times in turn, so that a busy machine slows them alike."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
+def measure_in_turn(measurements: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Takes the measurements in turn, ``repeats`` times, so that a busy machine slows all of them alike."""
+    results: dict[str, list[float]] = {name: [] for name in measurements}
     for _ in range(repeats):
-        for name, way in ways.items():
-            found[name].append(way())
-    return found
+        for name, measure in measurements.items():
+            results[name].append(measure())
+    return results
 
 
-def ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """The median of the quotients, each of two neighbours in time."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """The median of the ratios, each of two measurements that were taken one after the other."""
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
-def spread(above: Sequence[float], below: Sequence[float]) -> str:
-    """The smallest and the largest of those quotients."""
-    quotients = [a / b for a, b in zip(above, below, strict=True)]
-    return f"{min(quotients):.2f} to {max(quotients):.2f}"
-
-
-median = statistics.median
+def ratio_range(numerators: Sequence[float], denominators: Sequence[float]) -> str:
+    """The smallest and the largest of those ratios."""
+    ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
+    return f"{min(ratios):.2f} to {max(ratios):.2f}"

@@ -1,4 +1,4 @@
-"""The benchmark script: what it says of numbers, and a tiny run of its parts on the real sets."""
+"""The benchmark: ratios, tables, and a tiny run of some of its parts on the real data sets."""
 
 import json
 import os
@@ -14,21 +14,24 @@ sys.path.insert(0, str(SCRIPTS))
 from bench import table  # noqa: E402
 
 
-def test_ratios_are_of_neighbours_in_time():
-    """A machine that slows both alike changes no ratio."""
-    assert table.ratio([2, 4, 60], [1, 2, 30]) == 2
-    assert table.spread([2, 4, 60], [1, 4, 30]) == "1.00 to 2.00"
+def test_ratios_compare_measurements_taken_one_after_the_other():
+    """A machine that slows both measurements alike changes no ratio."""
+    assert table.median_ratio([2, 4, 60], [1, 2, 30]) == 2
+    assert table.ratio_range([2, 4, 60], [1, 4, 30]) == "1.00 to 2.00"
+
+
+def test_measurements_are_taken_in_turn():
     calls = []
-    ways = {name: lambda name=name: calls.append(name) or 1.0 for name in "ab"}
-    assert table.interleaved(ways, 2) == {"a": [1, 1], "b": [1, 1]}
+    measurements = {name: lambda name=name: calls.append(name) or 1.0 for name in "ab"}
+    assert table.measure_in_turn(measurements, 2) == {"a": [1, 1], "b": [1, 1]}
     assert calls == ["a", "b", "a", "b"]
 
 
-def test_a_table_is_markdown():
-    made = table.Table(
+def test_a_table_renders_as_markdown():
+    speed = table.Table(
         "Speed", "How fast.", [{"model": "mlp", "rate": 12345.6, "share": 0.0312, "none": None}]
     )
-    assert made.markdown().splitlines() == [
+    assert speed.markdown().splitlines() == [
         "### Speed", "", "How fast.", "",
         "| model |   rate | share | none |",
         "| :---- | -----: | ----: | ---: |",
@@ -37,20 +40,20 @@ def test_a_table_is_markdown():
 
 
 @pytest.mark.slow
-def test_parts_on_the_real_sets(data_dir, tmp_path):
+def test_the_benchmark_measures_training_on_the_real_sets(data_dir, tmp_path):
     parts = ("train", "evaluate", "recording", "profile", "gpu")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, SCRIPTS / "benchmark.py", *parts, "--models", "mlp_bn", "--repeats", "1",
          "--scale", "0.002", "--output", tmp_path],
         capture_output=True, text=True, env=os.environ | {"BNEXP_DATA_DIR": str(data_dir)},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "benchmark.json").read_text())["parts"]
-    assert list(found) == list(parts)
-    (row,) = found["train"][0]["rows"]
+    assert process.returncode == 0, process.stderr
+    tables = json.loads((tmp_path / "benchmark.json").read_text())["parts"]
+    assert list(tables) == list(parts)
+    (row,) = tables["train"][0]["rows"]
     assert row["a/b"] > 0 < row["a/c"]
-    (row,) = found["profile"][0]["rows"]
+    (row,) = tables["profile"][0]["rows"]
     shares = [value for name, value in row.items() if name != "model"]
     assert sum(shares) == pytest.approx(100)
     assert row["forward"] > 0 < row["backward"]
-    assert len(found["gpu"][0]["rows"]) in (4, 20)  # each run on the CPU, or in each of a GPU's ways
+    assert len(tables["gpu"][0]["rows"]) in (4, 20)  # four recipes on the CPU, or in five variants on a GPU

@@ -1,7 +1,7 @@
 """The curves of a sweep as Markdown tables: python scripts/figures.py SWEEP --table test/accuracy
 
-One row for each group: mean ± standard deviation over its runs, epoch by epoch. Groups are the settings, other
-than the seed, in which the runs differ.
+One row for each group: mean ± standard deviation over its runs, epoch by epoch. Runs of one group differ in
+nothing but the seed.
 """
 
 from __future__ import annotations

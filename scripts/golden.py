@@ -3,8 +3,8 @@
     python scripts/golden.py            # trains, and writes tests/golden/*.csv
     python scripts/golden.py --check    # trains, and compares; exits with 1 if a curve has changed
 
-tests/training/test_golden.py compares them too: a refactor must give the same curves. If a change moves them on
-purpose, write them again and say why in the commit.
+tests/training/test_golden.py compares them too: a refactor must give the same curves. If a change moves them
+on purpose, write them again and say why in the commit.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from unittest.mock import patch
 from bnexp import train
 
 FOLDER = Path(__file__).parent.parent / "tests" / "golden"
-# Processors round differently: with the kernels of SSE4.1, AVX2 and AVX-512 these curves differ by at most 4e-5.
-# They stay this close only with small learning rates. With larger ones, rounding decides which pixel a max-pool
-# takes, and the curves part.
+# Processors round differently: with the kernels of SSE4.1, AVX2 and AVX-512 these curves differ by at most
+# 4e-5. This needs small learning rates. With larger ones, rounding decides which pixel a max-pool takes.
 RTOL = 1e-3
 
 COMMON = (

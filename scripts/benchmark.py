@@ -24,6 +24,7 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as bnexp sets it; must be set before torch is imported
 
 import torch
+
 from bench import commands, gpu, profiling, scaling, training
 from bench.recipes import RECIPES
 from bench.table import Table

@@ -77,8 +77,8 @@ def train_recipe(name: str) -> list[float]:
         with patch.object(sys, "argv", command), redirect_stdout(StringIO()):
             try:
                 train.main()
-            except SystemExit as exit:
-                if exit.code:
+            except SystemExit as error:
+                if error.code:
                     raise
         return read_losses(Path(folder, "steps.csv"))
 

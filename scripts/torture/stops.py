@@ -1,4 +1,4 @@
-"""Runs and sweeps that are killed, or told to stop."""
+"""Runs and sweeps that are killed, or stopped by a signal, and then resumed."""
 
 from __future__ import annotations
 
@@ -6,161 +6,126 @@ import importlib.util
 import os
 import re
 import signal
-import threading
 import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from trial import PATIENCE, RUN, Skip, Trial, require
+from reference import Reference, get_reference
+from trial import RUN, RUN_EPOCHS, TIMEOUT, Trial, TrialSkipped, require
 
 SWEEP = ("-m", "seed=0,1,2", *RUN)
-# Three epochs of 400 steps: nearly all of its time it is within one.
-STEPS = (*RUN[: RUN.index("dataset.train_size=300")], "dataset.train_size=800", "dataset.test_size=50",
-         "batch_size=2", "tracking.tensorboard=false", "device.threads=1", "epochs=3")  # fmt: skip
-LONG = ("-m", "seed=0,1,2", *STEPS)
-landed: Counter[str] = Counter()  # what the runs were at when they were killed or told to stop
-
-
-class Reference:
-    """An untouched run or sweep that all others are held against; when it trains, when it is over."""
-
-    def __init__(self, folder: Path, words: tuple[str, ...]) -> None:
-        trial = Trial(folder, "reference", 0)
-        sweeps = words[0] == "-m"
-        self.path = folder / ("sweep" if sweeps else "run")
-        started = time.monotonic()
-        process = trial.start(*words, "hydra.sweep.dir=sweep" if sweeps else "hydra.run.dir=run")
-        trial.wait(process, lambda: [*self.path.glob("checkpoints"), *self.path.glob("*/checkpoints")])
-        self.start_s = time.monotonic() - started
-        if not sweeps:
-            trial.wait(process, lambda: trial.status() == "finished")
-        self.whole_s = time.monotonic() - started
-        require(trial.end(process).code == 0, "the untouched one failed")
-
-    def moment(self, trial: Trial, share: float = 1.0) -> float:
-        """Seconds from its first checkpoint folder, at random, within the first ``share`` of its work."""
-        return trial.random.uniform(0, share * (self.whole_s - self.start_s))
-
-
-_made: dict[tuple[Path, tuple[str, ...]], Reference] = {}
-_one_at_a_time = threading.Lock()
-
-
-def reference(trial: Trial, words: tuple[str, ...] = RUN) -> Reference:
-    """Made when it is first asked for."""
-    root = trial.folder.parent
-    with _one_at_a_time:
-        if (root, words) not in _made:
-            _made[root, words] = Reference(root / f"reference-{len(_made)}", words)
-        return _made[root, words]
+# Three epochs of 400 steps: nearly all of the time is spent within an epoch.
+LONG_EPOCHS = (
+    *RUN[: RUN.index("dataset.train_size=300")], "dataset.train_size=800", "dataset.test_size=50",
+    "batch_size=2", "tracking.tensorboard=false", "device.threads=1", "epochs=3",
+)  # fmt: skip
+LONG_SWEEP = ("-m", "seed=0,1,2", *LONG_EPOCHS)
+SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 138}  # with their exit codes
+stages: Counter[str] = Counter()  # how many runs were killed or stopped in each stage
 
 
 def kill_run(trial: Trial) -> None:
-    """Killed once, or again as it goes on, then carried on by bnexp-resume or the same command."""
-    kept = reference(trial)
-    words = (*RUN, "hydra.run.dir=run")
+    """Kills a run once or twice at random moments, then resumes it in one of the two possible ways."""
+    reference = get_reference(trial)
+    args = (*RUN, "hydra.run.dir=run")
     for _ in range(trial.random.choice((1, 1, 1, 2))):
-        process = trial.start(*words)
-        if trial.random.random() < 0.8:  # most of a short run is its start: look for the rest
-            trial.wait(process, lambda: (trial.folder / "run/checkpoints").exists())
-            time.sleep(kept.moment(trial))
+        process = trial.start(*args)
+        if trial.random.random() < 0.8:  # most of a short run is start-up: aim at the training
+            trial.wait_until((trial.folder / "run/checkpoints").exists, process)
+            time.sleep(reference.random_delay(trial))
         else:
-            time.sleep(trial.random.uniform(0, kept.start_s))
+            time.sleep(trial.random.uniform(0, reference.startup_s))
         trial.kill(process)
-        landed[stage(trial.folder / "run", trial)] += 1
-        trial.readable()
+        stages[find_stage(trial)] += 1
+        trial.require_whole_checkpoints()
     if (trial.folder / "run/.hydra/overrides.yaml").exists() and trial.random.random() < 0.5:
-        trial.well("run", command="bnexp-resume")
+        trial.run_successfully("run", command="bnexp-resume")
     else:
-        trial.well(*words)
-    trial.same(kept.path)
+        trial.run_successfully(*args)
+    trial.require_same_record(reference.path)
 
 
-def stage(run: Path, trial: Trial) -> str:
-    """What a run that was killed was doing, as far as its folder tells."""
-    if trial.status() == "finished":
-        return "after its end"
+def find_stage(trial: Trial) -> str:
+    """What the run was doing when it was killed, as far as its folder shows."""
+    run = trial.folder / "run"
+    if trial.read_status() == "finished":
+        return "finished"
     if not (run / "metrics.csv").exists():
         return "start-up"
     if list(run.glob("checkpoints/.*.part")):
         return "saving"
     epochs = len((run / "metrics.csv").read_text().splitlines()) - 1
-    return "concluding" if epochs == 12 else "training, evaluating"
+    return "final evaluation" if epochs == RUN_EPOCHS else "training or evaluating"
 
 
 def kill_sweep(trial: Trial) -> None:
-    kept, one = reference(trial, SWEEP), reference(trial)
+    reference, run = get_reference(trial, SWEEP), get_reference(trial)
     process = trial.start(*SWEEP, "hydra.sweep.dir=sweep")
-    trial.wait(process, lambda: list(trial.folder.glob("sweep/*/checkpoints")))
-    time.sleep(3 * one.moment(trial))
+    trial.wait_until(lambda: list(trial.folder.glob("sweep/*/checkpoints")), process)
+    time.sleep(3 * run.random_delay(trial))
     trial.kill(process)
-    carry_sweep_on(trial, kept)
+    resume_sweep(trial, reference)
 
 
-def carry_sweep_on(trial: Trial, kept: Reference) -> None:
-    for summary in trial.folder.glob("sweep/*/summary.json"):
-        trial.readable(str(summary.parent.relative_to(trial.folder)))
-    trial.well("sweep", command="bnexp-resume")
-    for run in kept.path.glob("*/summary.json"):
-        trial.same(run.parent, f"sweep/{run.parent.name}")
-
-
-SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 138}
+def resume_sweep(trial: Trial, reference: Reference) -> None:
+    for run in trial.sweep_runs():
+        trial.require_whole_checkpoints(run)
+    trial.run_successfully("sweep", command="bnexp-resume")
+    for summary in reference.path.glob("*/summary.json"):
+        trial.require_same_record(summary.parent, f"sweep/{summary.parent.name}")
 
 
 def signal_run(trial: Trial) -> None:
-    """Each signal in turn, at a random moment of training."""
-    kept = reference(trial, STEPS)
+    """Sends one of the signals at a random moment of training."""
+    reference = get_reference(trial, LONG_EPOCHS)
     name = list(SIGNALS)[trial.number % 3]
-    process = trial.start(*STEPS, "hydra.run.dir=run")
-    trial.wait(process, (trial.folder / "run/checkpoints").exists)
-    time.sleep(0.2 + kept.moment(trial, 0.6))  # the folder comes just before the first step
+    process = trial.start(*LONG_EPOCHS, "hydra.run.dir=run")
+    trial.wait_until((trial.folder / "run/checkpoints").exists, process)
+    time.sleep(0.2 + reference.random_delay(trial, 0.6))  # the folder appears just before the first step
     process.send_signal(getattr(signal, name))
-    done = trial.end(process)
-    require(trial.status() == "interrupted", f"{name}: status {trial.status()}")
-    done.one_line(SIGNALS[name], naming=name)
-    trial.readable()
-    done = trial.well("run", command="bnexp-resume")
-    within = re.search(r"goes on after epoch \d(, \d+ steps into the next)?", done.out)
-    require(within, f"it did not go on: {done.out[-500:]}")
-    landed["signal within an epoch" if within[1] else "signal between epochs"] += 1
-    trial.same(kept.path)
+    result = trial.finish(process)
+    require(trial.read_status() == "interrupted", f"{name}: status {trial.read_status()}")
+    result.require_one_line(SIGNALS[name], name)
+    trial.require_whole_checkpoints()
+    result = trial.run_successfully("run", command="bnexp-resume")
+    resumed = re.search(r"goes on after epoch \d(, \d+ steps into the next)?", result.out)
+    require(resumed, f"the run was not resumed: {result.out[-500:]}")
+    stages["signal within an epoch" if resumed[1] else "signal between epochs"] += 1
+    trial.require_same_record(reference.path)
 
 
 def signal_sweep(trial: Trial, *launcher: str) -> None:
-    """To the process alone, as ``kill`` does, or to its whole group, as a terminal does."""
-    kept = reference(trial, LONG)
+    """Sends SIGINT to the process group, like a terminal, and other signals to the process, like kill."""
+    reference = get_reference(trial, LONG_SWEEP)
     name = list(SIGNALS)[trial.number % 3]
-    process = trial.start(*LONG, *launcher, "hydra.sweep.dir=sweep")
-    trial.wait(process, lambda: list(trial.folder.glob("sweep/*/checkpoints")))
+    process = trial.start(*LONG_SWEEP, *launcher, "hydra.sweep.dir=sweep")
+    trial.wait_until(lambda: list(trial.folder.glob("sweep/*/checkpoints")), process)
     time.sleep(trial.random.uniform(0.2, 1))
     send = os.killpg if name == "SIGINT" else os.kill
     send(process.pid, getattr(signal, name))
-    done = trial.end(process)
-    require(done.code == SIGNALS[name], f"{name}: exit {done.code}: {done.err[-800:]}")
-    require("Traceback" not in done.err, f"{name}: a traceback: {done.err[-800:]}")
-    until = time.monotonic() + PATIENCE / 8
-    while (left := at_work_in(trial.folder)) and time.monotonic() < until:
+    result = trial.finish(process)
+    require(result.code == SIGNALS[name], f"{name}: exit code {result.code}: {result.err[-800:]}")
+    require("Traceback" not in result.err, f"{name}: a traceback: {result.err[-800:]}")
+    deadline = time.monotonic() + TIMEOUT / 8
+    while (workers := find_processes_in(trial.folder)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    require(not left, f"{name}: left behind: {left}")
-    found = [
-        trial.status(str(p.parent.relative_to(trial.folder)))
-        for p in trial.folder.glob("sweep/*/summary.json")
-    ]
-    stopped = set(found) <= {"interrupted", "finished"} and found.count("finished") < 3  # or between two jobs
-    require(stopped, f"{name}: statuses {found}")
-    carry_sweep_on(trial, kept)
+    require(not workers, f"{name}: processes that still run: {workers}")
+    statuses = [trial.read_status(run) for run in trial.sweep_runs()]
+    # A signal between two jobs leaves finished runs only, but fewer than the sweep has.
+    require(set(statuses) <= {"interrupted", "finished"}, f"{name}: statuses {statuses}")
+    require(statuses.count("finished") < 3, f"{name}: the sweep was not interrupted")
+    resume_sweep(trial, reference)
 
 
-def at_work_in(folder: Path) -> list[str]:
-    """The command lines of the processes whose current folder is this one: workers that nobody ended."""
-    found = []
+def find_processes_in(folder: Path) -> list[str]:
+    """The command lines of the processes with this current folder: workers that did not end."""
+    command_lines = []
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
+        with suppress(OSError):  # the process may end meanwhile
             if (process / "cwd").resolve() == folder.resolve():
-                found.append((process / "cmdline").read_text().replace("\0", " ")[:200])
-    return [line for line in found if "resource_tracker" not in line]
+                command_lines.append((process / "cmdline").read_text().replace("\0", " ")[:200])
+    return [line for line in command_lines if "resource_tracker" not in line]
 
 
 LAUNCHERS = {
@@ -171,34 +136,34 @@ LAUNCHERS = {
 
 
 def signal_launcher(trial: Trial, name: str) -> None:
-    extra, words = LAUNCHERS[name]
+    extra, overrides = LAUNCHERS[name]
     if importlib.util.find_spec(f"hydra_plugins.hydra_{name}_launcher") is None:
-        raise Skip(f"needs the extra: pip install bnexp[{extra}]")
-    signal_sweep(trial, *words)
+        raise TrialSkipped(f"needs the extra: pip install bnexp[{extra}]")
+    signal_sweep(trial, *overrides)
 
 
 def second_ctrl_c(trial: Trial) -> None:
-    """One step of this run takes long: the first Ctrl-C waits for its end, the second does not."""
-    words = ("model=resnet", "batch_size=1294", "dataset.test_size=10", "device.threads=1", "epochs=1")
-    process = trial.start(*words, "hydra.run.dir=run")
-    trial.wait(process, (trial.folder / "run/metrics.csv").exists)
+    """One step of this run takes seconds: the first Ctrl-C waits for its end, the second does not."""
+    args = ("model=resnet", "batch_size=1294", "dataset.test_size=10", "device.threads=1", "epochs=1")
+    process = trial.start(*args, "hydra.run.dir=run")
+    trial.wait_until((trial.folder / "run/metrics.csv").exists, process)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     time.sleep(2)
-    require(process.poll() is None, "it did not wait for the step's end")
+    require(process.poll() is None, "the run did not wait for the end of the step")
     process.send_signal(signal.SIGINT)
-    trial.end(process, PATIENCE / 8).one_line(130, naming="SIGINT")
-    require(trial.status() == "interrupted", f"status {trial.status()}")
+    trial.finish(process, TIMEOUT / 8).require_one_line(130, "SIGINT")
+    require(trial.read_status() == "interrupted", f"status {trial.read_status()}")
 
 
 def kill_joblib(trial: Trial) -> None:
-    """The workers see that nobody waits for them, save and go; then the sweep is carried on."""
-    kept = reference(trial, SWEEP)
-    process = trial.start(*SWEEP, *LAUNCHERS["joblib"][1], "hydra.sweep.dir=sweep")
-    trial.wait(process, trial.rows("sweep/*"))
+    """Kills the process that waits for joblib's workers: they notice it, save and end."""
+    reference = get_reference(trial, SWEEP)
+    _, launcher = LAUNCHERS["joblib"]
+    process = trial.start(*SWEEP, *launcher, "hydra.sweep.dir=sweep")
+    trial.wait_until(lambda: trial.has_epoch("sweep/*"), process)
     process.kill()
-    trial.end(process)  # the workers hold its pipes: this waits for them
-    runs = [path.parent.relative_to(trial.folder) for path in trial.folder.glob("sweep/*/summary.json")]
-    found = {trial.status(str(run)) for run in runs}
-    require(found <= {"interrupted", "finished"}, f"statuses {found}")
-    carry_sweep_on(trial, kept)
+    trial.finish(process)  # also waits for the workers: they hold the process's pipes
+    statuses = {trial.read_status(run) for run in trial.sweep_runs()}
+    require(statuses <= {"interrupted", "finished"}, f"statuses {statuses}")
+    resume_sweep(trial, reference)

@@ -25,7 +25,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as bnexp sets it; must be se
 
 import torch
 
-from bench import commands, gpu, profiling, scaling, training
+from bench import commands, gpu, overhead, profiling, scaling, training
 from bench.recipes import RECIPES
 from bench.table import Table
 
@@ -36,6 +36,7 @@ PARTS: dict[str, tuple[Part, tuple[str, ...]]] = {
     "evaluate": (training.evaluate, tuple(RECIPES)),
     "recording": (profiling.recording, ("mlp_bn", "conv_bn")),
     "profile": (profiling.profile, tuple(RECIPES)),
+    "overhead": (overhead.overhead, ("mlp_bn", "conv_bn")),
     "growth": (training.growth, ("mlp_bn", "conv_bn")),
     "startup": (commands.startup, ()),
     "memory": (commands.memory, ()),

@@ -16,8 +16,11 @@ from bench import recipes
 from bench.recipes import RECIPES, prepare_trainer, recipe_config
 from bench.table import Row, Table, median
 from bnexp.config.schema import Config
-from bnexp.runs.loggers import ConsoleLogger, CsvLogger, TensorBoardLogger
-from bnexp.training.build import DataSplits
+from bnexp.data import Batch, DataSplits
+from bnexp.runs.console_logger import ConsoleLogger
+from bnexp.runs.csv_logger import CsvLogger
+from bnexp.runs.loggers import LoggerGroup
+from bnexp.runs.tensorboard_logger import TensorBoardLogger
 from bnexp.training.checkpoint import Checkpoints
 from bnexp.training.metrics import Meter
 from bnexp.training.trainer import Trainer
@@ -93,18 +96,20 @@ def _part_shares(config: Config, epoch_images: int) -> dict[str, float]:
     timer = CallTimer()
 
     def prepare_timed(config: Config) -> tuple[Trainer, DataSplits]:
-        trainer, images = prepare_trainer(config)
-        trainer.forward_with_all = timer.wrap("forward", trainer.forward_with_all)
+        trainer, splits = prepare_trainer(config)
+        trainer.training_forward = timer.wrap("forward", trainer.training_forward)
         trainer.loss = timer.wrap("loss", trainer.loss)
         trainer.backward = timer.wrap("backward", trainer.backward)
-        trainer.update = timer.wrap("update", trainer.update)
-        images.train.epoch = timer.wrap_iterator("batches", images.train.epoch)
-        return trainer, images
+        trainer.optimizer_step = timer.wrap("update", trainer.optimizer_step)
+        splits.train.epoch = timer.wrap_iterator("batches", splits.train.epoch)
+        return trainer, splits
 
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(recipes, "prepare_trainer", prepare_timed),
-        patch.object(Meter, "drain", timer.wrap("reading and recording", Meter.drain)),
+        patch.object(Batch, "tensors", timer.wrap("batches", Batch.tensors)),
+        patch.object(Meter, "read", timer.wrap("reading and recording", Meter.read)),
+        patch.object(LoggerGroup, "steps", timer.wrap("reading and recording", LoggerGroup.steps)),
     ):
         epoch = recipes.time_whole_loop(config, Path(folder))
     scale = epoch_images / epoch.images  # from the measured steps to those of a full epoch
@@ -123,14 +128,13 @@ def _recording_shares(config: Config, epoch_images: int) -> dict[str, float]:
         for part, logger in EPOCH_LOGGERS.items():
             patches.enter_context(patch.object(logger, "epoch", timer.wrap(part, logger.epoch)))
         patches.enter_context(patch.object(Checkpoints, "save", timer.wrap("checkpoint", Checkpoints.save)))
-        patches.enter_context(patch.object(Meter, "drain", timer.wrap("drain", Meter.drain)))
+        patches.enter_context(patch.object(Meter, "read", timer.wrap("read", Meter.read)))
         epoch = recipes.time_whole_loop(config, Path(folder))
     epoch_s = epoch_images / epoch.images_per_s(epoch_images)
     scale = epoch_images / epoch.images  # for what grows with the number of steps
     seconds = {part: timer[part] * scale for part in STEP_LOGGERS}
     seconds |= {part: timer[part] for part in (*EPOCH_LOGGERS, "checkpoint")}
-    logging_s = sum(timer[part] for part in STEP_LOGGERS)  # Meter.drain calls the loggers of steps
     shares = {part: 100 * value / epoch_s for part, value in seconds.items()}
     shares["all recording"] = sum(shares.values())
-    shares["reading"] = 100 * (timer["drain"] - logging_s) * scale / epoch_s
+    shares["reading"] = 100 * timer["read"] * scale / epoch_s
     return shares

@@ -6,20 +6,22 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
-import torch
 from hydra import compose, initialize_config_module
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
 from bnexp.cli import composed_config
-from bnexp.compute import device, process_tuning
+from bnexp.compute.device import prepare_device
+from bnexp.compute.process_tuning import set_threads
 from bnexp.config import schema
+from bnexp.data import DataSplits
 from bnexp.signals import StopSignal
 from bnexp.training import build
 from bnexp.training.checkpoint import Checkpoints
-from bnexp.training.loop import fit
+from bnexp.training.loop import FitSettings, fit
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
 
@@ -67,13 +69,13 @@ def scale_images(images: int, scale: float) -> int:
     return images if scale >= 1 else max(1, round(images * scale / 64)) * 64
 
 
-def prepare_trainer(config: schema.Config) -> tuple[Trainer, build.DataSplits]:
+def prepare_trainer(config: schema.Config) -> tuple[Trainer, DataSplits]:
     """A new network and its images, with the number of threads that a run would use."""
-    compute_device = device.prepare(config.device)
+    compute_device = prepare_device(config.device)
     images = build.load_splits(config, compute_device)
     network = build.model(config, images)
     flops = build.summary(network, config, images).flops
-    process_tuning.set_threads(config.device.threads, flops * config.batch_size)
+    set_threads(config.device.threads, flops * config.batch_size)
     return build.trainer(config, network, compute_device, images), images
 
 
@@ -92,38 +94,38 @@ class EpochTime:
 
 def time_whole_loop(config: schema.Config, folder: Path) -> EpochTime:
     """One epoch as ``bnexp`` trains it, with steps.csv, metrics.csv, events and checkpoint."""
-    trainer, images = prepare_trainer(config)
+    trainer, splits = prepare_trainer(config)
     progress = Progress()
-    tracker = build.tracker(config, folder, images.train.steps(config.batch_size), progress)
-    synchronize(trainer)
+    logger = build.logger(config, folder, splits.train.steps(config.batch_size), progress)
+    settings = FitSettings(
+        epochs=1, batch_size=config.batch_size, eval_batch_size=config.eval_batch_size, seed=0, patience=None,
+        log_every=config.tracking.every,
+    )  # fmt: skip
+    checkpoints = Checkpoints(folder / "checkpoints", every=1, keep=0)
+    trainer.device.synchronize()
     start = time.perf_counter()
-    with StopSignal() as stop:
-        fit(
-            trainer, images.train, {}, epochs=1, batch_size=config.batch_size,
-            eval_batch_size=config.eval_batch_size, seed=0, patience=None, window=config.tracking.every,
-            progress=progress, checkpoints=Checkpoints(folder / "checkpoints", every=1, keep=0),
-            recorder=tracker, stop=stop,
-        )  # fmt: skip
+    with StopSignal() as stop, patch.object(DataSplits, "watched", {}):  # without evaluation
+        fit(trainer, splits, settings, progress, logger=logger, checkpoints=checkpoints, stop=stop)
     elapsed = time.perf_counter() - start
-    tracker.close()
-    return EpochTime(len(images.train), progress.train_s, elapsed - progress.train_s)
+    logger.close()
+    return EpochTime(len(splits.train), progress.train_s, elapsed - progress.train_s)
 
 
 def time_bare_step(config: schema.Config) -> float:
     """Images/s of the same step on one fixed batch without a loop around it: the ceiling."""
-    trainer, images = prepare_trainer(config)
-    pixels, labels = next(images.train.epoch(config.batch_size, 0, 1))
+    trainer, splits = prepare_trainer(config)
+    pixels, labels = next(splits.train.epoch(config.batch_size, 0, 1)).tensors()
     network, loss_function, optimizer = trainer.model.train(), trainer.loss, trainer.optimizer
-    steps = images.train.steps(config.batch_size)
-    synchronize(trainer)
+    steps = splits.train.steps(config.batch_size)
+    trainer.device.synchronize()
     start = time.perf_counter()
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
-        with trainer.place.autocast():
+        with trainer.device.autocast():
             loss = loss_function(network(pixels), labels)
         loss.backward()
         optimizer.step()
-    synchronize(trainer)
+    trainer.device.synchronize()
     return steps * len(labels) / (time.perf_counter() - start)
 
 
@@ -141,7 +143,7 @@ def time_tutorial_loop(name: str, config: schema.Config, scale: float) -> float:
     total, correct = 0.0, 0
     start = time.perf_counter()
     for pixels, labels in loader:
-        pixels, labels = pixels.to(trainer.place.device), labels.to(trainer.place.device)
+        pixels, labels = pixels.to(trainer.device.torch_device), labels.to(trainer.device.torch_device)
         logits = network(pixels)
         loss = loss_function(logits, labels)
         optimizer.zero_grad()
@@ -150,8 +152,3 @@ def time_tutorial_loop(name: str, config: schema.Config, scale: float) -> float:
         total += loss.item()
         correct += (logits.argmax(1) == labels).sum().item()
     return len(subset) / (time.perf_counter() - start)
-
-
-def synchronize(trainer: Trainer) -> None:
-    if trainer.place.device.type == "cuda":
-        torch.cuda.synchronize()

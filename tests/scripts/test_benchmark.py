@@ -41,7 +41,7 @@ def test_a_table_renders_as_markdown():
 
 @pytest.mark.slow
 def test_the_benchmark_measures_training_on_the_real_sets(data_dir, tmp_path):
-    parts = ("train", "evaluate", "recording", "profile", "gpu")
+    parts = ("train", "evaluate", "recording", "profile", "overhead", "gpu")
     process = subprocess.run(
         [sys.executable, SCRIPTS / "benchmark.py", *parts, "--models", "mlp_bn", "--repeats", "1",
          "--scale", "0.002", "--output", tmp_path],

@@ -19,7 +19,7 @@ from bnexp.report.read.runs import read_runs
 def curve_table(comparison: Comparison, tag: str) -> str:
     """Mean ± sd of ``tag`` in each group, at the epochs that all of the group's runs have logged."""
     rows = []
-    for summary in comparison.rows:
+    for summary in comparison.summaries:
         curves = [run.curves[tag] for run in summary.group.runs if run.curves.get(tag)]
         cells = ["{:.4f} ± {:.4f}".format(*mean_sd(values)) for values in zip(*curves, strict=False)]
         rows.append(f"| {summary.group.name} | {len(curves)} | " + " | ".join(cells) + " |")

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from helpers.made_runs import HEADER, made, made_run
+from helpers.run_folders import HEADER, write_run, write_sweep
 
 GROUPS = {"none": [97.0, 97.2, 96.9], "batch": [98.0, 98.1, 98.0]}
 
 
 def test_it_compares_and_writes(commands):
-    made(commands.folder / "sweep", GROUPS)
+    write_sweep(commands.folder / "sweep", GROUPS)
     done = commands.compare("sweep", "--output", "out")
     assert (done.code, done.err) == (0, "")
     assert "batch was ahead of none in 3 of 3 seeds" in done.out
@@ -21,8 +21,8 @@ def test_it_compares_and_writes(commands):
 
 
 def test_folders_may_overlap_and_mix(commands):
-    made(commands.folder / "a", {"none": [97.0, 97.2, 96.9]})
-    made(commands.folder / "b", {"batch": [98.0, 98.1, 98.0]})
+    write_sweep(commands.folder / "a", {"none": [97.0, 97.2, 96.9]})
+    write_sweep(commands.folder / "b", {"batch": [98.0, 98.1, 98.0]})
     done = commands.compare("a", "b", "a/model.norm=none,seed=0", ".")
     assert done.err == ""
     assert "3 paired seeds" in done.out
@@ -81,8 +81,8 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_run_is_named_and_the_others_compared(commands, name):
     spoil, words = BAD[name]
-    made(commands.folder / "sweep", GROUPS)
-    run = made_run(commands.folder / "sweep", 0.981, model_norm="batch", seed=3)
+    write_sweep(commands.folder / "sweep", GROUPS)
+    run = write_run(commands.folder / "sweep", 0.981, model_norm="batch", seed=3)
     spoil(run)
     done = commands.compare("sweep")
     assert done.code == 0
@@ -108,7 +108,7 @@ CURVES = {
 @pytest.mark.parametrize("name", CURVES)
 def test_damaged_curves_are_named_and_the_run_is_compared(commands, name):
     spoil, words = CURVES[name]
-    made(commands.folder / "sweep", GROUPS)
+    write_sweep(commands.folder / "sweep", GROUPS)
     path = commands.folder / "sweep" / "model.norm=batch,seed=0" / "metrics.csv"
     path.write_text(spoil(path.read_text()))
     done = commands.compare("sweep", "--output", "out")
@@ -123,7 +123,7 @@ def test_damaged_curves_are_named_and_the_run_is_compared(commands, name):
 
 
 def test_curves_that_are_missing(commands):
-    for path in made(commands.folder / "sweep", GROUPS).rglob("metrics.csv"):
+    for path in write_sweep(commands.folder / "sweep", GROUPS).rglob("metrics.csv"):
         path.unlink()
     done = commands.compare("sweep", "--output", "out")
     assert done.code == 0
@@ -131,7 +131,7 @@ def test_curves_that_are_missing(commands):
 
 
 def test_folders_without_runs_are_named(commands):
-    made(commands.folder / "sweep", GROUPS)
+    write_sweep(commands.folder / "sweep", GROUPS)
     (commands.folder / "empty").mkdir()
     (commands.folder / "other").mkdir()
     (commands.folder / "other" / "notes.txt").write_text("nothing")
@@ -145,9 +145,9 @@ def test_folders_without_runs_are_named(commands):
 
 
 def test_one_run_and_two_data_sets(commands):
-    made_run(commands.folder / "one", 0.97, seed=0)
+    write_run(commands.folder / "one", 0.97, seed=0)
     assert "A single run: nothing to compare it with, no verdict." in commands.compare("one").out
-    made_run(commands.folder / "two", 0.97, seed=0, dataset_name="digits")
+    write_run(commands.folder / "two", 0.97, seed=0, dataset_name="digits")
     done = commands.compare("one", "two")
     assert done.code == 0
     assert "nothing but the data set differs" in done.out
@@ -171,7 +171,7 @@ def test_one_run_and_two_data_sets(commands):
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(commands, words, line):
-    made(commands.folder / "sweep", GROUPS)
+    write_sweep(commands.folder / "sweep", GROUPS)
     done = commands.compare(*words)
     assert done.code == 2
     assert line in done.err.splitlines()[-1]

@@ -20,7 +20,7 @@ from bnexp.config.trust import _SAFE_TARGETS
 from bnexp.report.analysis.verdict import compare
 from bnexp.report.read.runs import read_runs
 from bnexp.report.write import write_report
-from helpers.made_runs import made_run
+from helpers.run_folders import write_run
 
 QUICK = ("epochs=1", "dataset.train_size=100", "dataset.test_size=50", "tracking.tensorboard=false")
 
@@ -79,7 +79,7 @@ def test_a_report_resolves_no_interpolation(tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
     for seed in (0, 1, 2):
         for norm in ("none", "batch"):
-            made_run(tmp_path / "runs", 0.9, seed=seed, model_norm=norm, name="${oc.env:SECRET}",
+            write_run(tmp_path / "runs", 0.9, seed=seed, model_norm=norm, name="${oc.env:SECRET}",
                      l1="${oc.env:SECRET}")  # fmt: skip
     runs, problems = read_runs([tmp_path / "runs"])
     write_report(compare(runs, problems), tmp_path / "out")
@@ -142,7 +142,7 @@ def test_a_report_shows_hostile_text_of_a_run_as_text(tmp_path):
     """In names, tags, keys, values, error texts, folders, versions, and in the pictures' text and alt."""
     for seed in (0, 1, 2):
         for norm in ("none", HOSTILE_TEXT, "batch"):
-            run = made_run(tmp_path / "runs", 0.9 + seed / 100, folder=f"{norm[:5]}{seed}<b>", seed=seed,
+            run = write_run(tmp_path / "runs", 0.9 + seed / 100, folder=f"{norm[:5]}{seed}<b>", seed=seed,
                            model_norm=norm, name=HOSTILE_TEXT, tags=[HOSTILE_TEXT])  # fmt: skip
             config = yaml.safe_load((run / ".hydra/config.yaml").read_text())
             config |= {

@@ -7,7 +7,7 @@ import pytest
 from bnexp.errors import UserError
 from bnexp.report.analysis.groups import group
 from bnexp.report.read.runs import read_runs
-from helpers.made_runs import made, made_run
+from helpers.run_folders import write_run, write_sweep
 
 
 def grouped(*paths, **words):
@@ -15,7 +15,7 @@ def grouped(*paths, **words):
 
 
 def test_groups_are_what_differs_other_than_the_seed(tmp_path):
-    found = grouped(made(tmp_path, {"batch": [98, 99], "none": [97, 96]}))
+    found = grouped(write_sweep(tmp_path, {"batch": [98, 99], "none": [97, 96]}))
     assert (found.by, found.baseline) == ("model.norm", "none")
     assert [(one.name, len(one.runs)) for one in found.groups] == [("none", 2), ("batch", 2)]
     assert found.constants["optimizer.lr"] == "0.1"
@@ -23,8 +23,8 @@ def test_groups_are_what_differs_other_than_the_seed(tmp_path):
 
 
 def test_what_changes_no_result_makes_no_group(tmp_path):
-    made_run(tmp_path, 0.9, seed=0, name="a", device_threads=1, dataset_root="/here", tags=["x"])
-    made_run(
+    write_run(tmp_path, 0.9, seed=0, name="a", device_threads=1, dataset_root="/here", tags=["x"])
+    write_run(
         tmp_path,
         0.9,
         seed=1,
@@ -42,7 +42,7 @@ def test_what_changes_no_result_makes_no_group(tmp_path):
 
 def test_a_grid_is_compared_block_by_block(tmp_path):
     for lr in (0.1, 1.0):
-        made(tmp_path, {"none": [97], "batch": [98]}, optimizer_lr=lr)
+        write_sweep(tmp_path, {"none": [97], "batch": [98]}, optimizer_lr=lr)
     found = grouped(tmp_path)
     assert [one.block for one in found.groups] == ["lr=0.1", "lr=0.1", "lr=1", "lr=1"]
     assert found.reference(found.groups[3]) is found.groups[2]
@@ -53,14 +53,14 @@ def test_a_grid_is_compared_block_by_block(tmp_path):
 
 def test_blocks_stand_in_the_order_of_their_numbers(tmp_path):
     for lr in (10, 3, 0.1):
-        made(tmp_path, {"none": [97], "batch": [98]}, optimizer_lr=lr)
+        write_sweep(tmp_path, {"none": [97], "batch": [98]}, optimizer_lr=lr)
     assert list(grouped(tmp_path).blocks) == ["lr=0.1", "lr=3", "lr=10"]
     assert [one.value for one in grouped(tmp_path, by="lr", baseline="3").groups[:3]] == ["3", "0.1", "10"]
 
 
 def test_models_are_called_as_they_were_typed(tmp_path):
     for word, target in (("mlp", "MLP"), ("conv", "ConvNet"), ("conv_bn", "ConvNet")):
-        run = made_run(tmp_path, 0.9, seed=0, folder=word, model__target_=f"bnexp.models.{target}")
+        run = write_run(tmp_path, 0.9, seed=0, folder=word, model__target_=f"bnexp.models.{target}")
         summary = json.loads((run / "summary.json").read_text()) | {"overrides": [f"model={word}"]}
         (run / "summary.json").write_text(json.dumps(summary))
     names = {one.value for one in grouped(tmp_path / "mlp", tmp_path / "conv").groups}
@@ -69,16 +69,16 @@ def test_models_are_called_as_they_were_typed(tmp_path):
 
 
 def test_a_key_that_varies_along_is_a_confounder(tmp_path):
-    made(tmp_path / "a", {"none": [97, 96]})
-    made(tmp_path / "b", {"batch": [98, 97]}, epochs=20, optimizer_lr=0.5)
+    write_sweep(tmp_path / "a", {"none": [97, 96]})
+    write_sweep(tmp_path / "b", {"batch": [98, 97]}, epochs=20, optimizer_lr=0.5)
     found = grouped(tmp_path)
     none, batch = found.groups
     assert found.confounders(batch, none) == ["epochs", "optimizer.lr"]
 
 
 def test_another_models_own_keys_are_no_confounders_but_its_norm_is(tmp_path):
-    made_run(tmp_path, 0.9, seed=0)
-    conv = made_run(
+    write_run(tmp_path, 0.9, seed=0)
+    conv = write_run(
         tmp_path, 0.9, seed=0, folder="conv", model__target_="bnexp.models.ConvNet", model_norm="batch"
     )
     text = (conv / ".hydra" / "config.yaml").read_text()
@@ -92,7 +92,7 @@ def test_another_models_own_keys_are_no_confounders_but_its_norm_is(tmp_path):
 
 def test_versions_are_pointed_out(tmp_path):
     for norm, torch in (("none", "2.9"), ("batch", "2.10")):
-        run = made_run(tmp_path, 0.9, model_norm=norm, seed=0)
+        run = write_run(tmp_path, 0.9, model_norm=norm, seed=0)
         (run / "environment.json").write_text(json.dumps({"versions": {"torch": torch}}))
     found = grouped(tmp_path)
     assert found.notes == ("runs differ in torch: 2.10; 2.9",)
@@ -101,7 +101,7 @@ def test_versions_are_pointed_out(tmp_path):
 
 def test_data_sets_are_never_compared(tmp_path):
     for name in ("mnist", "digits"):
-        made(tmp_path, {"none": [97], "batch": [98]}, dataset_name=name)
+        write_sweep(tmp_path, {"none": [97], "batch": [98]}, dataset_name=name)
     found = grouped(tmp_path)
     assert {one.block for one in found.groups} == {"dataset=mnist", "dataset=digits"}
     with pytest.raises(UserError, match="different data sets are not compared"):
@@ -109,8 +109,8 @@ def test_data_sets_are_never_compared(tmp_path):
 
 
 def test_a_key_that_older_runs_lack_is_taken_as_equal(tmp_path):
-    made_run(tmp_path, 0.9, seed=0)
-    run = made_run(tmp_path, 0.9, seed=1)
+    write_run(tmp_path, 0.9, seed=0)
+    run = write_run(tmp_path, 0.9, seed=1)
     config = run / ".hydra" / "config.yaml"
     config.write_text(config.read_text().replace("batch_size: 64\n", ""))
     found = grouped(tmp_path)
@@ -119,14 +119,14 @@ def test_a_key_that_older_runs_lack_is_taken_as_equal(tmp_path):
 
 
 def test_a_key_that_was_added_on_the_command_line_does_differ(tmp_path):
-    made_run(tmp_path, 0.9, seed=0)
-    made_run(tmp_path, 0.9, seed=0, model_width=64)
+    write_run(tmp_path, 0.9, seed=0)
+    write_run(tmp_path, 0.9, seed=0, model_width=64)
     assert [one.name for one in grouped(tmp_path).groups] == ["(absent)", "64"]
 
 
 def test_a_run_done_again_replaces_the_older_one(tmp_path):
     for i, accuracy in enumerate((0.9, 0.8)):
-        run = made_run(tmp_path, accuracy, seed=0, folder=f"run{i}")
+        run = write_run(tmp_path, accuracy, seed=0, folder=f"run{i}")
         (run / "environment.json").write_text(json.dumps({"versions": {}, "started": f"2026-01-0{2 - i}"}))
     found = grouped(tmp_path)
     assert [run.final["test/accuracy"] for run in found.groups[0].runs] == [0.9]
@@ -142,7 +142,7 @@ def test_a_run_done_again_replaces_the_older_one(tmp_path):
     ],
 )
 def test_unknown_names(tmp_path, words, message):
-    made(tmp_path, {"none": [97], "batch": [98]})
+    write_sweep(tmp_path, {"none": [97], "batch": [98]})
     with pytest.raises(UserError) as caught:
         grouped(tmp_path, **words)
     assert str(caught.value) == message

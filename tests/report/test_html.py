@@ -12,7 +12,7 @@ from bnexp.errors import UserError
 from bnexp.report.read.looks import earlier_looks, record_look
 from bnexp.report.render.sentences import all_sentences
 from bnexp.report.write import write_report
-from helpers.made_runs import compared
+from helpers.run_folders import compare_groups
 
 GROUPS = {"none": [97.0, 97.2, 96.9, None, 97.1], "batch": [98.0, 98.1, 98.2, 98.1, 98.0]}
 EVIL = "<script>alert(1)</script>|`x`"
@@ -42,7 +42,7 @@ class Balance(HTMLParser):
 
 @pytest.fixture
 def folder(tmp_path):
-    write_report(compared(tmp_path / "runs", GROUPS), tmp_path / "out")
+    write_report(compare_groups(tmp_path / "runs", GROUPS), tmp_path / "out")
     return tmp_path / "out"
 
 
@@ -95,7 +95,7 @@ def test_references_in_the_pictures_are_unique(folder):
 
 
 def test_names_are_escaped(tmp_path):
-    found = compared(tmp_path / "runs", {"none": [97, 98, 97], EVIL: [98, 99, 98]})
+    found = compare_groups(tmp_path / "runs", {"none": [97, 98, 97], EVIL: [98, 99, 98]})
     write_report(found, tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
     assert "<script" not in text
@@ -128,7 +128,7 @@ def test_csv_has_a_line_a_run(folder):
 
 
 def test_every_rendering_says_the_same_sentences(tmp_path):
-    found = compared(tmp_path / "runs", GROUPS)
+    found = compare_groups(tmp_path / "runs", GROUPS)
     write_report(found, tmp_path / "out")
     for name in ("report.html", "comparison.md"):
         text = (tmp_path / "out" / name).read_text()
@@ -147,7 +147,7 @@ def test_looks_of_every_folder_count(tmp_path):
     """Three seeds, then three others, then all six: the third look is at what was looked at twice."""
     values = {"none": [97.0, 97.2, 96.9], "batch": [98.0, 98.1, 98.2]}
     for i, name in enumerate(("a", "b")):
-        found = compared(tmp_path / name, values)
+        found = compare_groups(tmp_path / name, values)
         write_report(
             replace(found, looks=({"at": f"2026-01-0{i + 1}", "runs": {"none": 3 + i}},)), tmp_path / name
         )
@@ -160,4 +160,4 @@ def test_looks_of_every_folder_count(tmp_path):
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        write_report(compared(tmp_path / "runs", GROUPS), tmp_path / "file" / "out")
+        write_report(compare_groups(tmp_path / "runs", GROUPS), tmp_path / "file" / "out")

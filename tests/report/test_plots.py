@@ -10,7 +10,7 @@ from bnexp.report.analysis.verdict import compare
 from bnexp.report.plots.comparison import draw_pictures
 from bnexp.report.plots.style import MAX_GROUPS
 from bnexp.report.read.runs import read_runs
-from helpers.made_runs import compared, made, made_run
+from helpers.run_folders import compare_groups, write_run, write_sweep
 
 GROUPS = {"none": [97.0, 97.2, 96.9, None, 97.1], "batch": [98.0, 98.1, 98.2, 98.1, 98.0]}
 
@@ -24,7 +24,7 @@ def pictures_of_folder(folder):
 
 
 def test_every_picture_has_alt_text_caption_svg_and_png(tmp_path):
-    pictures = pictures_by_name(compared(tmp_path, GROUPS))
+    pictures = pictures_by_name(compare_groups(tmp_path, GROUPS))
     assert set(pictures) == {"forest", "twins", "curves", "finals", "target"}
     for picture in pictures.values():
         assert picture.alt
@@ -40,7 +40,7 @@ def test_every_picture_has_alt_text_caption_svg_and_png(tmp_path):
 
 def test_several_learning_rates_give_a_stability_picture(tmp_path):
     for lr in (0.01, 0.1):
-        made(tmp_path, {"none": [97, None], "batch": [98, 98.2]}, optimizer_lr=lr)
+        write_sweep(tmp_path, {"none": [97, None], "batch": [98, 98.2]}, optimizer_lr=lr)
     pictures = pictures_of_folder(tmp_path)
     assert set(pictures) == {"forest", "twins", "stability", "curves", "curves-2", "finals", "target"}
     (axes,) = pictures["stability"].figure.axes
@@ -53,7 +53,7 @@ def test_several_learning_rates_give_a_stability_picture(tmp_path):
 
 def test_curves_by_second_show_the_mean_seconds_at_each_epoch(tmp_path):
     """An epoch of 60,000 images takes 60 s at 1,000 images a second, and 30 s in seed 1 at 2,000."""
-    made(tmp_path, {"none": [97, 98, 97]})
+    write_sweep(tmp_path, {"none": [97, 98, 97]})
     path = tmp_path / "model.norm=none,seed=1" / "metrics.csv"
     path.write_text(path.read_text().replace(",1000,", ",2000,"))
     runs, _ = read_runs([tmp_path])
@@ -74,7 +74,7 @@ def test_curves_by_second_show_the_mean_seconds_at_each_epoch(tmp_path):
 
 def test_without_a_number_of_images_no_picture_shows_seconds(tmp_path):
     for seed in range(3):
-        made_run(tmp_path, 0.9, seed=seed, dataset_name="image_folder")
+        write_run(tmp_path, 0.9, seed=seed, dataset_name="image_folder")
     runs, _ = read_runs([tmp_path])
     assert (runs[0].train_s, band(runs, "test/accuracy").seconds) == ([], ())
     pictures = pictures_by_name(compare(runs))
@@ -84,7 +84,7 @@ def test_without_a_number_of_images_no_picture_shows_seconds(tmp_path):
 
 def test_a_difference_far_beyond_the_others_is_an_arrow(tmp_path):
     for lr, low in ((0.1, 97), (0.2, 97.2), (0.3, 97.1), (1, 40)):
-        made(tmp_path, {"none": [low, low + 0.1, low], "batch": [98, 98, 98.1]}, optimizer_lr=lr)
+        write_sweep(tmp_path, {"none": [low, low + 0.1, low], "batch": [98, 98, 98.1]}, optimizer_lr=lr)
     forest = pictures_of_folder(tmp_path)["forest"]
     (axes,) = forest.figure.axes
     assert axes.get_xlim()[1] < 3
@@ -93,7 +93,7 @@ def test_a_difference_far_beyond_the_others_is_an_arrow(tmp_path):
 
 
 def test_the_forest_draws_the_zero_line_and_the_band_of_delta(tmp_path):
-    forest = pictures_by_name(compared(tmp_path, GROUPS))["forest"]
+    forest = pictures_by_name(compare_groups(tmp_path, GROUPS))["forest"]
     (axes,) = forest.figure.axes
     spans = [list(line.get_xdata()) for line in axes.get_lines()]
     assert [0, 0] in spans
@@ -102,21 +102,21 @@ def test_the_forest_draws_the_zero_line_and_the_band_of_delta(tmp_path):
 
 
 def test_twins_mark_diverged_runs_with_an_x_at_the_bottom(tmp_path):
-    (axes,) = pictures_by_name(compared(tmp_path, GROUPS))["twins"].figure.axes
+    (axes,) = pictures_by_name(compare_groups(tmp_path, GROUPS))["twins"].figure.axes
     crosses = [line for line in axes.get_lines() if line.get_marker() == "x" and len(line.get_xdata())]
     assert len(crosses) == 1
     assert crosses[0].get_ydata()[0] < 96.9
 
 
 def test_the_caption_of_curves_names_the_kind_of_band(tmp_path):
-    caption = pictures_by_name(compared(tmp_path, GROUPS))["curves"].caption
+    caption = pictures_by_name(compare_groups(tmp_path, GROUPS))["curves"].caption
     assert "95 % t interval (n=5)" in caption
-    three_seeds = compared(tmp_path / "few", {"none": [97, 98, 97], "batch": [98, 98, 97]})
+    three_seeds = compare_groups(tmp_path / "few", {"none": [97, 98, 97], "batch": [98, 98, 97]})
     assert "least to greatest (n=3)" in pictures_by_name(three_seeds)["curves"].caption
 
 
 def test_the_mean_curve_ends_where_the_first_run_ends(tmp_path):
-    made(tmp_path, {"none": [97, 98, 97]})
+    write_sweep(tmp_path, {"none": [97, 98, 97]})
     runs, _ = read_runs([tmp_path])
     path = tmp_path / "model.norm=none,seed=1" / "metrics.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:3]) + "\n")
@@ -137,11 +137,11 @@ def test_time_to_target_without_runs_is_nan():
 
 def test_dollars_and_tags_in_names_are_drawn_literally(tmp_path):
     name = "$x^{$<b>&"
-    forest = pictures_by_name(compared(tmp_path, {"none": [97, 98, 97], name: [98, 99, 98]}))["forest"]
+    forest = pictures_by_name(compare_groups(tmp_path, {"none": [97, 98, 97], name: [98, 99, 98]}))["forest"]
     assert "$x^{$&lt;b&gt;&amp;" in forest.svg
 
 
 def test_a_picture_shows_no_more_than_max_groups(tmp_path):
     groups = {f"norm{i}": [97 + 0.1 * i, 97.3] for i in range(MAX_GROUPS + 3)}
-    pictures = pictures_by_name(compared(tmp_path, groups))
+    pictures = pictures_by_name(compare_groups(tmp_path, groups))
     assert len(pictures["twins"].figure.axes[0].get_xticks()) == MAX_GROUPS

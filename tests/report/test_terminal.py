@@ -3,7 +3,7 @@
 import io
 
 from bnexp.report.render.terminal import print_comparison, render
-from helpers.made_runs import compared
+from helpers.run_folders import compare_groups
 
 GROUPS = {
     "none": [98.91, 98.83, 99.02, 98.95, 98.84],
@@ -32,7 +32,7 @@ batch beats none by 0.30 points (0.25 to 0.34), 27 % fewer errors, ahead in 5 of
 
 
 def test_eighty_columns(tmp_path):
-    page = render(compared(tmp_path, GROUPS))
+    page = render(compare_groups(tmp_path, GROUPS))
     assert page.splitlines()[: len(PAGE.splitlines())] == PAGE.splitlines()
     prose = [
         line for line in page.splitlines() if not line.startswith("  bnexp")
@@ -41,7 +41,7 @@ def test_eighty_columns(tmp_path):
 
 
 def test_what_stands_below_the_table(tmp_path):
-    page = " ".join(render(compared(tmp_path, GROUPS)).split())
+    page = " ".join(render(compare_groups(tmp_path, GROUPS)).split())
     for words in (
         "batch beats none by 0.30 points",
         "group diverged in 1 of 5 runs (4-62 %), none in 0 of 5.",
@@ -58,7 +58,7 @@ def test_what_stands_below_the_table(tmp_path):
 
 
 def test_columns_drop_from_the_right(tmp_path):
-    narrow = render(compared(tmp_path, GROUPS), width=60)
+    narrow = render(compare_groups(tmp_path, GROUPS), width=60)
     assert max(len(line) for line in narrow.splitlines() if not line.startswith("  bnexp")) <= 60
     header = next(line for line in narrow.splitlines() if line.startswith("norm"))
     assert "wins" not in header
@@ -66,11 +66,11 @@ def test_columns_drop_from_the_right(tmp_path):
 
 
 def test_plain_is_ascii(tmp_path):
-    assert render(compared(tmp_path, GROUPS), plain=True).isascii()
+    assert render(compare_groups(tmp_path, GROUPS), plain=True).isascii()
 
 
 def test_long_names_are_cut(tmp_path):
-    found = compared(
+    found = compare_groups(
         tmp_path, {"none": [97, 98, 97], "my.package.with.a.very.long.path.VeryLongNorm" * 2: [98, 99, 98.5]}
     )
     table = [line for line in render(found).splitlines()[:8] if "±" in line]
@@ -88,7 +88,7 @@ class Terminal(io.StringIO):
 def test_colour_on_a_terminal_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    found = compared(tmp_path, GROUPS)
+    found = compare_groups(tmp_path, GROUPS)
     pipe, terminal, colourless = io.StringIO(), Terminal(), Terminal()
     print_comparison(found, pipe)
     print_comparison(found, terminal)

@@ -15,7 +15,7 @@ from bnexp.report.read.runs import read_runs
 from bnexp.report.render.numbers import p_value
 from bnexp.report.render.sentences import all_sentences, looks_note
 from bnexp.report.render.terminal import render
-from helpers.made_runs import compared, made, made_run
+from helpers.run_folders import compare_groups, write_run, write_sweep
 
 SEEDS = 5
 NONE = [97.0, 97.2, 96.9, 97.1, 97.0]
@@ -79,13 +79,13 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_sentence(tmp_path, name):
     groups, sentence = CASES[name]
-    assert all_sentences(compared(tmp_path, groups)) == [sentence]
+    assert all_sentences(compare_groups(tmp_path, groups)) == [sentence]
 
 
 def test_small(tmp_path):
     """Found by the test, and within what matters."""
-    found = compared(tmp_path, {"none": NONE, "batch": shifted(0.5, 0.52, 0.48, 0.51, 0.49)}, delta=0.9)
-    assert found.compared[0].outcome == "small"
+    found = compare_groups(tmp_path, {"none": NONE, "batch": shifted(0.5, 0.52, 0.48, 0.51, 0.49)}, delta=0.9)
+    assert found.comparisons[0].outcome == "small"
     assert all_sentences(found) == [
         "batch is detectably ahead of none, by 0.50 points (0.48 to 0.52), "
         "but by less than the 0.90 points that matter."
@@ -94,51 +94,53 @@ def test_small(tmp_path):
 
 def test_never_the_forbidden_words(tmp_path):
     for name, (groups, _) in CASES.items():
-        said = " ".join(all_sentences(compared(tmp_path / name, groups)))
+        said = " ".join(all_sentences(compare_groups(tmp_path / name, groups)))
         assert not re.search(r"\b(same|proves?|significant\w*)\b", said)
 
 
 def test_divergence_is_the_headline(tmp_path):
-    found = compared(tmp_path, {"none": [97.0, None, None, 97.1, 97.0], "batch": shifted(1, 1.1, 1, 0.9, 1)})
+    found = compare_groups(
+        tmp_path, {"none": [97.0, None, None, 97.1, 97.0], "batch": shifted(1, 1.1, 1, 0.9, 1)}
+    )
     first, second = all_sentences(found)
     assert first == (
         "none diverged in 2 of 5 runs (12-77 %), batch in 0 of 5. "
         "Stability is the main finding; accuracy covers the 3 seeds where both finished."
     )
     assert second.startswith("batch was ahead of none in 3 of 3 seeds by 0.97 points")
-    assert found.compared[0].missing == ((1, None), (2, None))
+    assert found.comparisons[0].missing == ((1, None), (2, None))
 
 
 def test_a_run_at_chance_has_diverged(tmp_path):
     """MNIST's largest class, the ones: at most .1135 + 3 sqrt(.1135 x .8865 / 10,000) = 0.1230."""
-    found = compared(tmp_path, {"none": [12.3, 97, 97], "batch": [12.31, 98, 98]})
-    assert [len(row.diverged) for row in found.rows] == [1, 0]
+    found = compare_groups(tmp_path, {"none": [12.3, 97, 97], "batch": [12.31, 98, 98]})
+    assert [len(row.diverged) for row in found.summaries] == [1, 0]
     assert all_sentences(found)[0].startswith("none ended at chance in 1 of 3 runs")
-    lost = compared(tmp_path / "b", {"none": [12.0, None, 97], "batch": [10, 10, 10]})
-    assert [row.how for row in lost.rows] == ["diverged or ended at chance", "ended at chance"]
+    lost = compare_groups(tmp_path / "b", {"none": [12.0, None, 97], "batch": [10, 10, 10]})
+    assert [row.failure_kind for row in lost.summaries] == ["diverged or ended at chance", "ended at chance"]
 
 
 def test_chance_is_what_the_run_itself_says_of_its_largest_class(tmp_path):
-    root = made(tmp_path, {"none": [30, 97, 97], "batch": [34, 98, 98]})
+    root = write_sweep(tmp_path, {"none": [30, 97, 97], "batch": [34, 98, 98]})
     for path in root.glob("*/summary.json"):
         counts = {"images": {"test": 10_000}, "classes": 3, "majority": 0.3}
         path.write_text(json.dumps(json.loads(path.read_text()) | counts))
     found = compare(*read_runs([root]))
-    assert [len(row.diverged) for row in found.rows] == [1, 0]
+    assert [len(row.diverged) for row in found.summaries] == [1, 0]
     assert all_sentences(found)[0].startswith("none ended at chance in 1 of 3 runs")
-    lost = compared(tmp_path / "b", {"none": [12.0, None, 97], "batch": [10, 10, 10]})
-    assert [row.how for row in lost.rows] == ["diverged or ended at chance", "ended at chance"]
+    lost = compare_groups(tmp_path / "b", {"none": [12.0, None, 97], "batch": [10, 10, 10]})
+    assert [row.failure_kind for row in lost.summaries] == ["diverged or ended at chance", "ended at chance"]
 
 
 def test_what_never_finished_is_paired_all_the_same_and_asks_for_no_more_seeds(tmp_path):
-    found = compared(tmp_path, {"none": [None] * 5, "batch": [97, None, 98, 97.5, 97.8]})
-    (one,) = found.compared
-    assert (one.paired, one.found.n, one.plan) == (True, 0, None)
+    found = compare_groups(tmp_path, {"none": [None] * 5, "batch": [97, None, 98, 97.5, 97.8]})
+    (one,) = found.comparisons
+    assert (one.paired, one.difference.n, one.plan) == (True, 0, None)
     assert all_sentences(found) == [
         "none diverged in 5 of 5 runs (57-100 %), batch in 1 of 5. Stability is the main finding; "
         "no seed finished in both."
     ]
-    single = compared(tmp_path / "b", {"none": [None, None, 96], "batch": [97, 98, 97.5]})
+    single = compare_groups(tmp_path / "b", {"none": [None, None, 96], "batch": [97, 98, 97.5]})
     assert "One seed finished in both: batch 97.50 %, none 96.00 %: no verdict." in all_sentences(single)
 
 
@@ -146,21 +148,21 @@ def study(root, **models):
     """A sweep over models and norms: by model, the differences batch - none."""
     for name, differences in models.items():
         keys = {"model__target_": f"bnexp.models.{name}"}
-        made(root / name, {"none": NONE[: len(differences)], "batch": shifted(*differences)}, **keys)
+        write_sweep(root / name, {"none": NONE[: len(differences)], "batch": shifted(*differences)}, **keys)
     return compare(*read_runs([root]))
 
 
 def test_two_axes_compare_each_norm_with_none_within_its_model(tmp_path):
     found = study(tmp_path, MLP=(1, 1.1, 1.05, 0.9, 0.95), ConvNet=(0.5, -0.4, 0.3, 0.6, -0.2))
     assert found.grouping.by == "model.norm"
-    pairs = [(one.ours.group.name, one.theirs.group.name) for one in found.compared]
+    pairs = [(one.candidate.group.name, one.baseline.group.name) for one in found.comparisons]
     assert set(pairs) == {
         ("batch (model=MLP)", "none (model=MLP)"),
         ("batch (model=ConvNet)", "none (model=ConvNet)"),
     }
-    assert (found.family, [one.found.n for one in found.compared]) == (2, [5, 5])
-    mlp = next(one for one in found.compared if "MLP" in one.ours.group.name)
-    assert mlp.p_adjusted == pytest.approx(2 * mlp.found.p)
+    assert (found.family, [one.difference.n for one in found.comparisons]) == (2, [5, 5])
+    mlp = next(one for one in found.comparisons if "MLP" in one.candidate.group.name)
+    assert mlp.p_adjusted == pytest.approx(2 * mlp.difference.p)
     first, *rest = all_sentences(found)
     assert first == "batch vs none over 2 values of model: better for MLP; not decided for ConvNet."
     assert any(sentence.startswith("model=MLP: batch beats none by 1.00 points") for sentence in rest)
@@ -172,7 +174,7 @@ def test_the_overview_over_learning_rates(tmp_path):
         if seeds:
             near = [by + 0.01 * i for i in range(seeds)]
             groups = {"none": NONE[:seeds], "batch": shifted(*near)}
-        made(tmp_path, groups, optimizer_lr=lr)
+        write_sweep(tmp_path, groups, optimizer_lr=lr)
     assert all_sentences(compare(*read_runs([tmp_path])))[0] == (
         "batch vs none over 4 values of lr: fewer runs lost at 10; better at 0.1; "
         "better, provisionally, at 0.01; worse at 1."
@@ -181,36 +183,38 @@ def test_the_overview_over_learning_rates(tmp_path):
 
 def test_delta_comes_from_the_runs_own_configuration(tmp_path):
     groups = {"none": NONE, "batch": shifted(0.01, -0.02, 0.0, 0.02, -0.01)}
-    assert compared(tmp_path / "old", groups).compared[0].delta == 0.1  # none recorded: what is shipped
-    made(tmp_path / "own", groups, dataset_delta=0.005)
+    assert (
+        compare_groups(tmp_path / "old", groups).comparisons[0].delta == 0.1
+    )  # none recorded: what is shipped
+    write_sweep(tmp_path / "own", groups, dataset_delta=0.005)
     found = compare(*read_runs([tmp_path / "own"]))
-    assert (found.compared[0].delta, found.compared[0].outcome) == (0.005, "undecided")
-    assert compare(*read_runs([tmp_path / "own"]), delta=0.4).compared[0].outcome == "equivalent"
-    assert compare(*read_runs([tmp_path / "own"]), metric="test/loss").compared[0].delta is None
-    made(tmp_path / "null", groups, dataset_delta=None)
-    assert compare(*read_runs([tmp_path / "null"])).compared[0].delta is None
+    assert (found.comparisons[0].delta, found.comparisons[0].outcome) == (0.005, "undecided")
+    assert compare(*read_runs([tmp_path / "own"]), delta=0.4).comparisons[0].outcome == "equivalent"
+    assert compare(*read_runs([tmp_path / "own"]), metric="test/loss").comparisons[0].delta is None
+    write_sweep(tmp_path / "null", groups, dataset_delta=None)
+    assert compare(*read_runs([tmp_path / "null"])).comparisons[0].delta is None
 
 
 def test_runs_that_disagree_on_delta_are_pointed_out(tmp_path):
-    made(tmp_path, {"none": NONE}, dataset_delta=0.5)
-    made(tmp_path, {"batch": shifted(1, 1.1, 1, 0.9, 1)}, dataset_delta=0.2)
+    write_sweep(tmp_path, {"none": NONE}, dataset_delta=0.5)
+    write_sweep(tmp_path, {"batch": shifted(1, 1.1, 1, 0.9, 1)}, dataset_delta=0.2)
     found = compare(*read_runs([tmp_path]))
-    assert found.compared[0].delta == 0.2
+    assert found.comparisons[0].delta == 0.2
     assert "runs disagree on dataset.delta (0.2, 0.5): the least is used" in found.notes
     assert not any("delta" in note for note in compare(*read_runs([tmp_path]), delta=0.3).notes)
 
 
 def test_confounders_take_the_effect_away(tmp_path):
-    made(tmp_path / "a", {"none": NONE})
-    made(tmp_path / "b", {"batch": shifted(1.0, 1.1, 1.05, 0.9, 0.95)}, epochs=20)
+    write_sweep(tmp_path / "a", {"none": NONE})
+    write_sweep(tmp_path / "b", {"batch": shifted(1.0, 1.1, 1.05, 0.9, 0.95)}, epochs=20)
     said = all_sentences(compare(*read_runs([tmp_path])))
     assert said[1] == "The groups also differ in epochs: the effect can't be laid to model.norm."
 
 
 def test_a_lucky_spread_is_held_against_the_noise_of_the_test_set(tmp_path):
     """97 % on 10,000 images: two runs differ by 1.96 sqrt(.06 / 20,000) = .34 by chance, three by .19."""
-    found = compared(tmp_path, {"none": NONE[:3], "batch": shifted(0.1, 0.101, 0.099)})
-    (one,) = found.compared
+    found = compare_groups(tmp_path, {"none": NONE[:3], "batch": shifted(0.1, 0.101, 0.099)})
+    (one,) = found.comparisons
     assert one.p_adjusted < 0.001
     assert one.floor == pytest.approx(0.196, abs=0.003)
     assert one.outcome == "undecided"
@@ -218,11 +222,11 @@ def test_a_lucky_spread_is_held_against_the_noise_of_the_test_set(tmp_path):
 
 
 def test_unpaired_where_no_seed_is_shared(tmp_path):
-    made(tmp_path, {"none": NONE})
+    write_sweep(tmp_path, {"none": NONE})
     for seed, value in enumerate(shifted(1, 1.1, 1, 0.9, 1.2), 10):
-        made_run(tmp_path, value / 100, model_norm="batch", seed=seed)
+        write_run(tmp_path, value / 100, model_norm="batch", seed=seed)
     found = compare(*read_runs([tmp_path]))
-    assert found.compared[0].found.method == "Welch"
+    assert found.comparisons[0].difference.method == "Welch"
     (sentence,) = all_sentences(found)
     assert sentence.startswith("batch beats none by 1.04 points")
     assert sentence.endswith("No shared seeds: Welch's test, unpaired.")
@@ -230,26 +234,26 @@ def test_unpaired_where_no_seed_is_shared(tmp_path):
 
 
 def test_unequal_groups_use_their_common_seeds(tmp_path):
-    found = compared(tmp_path, {"none": NONE, "batch": shifted(1.0, 1.1, 0.9)})
-    (one,) = found.compared
-    assert (one.found.n, one.missing) == (3, ((3, None), (4, None)))
+    found = compare_groups(tmp_path, {"none": NONE, "batch": shifted(1.0, 1.1, 0.9)})
+    (one,) = found.comparisons
+    assert (one.difference.n, one.missing) == (3, ((3, None), (4, None)))
 
 
 def test_holm_covers_all_groups(tmp_path):
-    found = compared(
+    found = compare_groups(
         tmp_path, {"none": NONE, "batch": shifted(1, 1.1, 1, 0.9, 1), "layer": shifted(0, 0.1, -0.1, 0.2, 0)}
     )
     assert found.family == 2
-    batch, layer = found.compared
-    assert batch.p_adjusted == pytest.approx(2 * batch.found.p)
-    assert layer.p_adjusted == pytest.approx(layer.found.p)
+    batch, layer = found.comparisons
+    assert batch.p_adjusted == pytest.approx(2 * batch.difference.p)
+    assert layer.p_adjusted == pytest.approx(layer.difference.p)
 
 
 def test_a_loss_is_better_when_it_is_lower(tmp_path):
-    found = compared(
+    found = compare_groups(
         tmp_path, {"none": NONE, "batch": shifted(1.0, 1.1, 1.05, 0.9, 0.95)}, metric="test/loss"
     )
-    (one,) = found.compared
+    (one,) = found.comparisons
     assert (one.outcome, one.delta, one.ahead) == ("better", None, 5)
     assert all_sentences(found)[0].startswith(
         "batch beats none by 0.0100 (0.0090 to 0.0110), ahead in 5 of 5"
@@ -258,21 +262,21 @@ def test_a_loss_is_better_when_it_is_lower(tmp_path):
 
 
 def test_one_group_and_one_run(tmp_path):
-    assert all_sentences(compared(tmp_path / "a", {"none": NONE})) == [
+    assert all_sentences(compare_groups(tmp_path / "a", {"none": NONE})) == [
         "One group of 5 runs: nothing to compare it with, no verdict."
     ]
-    assert all_sentences(compared(tmp_path / "b", {"none": [97]})) == [
+    assert all_sentences(compare_groups(tmp_path / "b", {"none": [97]})) == [
         "A single run: nothing to compare it with, no verdict."
     ]
 
 
 def test_looks_are_counted(tmp_path):
     groups = {"none": NONE, "batch": shifted(1, 1.1, 1, 0.9, 1)}
-    first = compared(tmp_path / "a", {name: values[:3] for name, values in groups.items()})
+    first = compare_groups(tmp_path / "a", {name: values[:3] for name, values in groups.items()})
     assert looks_note(first) == ""
-    again = compared(tmp_path / "b", groups, looks=first.looks)
+    again = compare_groups(tmp_path / "b", groups, looks=first.looks)
     assert looks_note(again).startswith("Look 2 at these groups (before: 3 runs a group). Testing again")
-    assert len(compared(tmp_path / "c", groups, looks=again.looks).looks) == 2  # nothing new was seen
+    assert len(compare_groups(tmp_path / "c", groups, looks=again.looks).looks) == 2  # nothing new was seen
 
 
 def test_looks_at_other_groups_or_at_one_alone_are_no_looks_at_these(tmp_path):
@@ -281,13 +285,13 @@ def test_looks_at_other_groups_or_at_one_alone_are_no_looks_at_these(tmp_path):
         {"at": "2026-01-01", "runs": {"none (epochs=1)": 3, "batch (epochs=1)": 3}},
         {"at": "2026-01-02", "runs": {"none": 3}},  # an interrupted sweep: nothing was compared yet
     )
-    assert looks_note(compared(tmp_path, groups, looks=others)) == ""
+    assert looks_note(compare_groups(tmp_path, groups, looks=others)) == ""
 
 
 def test_folds_are_no_seeds(tmp_path):
     for fold in range(3):
-        made_run(tmp_path, 0.97, seed=0, dataset_fold=fold, model_norm="none")
-        made_run(tmp_path, 0.98 + fold / 1000, seed=0, dataset_fold=fold, model_norm="batch")
+        write_run(tmp_path, 0.97, seed=0, dataset_fold=fold, model_norm="none")
+        write_run(tmp_path, 0.98 + fold / 1000, seed=0, dataset_fold=fold, model_norm="batch")
     found = compare(*read_runs([tmp_path]))
     page = render(found)
     assert "3 paired folds" in page
@@ -295,15 +299,15 @@ def test_folds_are_no_seeds(tmp_path):
     assert "mean over folds" in page
     assert "seeds" not in page.replace("more seeds", "")
     for fold in range(3):
-        made_run(tmp_path, 0.96, seed=1, dataset_fold=fold, model_norm="none")
-        made_run(tmp_path, 0.97 + fold / 1000, seed=1, dataset_fold=fold, model_norm="batch")
+        write_run(tmp_path, 0.96, seed=1, dataset_fold=fold, model_norm="none")
+        write_run(tmp_path, 0.97 + fold / 1000, seed=1, dataset_fold=fold, model_norm="batch")
     assert "6 paired seed-fold pairs" in render(compare(*read_runs([tmp_path])))
 
 
 def test_other_threads_in_a_block_are_pointed_out(tmp_path):
     for norm, threads in (("none", 2), ("batch", 1)):
         for seed in range(2):
-            run = made_run(tmp_path, 0.97, seed=seed, model_norm=norm)
+            run = write_run(tmp_path, 0.97, seed=seed, model_norm=norm)
             (run / "environment.json").write_text(json.dumps({"threads": threads}))
     note = (
         "runs differ in CPU threads (none 2; batch 1): their seconds are no match, and last bits may differ"
@@ -312,30 +316,30 @@ def test_other_threads_in_a_block_are_pointed_out(tmp_path):
 
 
 def test_the_command_for_more_seeds(tmp_path):
-    found = compared(tmp_path, {"none": NONE[:3], "batch": shifted(0.1, 0.6, -0.3)})
-    groups = [row.group for row in found.rows]
+    found = compare_groups(tmp_path, {"none": NONE[:3], "batch": shifted(0.1, 0.6, -0.3)})
+    groups = [row.group for row in found.summaries]
     assert commands(groups, 2) == ("bnexp -m model.norm=none,batch seed=3,4",)
     assert commands(groups, 9) == ("bnexp -m model.norm=none,batch 'seed=range(3,12)'",)
 
 
 def test_more_seeds_join_the_sweep_that_they_belong_to(tmp_path):
-    made(tmp_path, {"none": NONE[:3], "batch": shifted(0.1, 0.6, -0.3)})
+    write_sweep(tmp_path, {"none": NONE[:3], "batch": shifted(0.1, 0.6, -0.3)})
     (tmp_path / "multirun.yaml").write_text("")
-    groups = [row.group for row in compare(*read_runs([tmp_path])).rows]
+    groups = [row.group for row in compare(*read_runs([tmp_path])).summaries]
     (command,) = commands(groups, 2)
     assert command.endswith(f" seed=3,4 hydra.sweep.dir={tmp_path}")
 
 
 def test_groups_of_other_words_get_a_command_each(tmp_path):
-    made_run(tmp_path, 0.97, seed=0)
-    made_run(tmp_path, 0.98, seed=0, model_norm="batch")
-    groups = [row.group for row in compare(*read_runs([tmp_path])).rows]
+    write_run(tmp_path, 0.97, seed=0)
+    write_run(tmp_path, 0.98, seed=0, model_norm="batch")
+    groups = [row.group for row in compare(*read_runs([tmp_path])).summaries]
     assert commands(groups, 1) == ("bnexp -m seed=1", "bnexp -m model.norm=batch seed=1")
 
 
 def test_time_to_target_counts_those_that_never_got_there(tmp_path):
-    found = compared(tmp_path, {"none": [97, 97, 96], "batch": [98, 98.5, 98]}, target=0.97)
-    none, batch = (row.target for row in found.rows)
+    found = compare_groups(tmp_path, {"none": [97, 97, 96], "batch": [98, 98.5, 98]}, target=0.97)
+    none, batch = (row.target for row in found.summaries)
     assert (none.count, none.runs, none.epochs, none.seconds) == (
         2,
         3,
@@ -343,7 +347,7 @@ def test_time_to_target_counts_those_that_never_got_there(tmp_path):
         180.0,
     )  # 60,000 images at 1,000 a second
     assert (batch.count, batch.epochs) == (3, 2)
-    never = compared(tmp_path / "b", {"none": [97], "batch": [98]}, target=0.99).rows[0].target
+    never = compare_groups(tmp_path / "b", {"none": [97], "batch": [98]}, target=0.99).summaries[0].target
     assert (never.count, never.epochs) == (0, math.inf)
 
 
@@ -351,7 +355,7 @@ def test_unknown_metric(tmp_path):
     with pytest.raises(
         UserError, match=r"--metric=test/acuracy: must be one of .*did you mean test/accuracy"
     ):
-        compared(tmp_path, {"none": [97]}, metric="test/acuracy")
+        compare_groups(tmp_path, {"none": [97]}, metric="test/acuracy")
 
 
 @pytest.mark.parametrize(

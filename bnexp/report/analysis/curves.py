@@ -23,7 +23,7 @@ class TimeToTarget:
     runs: int
     epochs: float
     seconds: float  # of training, evaluation left out
-    each: tuple[float, ...]  # seconds of every run, inf for never
+    seconds_per_run: tuple[float, ...]  # inf for a run that never reached it
 
 
 @dataclass(frozen=True)

@@ -49,37 +49,37 @@ class GroupSummary:
     target: TimeToTarget | None
 
     @cached_property
-    def ended(self) -> list[Run]:
+    def usable_runs(self) -> list[Run]:
         """The runs whose accuracy counts: those that did not diverge."""
         return [run for run in self.group.runs if not is_lost(run)]
 
     @cached_property
     def values(self) -> dict[Twin, float]:
-        return {run.twin: self.metric.scale * run.final[self.metric.key] for run in self.ended}
+        return {run.twin: self.metric.scale * run.final[self.metric.key] for run in self.usable_runs}
 
     @cached_property
     def best(self) -> dict[Twin, float]:
         """The metric at the epoch that val chose."""
         key = self.metric.key
-        return {run.twin: self.metric.scale * run.best[key] for run in self.ended if key in run.best}
+        return {run.twin: self.metric.scale * run.best[key] for run in self.usable_runs if key in run.best}
 
     @cached_property
     def diverged(self) -> tuple[Twin, ...]:
         return tuple(run.twin for run in self.group.runs if run.twin not in self.values)
 
     @property
-    def how(self) -> str:
+    def failure_kind(self) -> str:
         """What became of those: a loss that was not finite, an accuracy no better than chance, or either."""
         lost = [run for run in self.group.runs if run.twin not in self.values]
         ways = {"diverged": not_finite, "ended at chance": at_chance}
         return " or ".join(way for way, true in ways.items() if any(map(true, lost)))
 
     @cached_property
-    def started(self) -> set[Twin]:
+    def attempted(self) -> set[Twin]:
         return {run.twin for run in self.group.runs}
 
     @property
-    def rate(self) -> float:
+    def divergence_rate(self) -> float:
         """The share that diverged."""
         return len(self.diverged) / len(self.group.runs)
 
@@ -97,14 +97,14 @@ class GroupSummary:
         found = {}
         for where in ("final", "best"):
             for key in SECONDARY:
-                held = [getattr(run, where) for run in self.ended]
+                held = [getattr(run, where) for run in self.usable_runs]
                 if values := [Metric(key).scale * metrics[key] for metrics in held if key in metrics]:
                     found[f"{where} {key}"] = (len(values), *st.mean_sd(values))
         return found
 
     @property
     def images_per_s(self) -> float:
-        return st.mean_sd([run.images_per_s for run in self.ended])[0]
+        return st.mean_sd([run.images_per_s for run in self.usable_runs])[0]
 
     @property
     def parameters(self) -> float:

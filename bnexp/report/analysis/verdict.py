@@ -25,42 +25,42 @@ DECIDED = ("better", "worse", "small", "equivalent", "identical", "constant")
 
 @dataclass(frozen=True)
 class GroupComparison:
-    """A group against the baseline of its block: ours - theirs, in the metric's units."""
+    """A group against the baseline of its block: candidate - baseline, in the metric's units."""
 
     by: str
-    ours: GroupSummary
-    theirs: GroupSummary
-    found: st.Difference
+    candidate: GroupSummary
+    baseline: GroupSummary
+    difference: st.Difference
     p_adjusted: float
     delta: float | None
     confounders: tuple[str, ...]
 
     @property
     def metric(self) -> Metric:
-        return self.ours.metric
+        return self.candidate.metric
 
     @property
     def paired(self) -> bool:
-        return paired(self.ours, self.theirs)
+        return paired(self.candidate, self.baseline)
 
     @cached_property
     def noun(self) -> str:
         """What is counted."""
-        return repetition_noun((*self.ours.group.runs, *self.theirs.group.runs))
+        return repetition_noun((*self.candidate.group.runs, *self.baseline.group.runs))
 
     @cached_property
     def twins(self) -> tuple[Twin, ...]:
-        return tuple(twin for twin in self.ours.values if twin in self.theirs.values)
+        return tuple(twin for twin in self.candidate.values if twin in self.baseline.values)
 
     @property
     def missing(self) -> tuple[Twin, ...]:
         """Twins without a finished run on both sides."""
-        every = self.ours.started | self.theirs.started
+        every = self.candidate.attempted | self.baseline.attempted
         return tuple(sorted(every - set(self.twins), key=str)) if self.paired else ()
 
     @cached_property
     def differences(self) -> tuple[float, ...]:
-        return tuple(self.ours.values[twin] - self.theirs.values[twin] for twin in self.twins)
+        return tuple(self.candidate.values[twin] - self.baseline.values[twin] for twin in self.twins)
 
     @cached_property
     def chance(self) -> float:
@@ -69,17 +69,17 @@ class GroupComparison:
         nan, and nothing is held against it, where the metric is no accuracy on a known number of images.
         """
         split = self.metric.key.partition("/")[0]
-        images = self.ours.group.runs[0].images.get(split)
+        images = self.candidate.group.runs[0].images.get(split)
         if not self.metric.is_accuracy or split.startswith("train") or not images:
             return math.nan
-        if not self.ours.values or not self.theirs.values:
+        if not self.candidate.values or not self.baseline.values:
             return math.nan
-        return 1.96 * 100 * st.chance_sd(1 - self.ours.mean / 100, 1 - self.theirs.mean / 100, images)
+        return 1.96 * 100 * st.chance_sd(1 - self.candidate.mean / 100, 1 - self.baseline.mean / 100, images)
 
     @property
     def floor(self) -> float:
         """What the mean difference must exceed besides its test: 1.96 f / sqrt(n)."""
-        return self.chance / math.sqrt(max(self.found.n, 1))
+        return self.chance / math.sqrt(max(self.difference.n, 1))
 
     @property
     def ahead(self) -> int:
@@ -88,7 +88,7 @@ class GroupComparison:
 
     @property
     def provisional(self) -> bool:
-        return self.found.n < ENOUGH_SEEDS
+        return self.difference.n < ENOUGH_SEEDS
 
     @cached_property
     def exact(self) -> float:
@@ -97,31 +97,31 @@ class GroupComparison:
 
     @property
     def correlation(self) -> float:
-        pairs = [(self.ours.values[twin], self.theirs.values[twin]) for twin in self.twins]
+        pairs = [(self.candidate.values[twin], self.baseline.values[twin]) for twin in self.twins]
         return st.correlation([a for a, _ in pairs], [b for _, b in pairs])
 
     @property
     def at_best_val(self) -> st.Difference:
-        return st.paired(self.ours.best, self.theirs.best)
+        return st.paired(self.candidate.best, self.baseline.best)
 
     @cached_property
     def outcome(self) -> str:
-        return judge(self.found, self.p_adjusted, self.floor, self.delta, self.metric.sign)
+        return judge(self.difference, self.p_adjusted, self.floor, self.delta, self.metric.sign)
 
     @cached_property
     def plan(self) -> SampleSizePlan | None:
         """Where most runs of a group diverge, no number of seeds decides about accuracy."""
-        if max(self.ours.rate, self.theirs.rate) > 0.5:
+        if max(self.candidate.divergence_rate, self.baseline.divergence_rate) > 0.5:
             return None
-        return plan_sample_size(self.found, self.delta, self.outcome in DECIDED)
+        return plan_sample_size(self.difference, self.delta, self.outcome in DECIDED)
 
 
 @dataclass(frozen=True)
 class Comparison:
     metric: Metric
     grouping: Grouping
-    rows: tuple[GroupSummary, ...]
-    compared: tuple[GroupComparison, ...]
+    summaries: tuple[GroupSummary, ...]
+    comparisons: tuple[GroupComparison, ...]
     problems: tuple[Problem, ...]
     looks: tuple[Look, ...]
     notes: tuple[str, ...]
@@ -129,19 +129,19 @@ class Comparison:
     @property
     def family(self) -> int:
         """How many comparisons Holm's adjustment covers."""
-        return len(self.compared)
+        return len(self.comparisons)
 
     @cached_property
     def blocks(self) -> dict[str, list[GroupSummary]]:
         """The rows by block, each block's baseline first."""
         found: dict[str, list[GroupSummary]] = {}
-        for row in self.rows:
+        for row in self.summaries:
             found.setdefault(row.group.block, []).append(row)
         return found
 
     @cached_property
     def _by_group(self) -> dict[str, GroupComparison]:
-        return {one.ours.group.name: one for one in self.compared}
+        return {one.candidate.group.name: one for one in self.comparisons}
 
     def of(self, row: GroupSummary) -> GroupComparison | None:
         return self._by_group.get(row.group.name)
@@ -208,7 +208,7 @@ def judge(found: st.Difference, p: float, floor: float, delta: float | None, sig
 
 def paired(ours: GroupSummary, theirs: GroupSummary) -> bool:
     """Pairing is a matter of design: the groups were started with shared seeds, finished or not."""
-    return bool(ours.started & theirs.started)
+    return bool(ours.attempted & theirs.attempted)
 
 
 def least_of_interest(groups: Sequence[Group]) -> float | None:
@@ -252,13 +252,13 @@ def _notes(
 ) -> tuple[str, ...]:
     """What else a reader must know: what differs, what was left out, what an interval does not hold."""
     notes, runs = list(grouping.notes), [run for row in rows for run in row.group.runs]
-    alone = [row.group.name for row in rows if not any(row in (one.ours, one.theirs) for one in found)]
+    alone = [row.group.name for row in rows if not any(row in (one.candidate, one.baseline) for one in found)]
     if alone and len(rows) > 1:
         agree = "no baseline agrees with them in every other key"
         why = agree if grouping.by else "nothing but the data set differs"
         notes.append(f"not compared ({why}): {', '.join(alone)}")
     for pair in found:
-        deltas = {run.delta for row in (pair.ours, pair.theirs) for run in row.group.runs if run.delta}
+        deltas = {run.delta for row in (pair.candidate, pair.baseline) for run in row.group.runs if run.delta}
         if len(deltas) > 1 and delta is None and pair.delta is not None:
             listed = ", ".join(f"{value:g}" for value in sorted(deltas))
             notes.append(f"runs disagree on dataset.delta ({listed}): the least is used")
@@ -268,7 +268,7 @@ def _notes(
         notes.append(
             "folds share training images, so intervals over them are too narrow (Nadeau and Bengio 2003)"
         )
-    if any(math.isnan(one.chance) and one.found.n for one in found):
+    if any(math.isnan(one.chance) and one.difference.n for one in found):
         notes.append(
             "the noise of the test set is not known for this metric or data; no difference is held against it"
         )

@@ -50,17 +50,19 @@ def draw_pictures(comparison: Comparison) -> list[Picture]:
 
 def draw_forest(comparison: Comparison) -> Picture | None:
     """Differences from the baseline and their 95 % intervals; a grey band for differences within delta."""
-    effects = [effect for effect in comparison.compared if effect.found.n][:MAX_FOREST_ROWS]
+    effects = [effect for effect in comparison.comparisons if effect.difference.n][:MAX_FOREST_ROWS]
     if not effects:
         return None
-    labels = [f"{shorten(effect.ours.group.name)} (n={effect.found.n})" for effect in reversed(effects)]
+    labels = [
+        f"{shorten(effect.candidate.group.name)} (n={effect.difference.n})" for effect in reversed(effects)
+    ]
     figure, (axes,) = make_figure(height=0.6 + 0.32 * len(effects), left=label_margin(labels))
     limit = _axis_limit(effects)
     for y, effect in enumerate(reversed(effects)):
         if effect.delta is not None:
             band = [-effect.delta, effect.delta]
             axes.fill_between(band, y - 0.5, y + 0.5, color=TEXT_COLOUR, alpha=0.1, linewidth=0)
-        _draw_effect(axes, effect, y, group_style(effect.ours, comparison).colour, limit)
+        _draw_effect(axes, effect, y, group_style(effect.candidate, comparison).colour, limit)
     axes.axvline(0, color=TEXT_COLOUR, linewidth=1)
     axes.set_yticks(range(len(effects)), labels)
     axes.set_ylim(-0.5, len(effects) - 0.5)
@@ -69,7 +71,8 @@ def draw_forest(comparison: Comparison) -> Picture | None:
     units = unit(comparison.metric).strip() or comparison.metric.label
     axes.set_xlabel(f"difference from {comparison.grouping.baseline}, {units}")
     means = "; ".join(
-        f"{effect.ours.group.name}: {points(effect.found.mean, comparison.metric)}" for effect in effects
+        f"{effect.candidate.group.name}: {points(effect.difference.mean, comparison.metric)}"
+        for effect in effects
     )
     alt = f"Difference of each group from the baseline: {means}"
     return Picture("forest", "Differences", alt, _forest_caption(effects, limit), figure)
@@ -85,27 +88,27 @@ def _forest_caption(effects: Sequence[GroupComparison], limit: float) -> str:
         sentences.append(f"Grey band: differences within ±{sizes} do not matter.")
     if limit < math.inf:
         sentences.append("Arrow: the difference lies beyond the axis.")
-    if any(effect.found.n < 3 for effect in effects):
+    if any(effect.difference.n < 3 for effect in effects):
         sentences.append("No bar: fewer than 3 seeds.")
     return " ".join(sentences)
 
 
 def _axis_limit(effects: Sequence[GroupComparison]) -> float:
     """The largest extent to show, or inf for all: one very large difference would flatten the others."""
-    extents = [max(abs(x) for x in (*_interval(effect), effect.found.mean)) for effect in effects]
+    extents = [max(abs(x) for x in (*_interval(effect), effect.difference.mean)) for effect in effects]
     limit = MAX_RELATIVE_EXTENT * statistics.median(extents)
     return math.inf if max(extents) <= limit else max(extent for extent in extents if extent <= limit)
 
 
 def _interval(effect: GroupComparison) -> tuple[float, ...]:
     """Low and high end; empty with fewer than 3 seeds."""
-    difference = effect.found
+    difference = effect.difference
     return (difference.low, difference.high) if difference.n >= 3 and not math.isnan(difference.low) else ()
 
 
 def _draw_effect(axes: Any, effect: GroupComparison, y: float, colour: str, limit: float) -> None:
     """One row of the forest: mean, interval and the difference of each seed; an arrow beyond the limit."""
-    mean = effect.found.mean
+    mean = effect.difference.mean
     if abs(mean) > 1.3 * limit:
         x = math.copysign(1.2 * limit, mean)
         axes.plot(x, y, ">" if mean > 0 else "<", color=colour, markersize=6)
@@ -124,7 +127,7 @@ def _draw_effect(axes: Any, effect: GroupComparison, y: float, colour: str, limi
 def draw_twins(comparison: Comparison) -> Picture | None:
     """The metric of every run, with a line for each seed from group to group; diverged runs at the bottom."""
     groups = max(len(summaries) for summaries in comparison.blocks.values())
-    if groups < 2 or not any(summary.values for summary in comparison.rows):
+    if groups < 2 or not any(summary.values for summary in comparison.summaries):
         return None
     single = len(comparison.blocks) == 1
     columns = 3 if groups < 3 else 2 if groups < 5 else 1
@@ -176,10 +179,10 @@ def _mark_diverged(axes: Any, x: float, y: float, count: int, colour: str) -> No
 
 def draw_final_values(comparison: Comparison) -> Picture | None:
     """The final value of every run as a mark, one row for each group."""
-    if not any(summary.values for summary in comparison.rows):
+    if not any(summary.values for summary in comparison.summaries):
         return None
     groups = max(min(len(summaries), MAX_GROUPS) for summaries in comparison.blocks.values())
-    left = label_margin([group_label(summary, len(summary.values)) for summary in comparison.rows])
+    left = label_margin([group_label(summary, len(summary.values)) for summary in comparison.summaries])
     figure, panels = make_panels(comparison, 2 if left < 1.2 else 1, 0.25 + 0.28 * groups, left=left)
     for axes, summaries in panels:
         for y, summary in enumerate(reversed(summaries)):
@@ -206,7 +209,7 @@ def draw_stability(comparison: Comparison) -> Picture | None:
     """The metric against the learning rate, if there are several (after Bjorck et al. 2018, figure 1)."""
     summaries = [
         summary
-        for summary in comparison.rows
+        for summary in comparison.summaries
         if _parse_rate(summary.group.settings.get(RATE_KEY)) is not None
     ]
     if len({summary.group.settings[RATE_KEY] for summary in summaries}) < 2:

@@ -117,7 +117,7 @@ def _finite_values(run: Run, tag: str) -> list[float]:
 
 def draw_times(comparison: Comparison) -> Picture | None:
     """The share of each group's runs that have reached the target accuracy, against seconds of training."""
-    blocks, summaries = comparison.blocks, comparison.rows
+    blocks, summaries = comparison.blocks, comparison.summaries
     if not any(summary.target and summary.target.count for summary in summaries):
         return None
     if not all(map(_has_times, summaries)):
@@ -164,9 +164,9 @@ def _short_name(summary: GroupSummary) -> str:
 
 def _times_to_target(summary: GroupSummary) -> list[float]:
     """Seconds of the runs that reached the target, in ascending order."""
-    return sorted(t for t in summary.target.each if math.isfinite(t)) if summary.target else []
+    return sorted(t for t in summary.target.seconds_per_run if math.isfinite(t)) if summary.target else []
 
 
 def _has_times(summary: GroupSummary) -> bool:
     """False where the number of images is unknown: then seconds cannot be computed and are nan."""
-    return summary.target is not None and not any(map(math.isnan, summary.target.each))
+    return summary.target is not None and not any(map(math.isnan, summary.target.seconds_per_run))

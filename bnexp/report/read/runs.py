@@ -64,7 +64,7 @@ class Run:
     )
     versions: Mapping[str, str] = field(default_factory=dict)
     threads: int | None = None
-    started: str = ""
+    started_at: str = ""
 
     @property
     def twin(self) -> Twin:
@@ -106,7 +106,7 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Problem]]:
                 problems += [Problem(str(folder), reason, used=True) for reason in wrong]
             except UserError as error:
                 problems.append(Problem(str(folder), str(error)))
-    return sorted(runs.values(), key=lambda run: (run.started, run.folder)), problems
+    return sorted(runs.values(), key=lambda run: (run.started_at, run.folder)), problems
 
 
 def find_runs(path: Path) -> Iterator[Path]:
@@ -159,7 +159,7 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
         delta=delta,
         versions=versions,
         threads=threads,
-        started=started,
+        started_at=started,
     )
     return run, wrong
 

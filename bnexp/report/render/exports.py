@@ -8,6 +8,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from bnexp.report.analysis.curves import TimeToTarget
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.verdict import Comparison, GroupComparison
 from bnexp.report.render.sentences import all_sentences, exact_test_note, sentences
@@ -45,8 +46,8 @@ def comparison_dict(comparison: Comparison) -> dict[str, Any]:
             "methods": METHODS,
             "verdict": all_sentences(comparison),
             "notes": footnotes(comparison),
-            "groups": [_row(row) for row in comparison.rows],
-            "comparisons": [_compared(one, comparison) for one in comparison.compared],
+            "groups": [_row(row) for row in comparison.summaries],
+            "comparisons": [_compared(one, comparison) for one in comparison.comparisons],
             "constants": dict(grouping.constants),
             "problems": [asdict(problem) for problem in comparison.problems],
             "looks": [dict(look) for look in comparison.looks],
@@ -56,7 +57,7 @@ def comparison_dict(comparison: Comparison) -> dict[str, Any]:
 
 def runs_csv(comparison: Comparison) -> str:
     """One line a run: its group, seed, fold, and its final and best metrics."""
-    runs = [(row, run) for row in comparison.rows for run in row.group.runs]
+    runs = [(row, run) for row in comparison.summaries for run in row.group.runs]
     metrics = sorted(
         {f"{where} {key}" for _, run in runs for where in ("final", "best") for key in getattr(run, where)}
     )
@@ -109,7 +110,7 @@ def _row(row: GroupSummary) -> dict[str, Any]:
         "sd": row.sd,
         "diverged": len(row.diverged),
         "metrics": {key: {"n": n, "mean": mean, "sd": sd} for key, (n, mean, sd) in row.secondary.items()},
-        "target": None if row.target is None else asdict(row.target),
+        "target": _target(row.target),
         "images_per_s": row.images_per_s,
         "parameters": row.parameters,
         "runs": [
@@ -125,11 +126,18 @@ def _row(row: GroupSummary) -> dict[str, Any]:
     }
 
 
+def _target(target: TimeToTarget | None) -> dict[str, Any] | None:
+    if target is None:
+        return None
+    values = asdict(target)
+    return values | {"each": values.pop("seconds_per_run")}
+
+
 def _compared(one: GroupComparison, comparison: Comparison) -> dict[str, Any]:
-    found = one.found
+    found = one.difference
     return {
-        "group": one.ours.group.name,
-        "baseline": one.theirs.group.name,
+        "group": one.candidate.group.name,
+        "baseline": one.baseline.group.name,
         "outcome": one.outcome,
         "provisional": one.provisional,
         "sentences": sentences(one, comparison),

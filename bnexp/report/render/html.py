@@ -45,7 +45,7 @@ def render_page(comparison: Comparison, pictures: Sequence[Picture]) -> str:
         looks=comparison.looks,
         all_constants=sorted(grouping.constants.items()),
         varying=_varying(comparison),
-        runs=[(row, run, run.twin in row.diverged) for row in comparison.rows for run in row.group.runs],
+        runs=[(row, run, run.twin in row.diverged) for row in comparison.summaries for run in row.group.runs],
         versions=_versions(comparison),
         problems=comparison.problems,
         value=lambda row, run: row.values.get(run.twin),
@@ -62,9 +62,9 @@ def _inline(svg: str) -> str:
 
 def _metrics(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Every other metric of every group, and what its runs cost."""
-    names = list(dict.fromkeys(name for row in comparison.rows for name in row.secondary))
+    names = list(dict.fromkeys(name for row in comparison.summaries for name in row.secondary))
     titles = ["group", *names, "reached", "epochs", "seconds", "images/s", "parameters"]
-    return titles, [[row.group.name, *_spreads(row, names), *_costs(row)] for row in comparison.rows]
+    return titles, [[row.group.name, *_spreads(row, names), *_costs(row)] for row in comparison.summaries]
 
 
 def _spreads(row: GroupSummary, names: Sequence[str]) -> list[str]:
@@ -93,15 +93,16 @@ def _costs(row: GroupSummary) -> list[str]:
 def _tests(comparison: Comparison) -> list[dict[str, Any]]:
     """What each verdict rests on."""
     metric, found = comparison.metric, []
-    for one in comparison.compared:
+    for one in comparison.comparisons:
         found.append(
             {
-                "group": one.ours.group.name,
+                "group": one.candidate.group.name,
                 "mark": mark(one),
-                "outcome": one.outcome + (", provisional" if one.provisional and one.found.n > 2 else ""),
-                "method": one.found.method,
+                "outcome": one.outcome
+                + (", provisional" if one.provisional and one.difference.n > 2 else ""),
+                "method": one.difference.method,
                 "difference": difference(one, metric),
-                "p": p_value(one.found.p),
+                "p": p_value(one.difference.p),
                 "adjusted": p_value(one.p_adjusted),
                 "exact": exact_test_note(one, comparison),
                 "floor": "" if math.isnan(one.floor) else f"±{points(one.floor, metric, signed=False)}",
@@ -119,13 +120,13 @@ def _twin(twin: tuple[int, int | None]) -> str:
 
 
 def _varying(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    keys = dict.fromkeys(key for row in comparison.rows for key in row.group.settings)
-    return [(key, [row.group.settings[key] for row in comparison.rows]) for key in keys]
+    keys = dict.fromkeys(key for row in comparison.summaries for key in row.group.settings)
+    return [(key, [row.group.settings[key] for row in comparison.summaries]) for key in keys]
 
 
 def _versions(comparison: Comparison) -> list[tuple[str, str]]:
     found: dict[str, set[str]] = {}
-    for row in comparison.rows:
+    for row in comparison.summaries:
         for run in row.group.runs:
             for name, value in run.versions.items():
                 found.setdefault(name, set()).add(value)

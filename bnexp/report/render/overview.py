@@ -25,12 +25,12 @@ MOST_PLACES = 8  # places that a sentence names
 
 def overview(comparison: Comparison) -> list[str]:
     """Of several blocks, a sentence a group: where it is better, where worse, where nothing is decided."""
-    grouping, found = comparison.grouping, comparison.compared
-    if len({one.ours.group.block for one in found}) < 2:
+    grouping, found = comparison.grouping, comparison.comparisons
+    if len({one.candidate.group.block for one in found}) < 2:
         return []
     said = []
-    for value in dict.fromkeys(one.ours.group.value for one in found):
-        own = [one for one in found if one.ours.group.value == value]
+    for value in dict.fromkeys(one.candidate.group.value for one in found):
+        own = [one for one in found if one.candidate.group.value == value]
         places: dict[str, list[str]] = {}
         for one in own:
             for word in _standing(one):
@@ -43,7 +43,7 @@ def overview(comparison: Comparison) -> list[str]:
 
 def _standing(one: GroupComparison) -> list[str]:
     """How a group stands within one block, as one of STANDINGS; divergence beside accuracy."""
-    ours, theirs = one.ours.rate, one.theirs.rate
+    ours, theirs = one.candidate.divergence_rate, one.baseline.divergence_rate
     said = [f"{'fewer' if ours < theirs else 'more'} runs lost"] if ours != theirs else []
     word = {
         "better": "better",
@@ -59,7 +59,7 @@ def _standing(one: GroupComparison) -> list[str]:
 
 
 def _place(one: GroupComparison, keys: tuple[str, ...]) -> str:
-    block = one.ours.group.block
+    block = one.candidate.group.block
     return block.removeprefix(f"{keys[0]}=") if len(keys) == 1 else block
 
 

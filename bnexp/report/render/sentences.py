@@ -19,21 +19,21 @@ STABILITY = "Stability is the main finding"
 
 def sentences(one: GroupComparison, comparison: Comparison) -> list[str]:
     """What can be said of one group against its baseline, the main finding first."""
-    unstable = one.ours.rate != one.theirs.rate
+    unstable = one.candidate.divergence_rate != one.baseline.divergence_rate
     said = [divergence(one)] if unstable else []
     if one.outcome != "nothing" or not unstable:
         said.append(_OUTCOMES[one.outcome](one) + _seeds_to_go(one) + _unpaired(one))
     if one.confounders:
         differ, by = ", ".join(one.confounders), comparison.grouping.by
         said.append(f"The groups also differ in {differ}: the effect can't be laid to {by}.")
-    block = one.ours.group.block
+    block = one.candidate.group.block
     return [f"{block}: {sentence}" if block else sentence for sentence in said]
 
 
 def alone(comparison: Comparison) -> list[str]:
     """What to say of groups that nothing was compared with."""
-    rows = comparison.rows
-    if comparison.compared:
+    rows = comparison.summaries
+    if comparison.comparisons:
         return []
     if len(rows) > 1:
         return ["Several groups, but none to hold against a baseline: no verdict."]
@@ -43,17 +43,17 @@ def alone(comparison: Comparison) -> list[str]:
 
 
 def divergence(one: GroupComparison) -> str:
-    more, fewer = sorted((one.ours, one.theirs), key=lambda row: -row.rate)
-    low, high = (round(100 * x) for x in wilson(len(more.diverged), len(more.started)))
+    more, fewer = sorted((one.candidate, one.baseline), key=lambda row: -row.divergence_rate)
+    low, high = (round(100 * x) for x in wilson(len(more.diverged), len(more.attempted)))
     noun = one.noun if len(one.twins) != 1 else one.noun.removesuffix("s")
     covers = f"accuracy covers the {len(one.twins)} {noun} where both finished"
     if not one.paired:
         covers = "accuracy covers the runs that finished"
     elif not one.twins:
         covers = f"no {one.noun.removesuffix('s')} finished in both"
-    lost = f"{more.how} in {len(more.diverged)} of {len(more.started)} runs ({low}-{high} %)"
+    lost = f"{more.failure_kind} in {len(more.diverged)} of {len(more.attempted)} runs ({low}-{high} %)"
     return (
-        f"{more.group.value} {lost}, {fewer.group.value} in {len(fewer.diverged)} of {len(fewer.started)}. "
+        f"{more.group.value} {lost}, {fewer.group.value} in {len(fewer.diverged)} of {len(fewer.attempted)}. "
         f"{STABILITY}; {covers}."
     )
 
@@ -61,7 +61,7 @@ def divergence(one: GroupComparison) -> str:
 def exact_test_note(one: GroupComparison, comparison: Comparison) -> str:
     """The sign-flip test beside the t test, or why it has nothing to say."""
     needs = sign_flip_needs(comparison.family)
-    n = one.found.n
+    n = one.difference.n
     if not one.paired or n < 3 or one.outcome in ("identical", "constant"):
         return ""
     if n < needs:
@@ -71,7 +71,7 @@ def exact_test_note(one: GroupComparison, comparison: Comparison) -> str:
 
 def looks_note(comparison: Comparison) -> str:
     """The looks at these very groups before this one, because each adds a chance of a false alarm."""
-    names = {row.group.name for row in comparison.rows}
+    names = {row.group.name for row in comparison.summaries}
     both = [[runs for name, runs in look["runs"].items() if name in names] for look in comparison.looks]
     seen = [max(runs) for runs in both if len(runs) > 1]
     if len(seen) < 2:
@@ -85,32 +85,34 @@ def looks_note(comparison: Comparison) -> str:
 
 def _names(one: GroupComparison) -> tuple[str, str]:
     """The one ahead, the one behind."""
-    names = one.ours.group.value, one.theirs.group.value
-    return names if one.metric.sign * one.found.mean >= 0 else names[::-1]
+    names = one.candidate.group.value, one.baseline.group.value
+    return names if one.metric.sign * one.difference.mean >= 0 else names[::-1]
 
 
 def _range(one: GroupComparison) -> str:
     """The interval as seen from the one ahead."""
-    ends = sorted(math.copysign(1, one.found.mean) * end for end in (one.found.low, one.found.high))
+    ends = sorted(
+        math.copysign(1, one.difference.mean) * end for end in (one.difference.low, one.difference.high)
+    )
     return " to ".join(points(end, one.metric, signed=ends[0] < 0) for end in ends)
 
 
 def _ahead(one: GroupComparison) -> str:
     if not one.paired:
         return ""
-    wins = sum(difference * one.found.mean > 0 for difference in one.differences)
-    return f", ahead in {wins} of {one.found.n} {one.noun}"
+    wins = sum(difference * one.difference.mean > 0 for difference in one.differences)
+    return f", ahead in {wins} of {one.difference.n} {one.noun}"
 
 
 def _fewer(one: GroupComparison) -> str:
     """The relative change of the error, over the runs that were compared."""
     if not one.metric.is_accuracy:
         return ""
-    pairs = [(one.ours.values[t], one.theirs.values[t]) for t in one.twins]
+    pairs = [(one.candidate.values[t], one.baseline.values[t]) for t in one.twins]
     ours, theirs = (
         (sum(100 - p[i] for p in pairs) for i in (0, 1))
         if pairs
-        else (100 - one.ours.mean, 100 - one.theirs.mean)
+        else (100 - one.candidate.mean, 100 - one.baseline.mean)
     )
     more, fewer = max(ours, theirs), min(ours, theirs)
     return f", {100 * (more - fewer) / more:.0f} % fewer errors" if more else ""
@@ -129,7 +131,7 @@ def further_noun(one: GroupComparison) -> str:
 
 def scope_note(comparison: Comparison) -> str:
     """What an interval is about."""
-    runs = [run for row in comparison.rows for run in row.group.runs]
+    runs = [run for row in comparison.summaries for run in row.group.runs]
     return (
         COVERS
         if repetition_noun(runs) == "seeds"
@@ -138,7 +140,7 @@ def scope_note(comparison: Comparison) -> str:
 
 
 def _unpaired(one: GroupComparison) -> str:
-    return "" if one.paired or not one.found.n else " No shared seeds: Welch's test, unpaired."
+    return "" if one.paired or not one.difference.n else " No shared seeds: Welch's test, unpaired."
 
 
 def _more(one: GroupComparison) -> str:
@@ -149,20 +151,20 @@ def _more(one: GroupComparison) -> str:
 
 
 def _nothing(one: GroupComparison) -> str:
-    names = f"{one.ours.group.value} and {one.theirs.group.value}"
-    if one.ours.rate == one.theirs.rate == 1:
-        ways = " or ".join(dict.fromkeys((one.ours.how, one.theirs.how)))
+    names = f"{one.candidate.group.value} and {one.baseline.group.value}"
+    if one.candidate.divergence_rate == one.baseline.divergence_rate == 1:
+        ways = " or ".join(dict.fromkeys((one.candidate.failure_kind, one.baseline.failure_kind)))
         return f"{names} {ways} in every run: no verdict."
     return f"{names} have no finished runs to compare: no verdict."
 
 
 def _single(one: GroupComparison) -> str:
-    rows = (one.ours, one.theirs)
+    rows = (one.candidate, one.baseline)
     values = [row.values[one.twins[0]] if one.paired else next(iter(row.values.values())) for row in rows]
     shown = ", ".join(
         f"{row.group.value} {level(x, one.metric)}" for row, x in zip(rows, values, strict=True)
     )
-    if max(len(row.started) for row in rows) > 1:
+    if max(len(row.attempted) for row in rows) > 1:
         return f"One seed finished in both: {shown}: no verdict."
     if math.isnan(one.chance):
         return f"Single runs: {shown}. One seed: no verdict."
@@ -173,14 +175,16 @@ def _single(one: GroupComparison) -> str:
 
 
 def _few(one: GroupComparison) -> str:
-    shown = " and ".join(points(d, one.metric) for d in one.differences) or points(one.found.mean, one.metric)
-    names = f"{one.ours.group.value} - {one.theirs.group.value}"
+    shown = " and ".join(points(d, one.metric) for d in one.differences) or points(
+        one.difference.mean, one.metric
+    )
+    names = f"{one.candidate.group.value} - {one.baseline.group.value}"
     return f"2 {one.noun}: {names} is {shown}{unit(one.metric)}: no verdict{_more(one)}."
 
 
 def _identical(one: GroupComparison) -> str:
     return (
-        f"{one.ours.group.value} and {one.theirs.group.value}: all twins identical: "
+        f"{one.candidate.group.value} and {one.baseline.group.value}: all twins identical: "
         f"does {one.by} reach the model?"
     )
 
@@ -188,20 +192,20 @@ def _identical(one: GroupComparison) -> str:
 def _constant(one: GroupComparison) -> str:
     ahead, behind = _names(one)
     return (
-        f"{ahead} is ahead of {behind} by exactly {size(one.found.mean, one.metric)} "
-        f"in all {one.found.n} {one.noun}: no spread, so no test."
+        f"{ahead} is ahead of {behind} by exactly {size(one.difference.mean, one.metric)} "
+        f"in all {one.difference.n} {one.noun}: no spread, so no test."
     )
 
 
 def _called(one: GroupComparison) -> str:
     ahead, behind = _names(one)
-    d, interval = size(one.found.mean, one.metric), _range(one)
+    d, interval = size(one.difference.mean, one.metric), _range(one)
     if one.provisional:
-        wins = _ahead(one).removeprefix(", ahead in ") or f"{one.found.n} {one.noun} a group"
+        wins = _ahead(one).removeprefix(", ahead in ") or f"{one.difference.n} {one.noun} a group"
         where = f"in {wins} " if one.paired else ""
         return (
             f"{ahead} was ahead of {behind} {where}by {d} ({interval}). "
-            f"With {one.found.n} {one.noun} this rests on the normality assumption."
+            f"With {one.difference.n} {one.noun} this rests on the normality assumption."
         )
     adjusted = f", adjusted {p_is(one.p_adjusted)}"
     return f"{ahead} beats {behind} by {d} ({interval}){_fewer(one)}{_ahead(one)}{adjusted}."
@@ -209,7 +213,7 @@ def _called(one: GroupComparison) -> str:
 
 def _small(one: GroupComparison) -> str:
     ahead, behind = _names(one)
-    by, delta = size(one.found.mean, one.metric), size(one.delta or 0, one.metric)
+    by, delta = size(one.difference.mean, one.metric), size(one.delta or 0, one.metric)
     return (
         f"{ahead} is detectably ahead of {behind}, by {by} ({_range(one)}), "
         f"but by less than the {delta} that matter."
@@ -217,18 +221,18 @@ def _small(one: GroupComparison) -> str:
 
 
 def _equivalent(one: GroupComparison) -> str:
-    low, high = (points(x, one.metric) for x in (one.found.low90, one.found.high90))
+    low, high = (points(x, one.metric) for x in (one.difference.low90, one.difference.high90))
     delta = size(one.delta or 0, one.metric)
     return (
-        f"{one.ours.group.value} and {one.theirs.group.value}: no difference beyond {delta}: "
+        f"{one.candidate.group.value} and {one.baseline.group.value}: no difference beyond {delta}: "
         f"the 90 % interval {low} to {high} lies inside ±{delta}."
     ) + _rests(one)
 
 
 def _undecided(one: GroupComparison) -> str:
-    low, high = (points(x, one.metric) for x in (one.found.low, one.found.high))
-    ours, theirs = one.ours.group.value, one.theirs.group.value
-    mean = points(one.found.mean, one.metric)
+    low, high = (points(x, one.metric) for x in (one.difference.low, one.difference.high))
+    ours, theirs = one.candidate.group.value, one.baseline.group.value
+    mean = points(one.difference.mean, one.metric)
     if one.p_adjusted <= ALPHA:
         return (
             f"{ours} vs {theirs}: not decided: the difference of {mean}{unit(one.metric)} is within "
@@ -236,8 +240,8 @@ def _undecided(one: GroupComparison) -> str:
         )
     if one.provisional:
         return (
-            f"{ours} vs {theirs}, {one.found.n} {one.noun}: difference {mean}{unit(one.metric)}, interval "
-            f"{low} to {high}. Too wide to decide{_family(one)}{_more(one)}."
+            f"{ours} vs {theirs}, {one.difference.n} {one.noun}: difference {mean}{unit(one.metric)}, "
+            f"interval {low} to {high}. Too wide to decide{_family(one)}{_more(one)}."
         )
     return (
         f"{ours} vs {theirs}: not decided: anything from {low} to {high}{unit(one.metric)} "
@@ -247,14 +251,16 @@ def _undecided(one: GroupComparison) -> str:
 
 def _family(one: GroupComparison) -> str:
     """Why an interval without 0 decides nothing: it is pointwise, and several comparisons were made."""
-    if one.found.low * one.found.high <= 0:
+    if one.difference.low * one.difference.high <= 0:
         return ""
     return f" ({p_is(one.p_adjusted)} once adjusted for all comparisons)"
 
 
 def _rests(one: GroupComparison) -> str:
     return (
-        f" With {one.found.n} {one.noun} this rests on the normality assumption." if one.provisional else ""
+        f" With {one.difference.n} {one.noun} this rests on the normality assumption."
+        if one.provisional
+        else ""
     )
 
 
@@ -274,6 +280,6 @@ _OUTCOMES = {
 
 def all_sentences(comparison: Comparison) -> list[str]:
     """Every sentence of a comparison: the overview, then divergence before accuracy."""
-    said = [sentence for one in comparison.compared for sentence in sentences(one, comparison)]
+    said = [sentence for one in comparison.comparisons for sentence in sentences(one, comparison)]
     said.sort(key=lambda sentence: STABILITY not in sentence)
     return [*alone(comparison), *overview(comparison), *dict.fromkeys(said)]

@@ -29,17 +29,17 @@ def header(comparison: Comparison) -> list[str]:
 
 def cells(row: GroupSummary, comparison: Comparison) -> list[str]:
     one = comparison.of(row)
-    baseline = one is None and any(other.theirs is row for other in comparison.compared)
+    baseline = one is None and any(other.baseline is row for other in comparison.comparisons)
     name = (row.group.value or "all runs") + (" *" if baseline else "")
     first = [name, str(len(row.values)), str(len(row.diverged)), _level(row, comparison.metric)]
-    if one is None or one.found.n == 0:
+    if one is None or one.difference.n == 0:
         return [*first, "", "", "", "", ""]
-    tested = one.found.n >= 3 and not math.isnan(one.found.p)
-    wins = f"{one.ahead}/{one.found.n}" if one.paired else "-"
+    tested = one.difference.n >= 3 and not math.isnan(one.difference.p)
+    wins = f"{one.ahead}/{one.difference.n}" if one.paired else "-"
     return [
         *first,
         difference(one, comparison.metric),
-        p_value(one.found.p) if tested else "",
+        p_value(one.difference.p) if tested else "",
         p_value(one.p_adjusted) if tested else "",
         wins,
         mark(one),
@@ -48,7 +48,7 @@ def cells(row: GroupSummary, comparison: Comparison) -> list[str]:
 
 def difference(one: GroupComparison, metric: Metric) -> str:
     """The difference, always, and its interval where there is one."""
-    found = one.found
+    found = one.difference
     if found.n == 2 and one.differences:
         return " and ".join(points(value, metric) for value in one.differences)
     return interval(found, metric)
@@ -69,9 +69,9 @@ def mark(one: GroupComparison) -> str:
 
 def legend(comparison: Comparison) -> str:
     """What the marks in the table mean, those that stand in it, and what counts as diverged."""
-    used = dict.fromkeys(sign for one in comparison.compared for sign in mark(one))
+    used = dict.fromkeys(sign for one in comparison.comparisons for sign in mark(one))
     words = [f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in used]
-    ways = [row.how for row in comparison.rows if "chance" in row.how]
+    ways = [row.failure_kind for row in comparison.summaries if "chance" in row.failure_kind]
     return "  ".join([*words, *(["div: diverged or ended at chance"] if ways else [])])
 
 

@@ -76,12 +76,19 @@ def _page(comparison: Comparison, width: int, plain: bool) -> Iterator[Line]:
 
 def title(comparison: Comparison) -> list[str]:
     """What is compared with what, on which metric, over how many seeds, in which family."""
-    grouping, ns = comparison.grouping, sorted({one.found.n for one in comparison.compared if one.found.n})
+    grouping, ns = (
+        comparison.grouping,
+        sorted({one.difference.n for one in comparison.comparisons if one.difference.n}),
+    )
     parts = [f"compare {grouping.by} vs {grouping.baseline}" if grouping.by else "one group"]
     parts.append(f"{comparison.metric.label}, final epoch")
     if ns:
-        noun = comparison.compared[0].noun if ns[-1] != 1 else comparison.compared[0].noun.removesuffix("s")
-        paired = "paired" if all(one.paired for one in comparison.compared) else "partly unpaired"
+        noun = (
+            comparison.comparisons[0].noun
+            if ns[-1] != 1
+            else comparison.comparisons[0].noun.removesuffix("s")
+        )
+        paired = "paired" if all(one.paired for one in comparison.comparisons) else "partly unpaired"
         parts.append(f"{'-'.join(map(str, dict.fromkeys((ns[0], ns[-1]))))} {paired} {noun}")
     if comparison.family > 1:
         parts.append(f"Holm, m={comparison.family}")
@@ -101,7 +108,7 @@ def constants(comparison: Comparison) -> str:
 
 def _typed_in_all(comparison: Comparison) -> list[str]:
     """What else the command of every run said, the same in all: mostly not a default."""
-    runs = [run for row in comparison.rows for run in row.group.runs]
+    runs = [run for row in comparison.summaries for run in row.group.runs]
     shown = {name for key in MAIN for name in (key, key.partition(".")[0] if key.endswith(HEADS) else key)}
     return [
         f"{key}={value}"
@@ -113,8 +120,8 @@ def _typed_in_all(comparison: Comparison) -> list[str]:
 
 def footnotes(comparison: Comparison) -> list[str]:
     """What a reader must know beside the sentences; of many groups, the details are in the files alone."""
-    found, few = comparison.compared, len(comparison.rows) <= 8
-    twins = {one.ours.group.name: one.correlation for one in found if not math.isnan(one.correlation)}
+    found, few = comparison.comparisons, len(comparison.summaries) <= 8
+    twins = {one.candidate.group.name: one.correlation for one in found if not math.isnan(one.correlation)}
     notes = [legend(comparison)]
     if twins and few:
         notes.append("twins correlate: " + ", ".join(f"{name} {r:.2f}" for name, r in twins.items()))
@@ -140,8 +147,8 @@ def _called(row: GroupSummary, comparison: Comparison) -> str:
 
 def _exact_checks(comparison: Comparison) -> list[str]:
     """The sign flips' p of each group, or once for all that too few seeds leave it nothing to say."""
-    checks = [(one, words) for one in comparison.compared if (words := exact_test_note(one, comparison))]
-    told = [f"{one.ours.group.name} {words}" for one, words in checks if words.startswith("p ")]
+    checks = [(one, words) for one in comparison.comparisons if (words := exact_test_note(one, comparison))]
+    told = [f"{one.candidate.group.name} {words}" for one, words in checks if words.startswith("p ")]
     few = [words for _, words in checks if not words.startswith("p ")]
     if few and not told:
         told = [max(few)]
@@ -158,7 +165,7 @@ def _median(row: GroupSummary) -> str:
 
 def _table(comparison: Comparison, width: int, plain: bool) -> Iterator[Line]:
     titles = header(comparison)
-    rows = [(row, cells(row, comparison)) for row in comparison.rows]
+    rows = [(row, cells(row, comparison)) for row in comparison.summaries]
     keep = [i for i in range(len(titles)) if _has(i, comparison, [c for _, c in rows])]
     while True:
         widths = {i: max(_length(c[i], plain) for c in [titles, *(c for _, c in rows)]) for i in keep}
@@ -211,7 +218,7 @@ def next_steps(comparison: Comparison) -> list[tuple[int, float, tuple[str, ...]
             wanting = [(one, more) for one, more in every if math.isnan(more.half_width) is first_verdict]
             most = max((plan.more for _, plan in wanting), default=0)
             if 0 < most <= MOST_SEEDS:
-                groups = [wanting[0][0].theirs.group, *(one.ours.group for one, _ in wanting)]
+                groups = [wanting[0][0].baseline.group, *(one.candidate.group for one, _ in wanting)]
                 seconds = sum(mean_sd([run.total_s for run in group.runs])[0] for group in groups)
                 found.append((most, most * seconds / 60, commands(groups, most)))
     return found
@@ -221,7 +228,7 @@ def _next(comparison: Comparison, width: int) -> Iterator[Line]:
     """The commands for more seeds, unbroken so that they can be copied."""
     for more, minutes, typed in next_steps(comparison):
         cost = "" if math.isnan(minutes) else f", about {max(minutes, 1):.0f} min as trained so far"
-        noun = further_noun(comparison.compared[0])
+        noun = further_noun(comparison.comparisons[0])
         yield f"next: {more} more {noun if more > 1 else noun.removesuffix('s')} of each{cost}", ""
         for command in typed:
             yield f"  {command}", "bold"

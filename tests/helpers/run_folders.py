@@ -27,7 +27,7 @@ HEADER = (
 )
 
 
-def made_run(
+def write_run(
     root: Path, accuracy: float | None, *, status: str = "finished", folder: str | None = None, **keys: object
 ) -> Path:
     """One run's folder; keys such as ``model_norm="batch"`` go into the configuration."""
@@ -60,17 +60,17 @@ def made_run(
     return run
 
 
-def made(root: Path, groups: dict[str, list[float | None]], **keys: object) -> Path:
+def write_sweep(root: Path, groups: dict[str, list[float | None]], **keys: object) -> Path:
     """A sweep over ``model.norm``: accuracies in per cent by seed; None is a run that diverged."""
     for norm, values in groups.items():
         for seed, value in enumerate(values):
-            made_run(
+            write_run(
                 root, None if value is None else value / 100, status="finished" if value else "diverged",
                 **{"model_norm": norm, "seed": seed, **keys},
             )  # fmt: skip
     return root
 
 
-def compared(root: Path, groups: dict[str, list[float | None]], **words: object) -> Comparison:
-    runs, problems = read_runs([made(root, groups)])
+def compare_groups(root: Path, groups: dict[str, list[float | None]], **words: object) -> Comparison:
+    runs, problems = read_runs([write_sweep(root, groups)])
     return compare(runs, problems, **words)

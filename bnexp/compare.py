@@ -1,4 +1,4 @@
-"""``bnexp-compare DIR...``: the verdict over any runs and sweeps, printed and, with --output, written."""
+"""``bnexp-compare DIR...``: prints the verdict over any runs and sweeps and, with --output, writes it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from bnexp.cli import argument_parser, exit_codes
 from bnexp.errors import UserError
-from bnexp.report.analysis.group_summary import METRIC
+from bnexp.report.analysis.group_summary import DEFAULT_METRIC
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argument_parser.ArgumentParser(
         prog="bnexp-compare",
         description="Which group of runs is better, by how much and how sure: over any runs and sweeps.",
@@ -23,9 +23,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--by", metavar="KEY", help="the key to compare, as model.norm; default: what differs"
     )
-    parser.add_argument("--metric", default=METRIC, metavar="M", help=f"a final metric; default {METRIC}")
-    parser.add_argument("--baseline", metavar="NAME", help="the group that the others are held against")
-    parser.add_argument("--target", type=float, metavar="ACC", help="accuracy, 0 to 1, to time the way to")
+    parser.add_argument(
+        "--metric", default=DEFAULT_METRIC, metavar="M", help=f"a final metric; default {DEFAULT_METRIC}"
+    )
+    parser.add_argument("--baseline", metavar="NAME", help="the group that the others are compared with")
+    parser.add_argument(
+        "--target", type=float, metavar="ACC", help="an accuracy, 0 to 1: report when each group reaches it"
+    )
     parser.add_argument(
         "--delta",
         type=float,
@@ -38,41 +42,46 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def compare() -> None:
-    words = arguments()
-    if words.target is not None and not 0 < words.target <= 1:
-        raise UserError(f"--target={words.target:g}: must be above 0 and at most 1")
-    if words.delta is not None and not words.delta > 0:
-        raise UserError(f"--delta={words.delta:g}: must be above 0")
+def compare_folders() -> None:
+    args = parse_arguments()
+    if args.target is not None and not 0 < args.target <= 1:
+        raise UserError(f"--target={args.target:g}: must be above 0 and at most 1")
+    if args.delta is not None and not args.delta > 0:
+        raise UserError(f"--delta={args.delta:g}: must be above 0")
 
     from bnexp.report.analysis.verdict import compare
     from bnexp.report.read.looks import earlier_looks
     from bnexp.report.read.runs import read_runs
     from bnexp.report.render.terminal import print_comparison
 
-    runs, problems = read_runs(words.folders)
+    runs, problems = read_runs(args.folders)
     for problem in problems:
         print(f"bnexp: {problem}", file=sys.stderr)
-    found = compare(
-        runs, problems, by=words.by, metric=words.metric, baseline=words.baseline, target=words.target,
-        delta=words.delta,
-        looks=earlier_looks([*words.folders, *([words.output] if words.output else [])]),
-    )  # fmt: skip
-    for problem in found.problems[len(problems) :]:
+    comparison = compare(
+        runs,
+        problems,
+        by=args.by,
+        metric=args.metric,
+        baseline=args.baseline,
+        target=args.target,
+        delta=args.delta,
+        looks=earlier_looks([*args.folders, *([args.output] if args.output else [])]),
+    )
+    for problem in comparison.problems[len(problems) :]:
         print(f"bnexp: {problem}", file=sys.stderr)
     try:
-        print_comparison(found)
+        print_comparison(comparison)
         sys.stdout.flush()
-    except BrokenPipeError:  # piped into head
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if words.output:
+    if args.output:
         from bnexp.report.write import write_report
 
-        print(f"\n{write_report(found, words.output)}")
+        print(f"\n{write_report(comparison, args.output)}")
 
 
 def main() -> None:
-    sys.exit(exit_codes.exit_code(compare))
+    sys.exit(exit_codes.exit_code(compare_folders))
 
 
 if __name__ == "__main__":

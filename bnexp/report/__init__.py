@@ -1,1 +1,1 @@
-"""From many runs to one answer. Imports no torch."""
+"""From many runs to one verdict: reads run folders, compares groups, renders the result. Imports no torch."""

@@ -1,4 +1,4 @@
-"""What a comparison leaves in a folder: comparison.json, .csv, .md, report.html, pictures."""
+"""Writes a comparison into a folder: comparison.json, .csv, .md, report.html and the pictures."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ from pathlib import Path
 from bnexp.errors import UserError, one_line
 from bnexp.files import write_atomically, write_json
 from bnexp.report.analysis.verdict import Comparison
-from bnexp.report.read.looks import RECORD
-from bnexp.report.render.exports import comparison_dict, markdown, runs_csv
+from bnexp.report.read.looks import RECORD_FILE
+from bnexp.report.render.csv_export import runs_csv
+from bnexp.report.render.json_export import comparison_record
+from bnexp.report.render.markdown import render_markdown
 
-CSV, MARKDOWN, PAGE = "comparison.csv", "comparison.md", "report.html"
+CSV_FILE, MARKDOWN_FILE, PAGE_FILE = "comparison.csv", "comparison.md", "report.html"
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
-    """Writes every file and gives the page's path; raises UserError where the folder cannot be written."""
+    """Writes every file and returns the page's path. Raises UserError where the folder cannot be written."""
     from bnexp.report.plots.comparison import draw_pictures
     from bnexp.report.render.html import render_page
 
+    record = comparison_record(comparison)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / RECORD, comparison_dict(comparison))
-        _write_text(folder / CSV, runs_csv(comparison))
-        _write_text(folder / MARKDOWN, markdown(comparison))
-        drawn = draw_pictures(comparison)
-        for picture in drawn:
+        write_json(folder / RECORD_FILE, record)
+        _write_text(folder / CSV_FILE, runs_csv(comparison))
+        _write_text(folder / MARKDOWN_FILE, render_markdown(comparison))
+        pictures = draw_pictures(comparison)
+        for picture in pictures:
             _write_text(folder / f"{picture.name}.svg", picture.svg)
             write_atomically(folder / f"{picture.name}.png", picture.write_png)
-        _write_text(folder / PAGE, render_page(comparison, drawn))
+        _write_text(folder / PAGE_FILE, render_page(comparison, pictures, record))
     except OSError as error:
         raise UserError(
             one_line(f"{error.filename or folder}: cannot be written ({error.strerror})")
         ) from None
-    return folder / PAGE
+    return folder / PAGE_FILE
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -1,1 +1,1 @@
-"""What runs have in common, how they differ, and the verdict."""
+"""Groups the runs, tests the differences and decides the verdict."""

@@ -1,4 +1,4 @@
-"""Curves of a group of runs on their logged epochs, and the time to a target accuracy."""
+"""Training curves of a group of runs at their logged epochs, and the time to a target accuracy."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ from dataclasses import dataclass
 from bnexp.report.analysis.statistical_tests import mean_sd
 from bnexp.report.read.runs import Run
 
-BAND_FROM = 5  # seeds from which the band is a 95 % t interval of the mean; below, least to greatest
+MIN_INTERVAL_RUNS = 5  # below this the band goes from the least to the greatest run
 
 
 @dataclass(frozen=True)
 class TimeToTarget:
-    """How many of a group's runs reached an accuracy; the median epoch and second, inf if most did not."""
+    """How many runs of a group reached an accuracy, and when the median run did; inf where most did not."""
 
     split: str
     accuracy: float
     count: int
     runs: int
     epochs: float
-    seconds: float  # of training, evaluation left out
+    seconds: float  # of training, without evaluation
     seconds_per_run: tuple[float, ...]  # inf for a run that never reached it
 
 
 @dataclass(frozen=True)
 class Band:
-    """The mean over a group's runs where all of them have a value, and the band around it."""
+    """The mean over a group's runs at each epoch that all of them logged, and the band around it."""
 
     epochs: tuple[float, ...]
-    seconds: tuple[float, ...]  # of training up to each epoch, the mean over the runs; empty where not known
+    seconds: tuple[float, ...]  # of training to the end of each epoch, mean over the runs; empty if not known
     mean: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
     n: int  # runs with a curve
-    kind: str  # "95 % t interval", "least to greatest" or "" for a single run
+    kind: str  # "95 % t interval", "least to greatest", or "" for a single run
 
 
 def watched_split(runs: Sequence[Run]) -> str:
-    """The split whose accuracy every run logged each epoch: val, or test where nothing was held out."""
+    """``val`` where every run logged its validation accuracy, else ``test``."""
     logged = all(any(map(math.isfinite, run.curves.get("val/accuracy", ()))) for run in runs if run.curves)
     return "val" if logged and any(run.curves for run in runs) else "test"
 
 
 def default_target(groups: Sequence[Sequence[Run]], key: str) -> float | None:
     """What the worst group reaches: the least, over groups, of the median run's best value; rounded down."""
-    bests = []
+    medians = []
     for runs in groups:
-        tops = [max(found) for run in runs if (found := _finite(run.curves.get(key, ())))]
-        if tops:
-            bests.append(statistics.median(tops))
-    return math.floor(min(bests) * 1000) / 1000 if bests else None
+        best = [max(values) for run in runs if (values := _finite(run.curves.get(key, ())))]
+        if best:
+            medians.append(statistics.median(best))
+    return math.floor(min(medians) * 1000) / 1000 if medians else None
 
 
 def time_to_target(runs: Sequence[Run], split: str, target: float) -> TimeToTarget:
-    """Time to the first logged accuracy of at least ``target``; a run without one counts as never."""
+    """Time to the first logged accuracy of at least ``target``; inf for a run without one."""
     key, epochs, seconds = f"{split}/accuracy", [], []
     for run in runs:
         values = run.curves.get(key, ())
@@ -64,15 +64,16 @@ def time_to_target(runs: Sequence[Run], split: str, target: float) -> TimeToTarg
         epochs.append(math.inf if first is None else run.curves["epoch"][first])
         seconds.append(math.inf if first is None else run.train_s[first] if run.train_s else math.nan)
     count = sum(map(math.isfinite, epochs))
-    middle = statistics.median(epochs) if epochs else math.nan
-    late = math.nan if any(map(math.isnan, seconds)) or not seconds else statistics.median(seconds)
-    return TimeToTarget(split, target, count, len(runs), middle, late, tuple(seconds))
+    median_epoch = statistics.median(epochs) if epochs else math.nan
+    seconds_known = seconds and not any(map(math.isnan, seconds))
+    median_second = statistics.median(seconds) if seconds_known else math.nan
+    return TimeToTarget(split, target, count, len(runs), median_epoch, median_second, tuple(seconds))
 
 
 def band(runs: Sequence[Run], key: str, scale: float = 1.0) -> Band:
-    """Mean and band over runs, epoch by epoch; they stop where the first run stops or is no longer finite.
+    """Mean and band over runs, epoch by epoch, up to the epoch before a run ends or is no longer finite.
 
-    No x is made up between epochs: an epoch's second is the mean of the runs' seconds at its end.
+    Nothing is interpolated: the seconds of an epoch are the mean of the runs' seconds at its end.
     """
     logged = [run for run in runs if _finite(run.curves.get(key, ()))]
     columns: list[list[float]] = []
@@ -83,18 +84,24 @@ def band(runs: Sequence[Run], key: str, scale: float = 1.0) -> Band:
     n, length = len(logged), len(columns)
     mean = [statistics.fmean(column) for column in columns]
     low, high = [min(column) for column in columns], [max(column) for column in columns]
-    if n >= BAND_FROM:
+    if n >= MIN_INTERVAL_RUNS:
         from scipy.special import stdtrit
 
         half = [float(stdtrit(n - 1, 0.975)) * mean_sd(column)[1] / math.sqrt(n) for column in columns]
         low = [m - h for m, h in zip(mean, half, strict=True)]
         high = [m + h for m, h in zip(mean, half, strict=True)]
-    kind = "95 % t interval" if n >= BAND_FROM else "least to greatest" if n > 1 else ""
+    kind = "95 % t interval" if n >= MIN_INTERVAL_RUNS else "least to greatest" if n > 1 else ""
     seconds = [statistics.fmean(column) for column in zip(*(run.train_s for run in logged), strict=False)]
     epochs = logged[0].curves["epoch"] if logged else ()
     return Band(
-        tuple(epochs[:length]), tuple(seconds[:length]), tuple(mean), tuple(low), tuple(high), n, kind
-    )  # fmt: skip
+        epochs=tuple(epochs[:length]),
+        seconds=tuple(seconds[:length]),
+        mean=tuple(mean),
+        low=tuple(low),
+        high=tuple(high),
+        n=n,
+        kind=kind,
+    )
 
 
 def _finite(values: Sequence[float]) -> list[float]:

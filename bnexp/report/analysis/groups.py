@@ -1,31 +1,39 @@
-"""Which runs belong together: what differs between their saved configurations, other than seed and fold.
+"""Groups of runs that differ in seed and fold alone, formed from their saved configurations.
 
-One differing key is compared (``by``). A key that varies within one of its values too, as in a grid, makes
-blocks: only groups that agree in it are compared. A key that changes along with ``by`` is a confounder and is
-pointed out.
+One differing key is compared (``by``). A key that also varies within one of its values, as in a grid, forms
+blocks: only groups of the same block are compared. A key that changes together with ``by`` is a confounder:
+the report names it.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from bnexp.errors import UserError, bad_choice
+from bnexp.report.analysis.settings import (
+    ABSENT,
+    TARGET_SUFFIX,
+    collect_typed_names,
+    display_value,
+    section,
+    short_key,
+    tabulate_settings,
+)
 from bnexp.report.read.runs import Problem, Run
-from bnexp.runs.identity import NON_IDENTITY_KEYS
 
-# What a run is called, where its files lie and how many images it evaluates at once change no result.
-IGNORED = (*NON_IDENTITY_KEYS, "dataset.root", "device.threads", "eval_batch_size")
-DATASET = "dataset.name"  # accuracies on two data sets are never compared
-FIRST = ("model.norm", "model._target_", "optimizer._target_", "optimizer.lr")
-OFF = ("none", "null", "false")  # the natural baselines
-ABSENT = "(absent)"
+DATASET = "dataset.name"  # accuracies on different data sets are never compared
+PREFERRED_KEYS = (
+    "model.norm",
+    f"model{TARGET_SUFFIX}",
+    f"optimizer{TARGET_SUFFIX}",
+    "optimizer.lr",
+)  # compared first
+DEFAULT_BASELINES = ("none", "null", "false")
 VERSIONS = ("bnexp", "torch", "torchvision", "device")
+Columns = Mapping[str, list[str]]  # a varying key's value in each run
 
 
 @dataclass(frozen=True)
@@ -34,152 +42,107 @@ class Group:
 
     name: str
     value: str  # of the compared key
-    block: str  # the other keys' values, the same in all groups it is compared with
-    settings: Mapping[str, str]  # every differing key
+    block: str  # the other keys' values, equal in all groups that it is compared with
+    settings: Mapping[str, str]  # every varying key
     runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True)
 class Grouping:
+    """All groups, and the key that tells the groups of a block apart."""
+
     by: str | None
     title: str  # the compared key, short
-    baseline: str
+    baseline: str  # a value of the compared key
     groups: tuple[Group, ...]
-    blocked: tuple[str, ...]  # the keys that tell blocks apart, short
+    block_keys: tuple[str, ...]  # the keys that tell blocks apart, short
     constants: Mapping[str, str]
     notes: tuple[str, ...]
     problems: tuple[Problem, ...]
-    typed: Mapping[str, str]  # the word on the command line for a _target_, where all its runs agree on one
-    along: tuple[str, ...] = field(default=())  # keys that are no blocks
+    typed_names: Mapping[str, str]  # the name typed for a class
+    covarying_keys: tuple[str, ...]  # varying keys that form no blocks
 
-    def word(self, key: str, value: str) -> str:
-        return _word(key, value, self.typed)
+    def display_value(self, key: str, value: str) -> str:
+        return display_value(key, value, self.typed_names)
 
-    def reference(self, group: Group) -> Group | None:
-        """What a group is compared with: the baseline of its block."""
-        first = self.blocks[group.block][0]  # where there is one
+    def baseline_of(self, group: Group) -> Group | None:
+        """The baseline of the group's block; None for a baseline and in a block without one."""
+        first = self.blocks[group.block][0]
         return first if first.value == self.baseline and first is not group else None
 
     @cached_property
     def blocks(self) -> dict[str, list[Group]]:
-        """The groups that agree in all but the compared key and what changes along with it."""
-        found: dict[str, list[Group]] = {}
-        for one in self.groups:
-            found.setdefault(one.block, []).append(one)
-        return found
+        """The groups by block, each block's baseline first."""
+        blocks: dict[str, list[Group]] = {}
+        for group in self.groups:
+            blocks.setdefault(group.block, []).append(group)
+        return blocks
 
     def confounders(self, group: Group, other: Group) -> list[str]:
-        """What differs between two groups besides the compared key and what its choice brings with it."""
+        """What differs between two groups besides the compared key and the keys of its choices."""
         assert self.by is not None
-        found = []
-        for key in self.along:
-            ours, theirs = group.settings[key], other.settings[key]
-            brought = ABSENT in (ours, theirs) and _part(key) == _part(self.by)
-            if ours != theirs and not brought:
-                found.append(key)
+        keys = [
+            key
+            for key in self.covarying_keys
+            if (a := group.settings[key]) != (b := other.settings[key])
+            and not (ABSENT in (a, b) and section(key) == section(self.by))
+        ]
         for name in VERSIONS:
-            mine, its = (
-                {run.versions[name] for run in g.runs if name in run.versions} for g in (group, other)
-            )
-            if mine and its and not mine & its and not (name == "device" == _part(self.by)):
-                found.append(f"version of {name}" if name != "device" else name)
-        return found
+            versions, other_versions = (_versions((*g.runs,), name) for g in (group, other))
+            differ = versions and other_versions and not versions & other_versions
+            if differ and not (name == "device" == section(self.by)):
+                keys.append(name if name == "device" else f"version of {name}")
+        return keys
 
 
-def group(runs: Sequence[Run], by: str | None = None, baseline: str | None = None) -> Grouping:
-    """Groups, compared key and baseline; raises UserError for a key or baseline that is not among them."""
-    values, constants, notes = _values(runs)
-    varying = list(values)
-    by = _compared(by, values, constants)
-    blocks = [
-        key for key in varying if key != by and (key == DATASET or _splits(values[key], values.get(by or "")))
-    ]
-    shown = _shown(by, blocks, values)
-    names, typed = {key: _short(key, shown) for key in shown}, _typed(runs)
-    found: dict[tuple[str, ...], list[int]] = {}
+def group_runs(runs: Sequence[Run], by: str | None = None, baseline: str | None = None) -> Grouping:
+    """Groups, compared key and baseline. Raises UserError for an unknown key or baseline."""
+    columns, constants, notes = tabulate_settings(runs)
+    by = _choose_key(by, columns, constants)
+    block_keys = [key for key in columns if key != by and _forms_blocks(key, columns, by)]
+    name_keys = _naming_keys(by, block_keys, columns)
+    labels, typed_names = {key: short_key(key, name_keys) for key in name_keys}, collect_typed_names(runs)
+    members: dict[tuple[str, ...], list[int]] = {}
     for i in range(len(runs)):
-        found.setdefault(tuple(values[key][i] for key in ([by] if by else []) + blocks), []).append(i)
+        members.setdefault(tuple(columns[key][i] for key in ([by] if by else []) + block_keys), []).append(i)
     groups, problems = [], []
-    for members in found.values():
-        settings = {key: values[key][members[0]] for key in varying}
-        rest = " ".join(f"{names[key]}={_word(key, settings[key], typed)}" for key in shown if key != by)
-        value = _word(by, settings[by], typed) if by else ""
-        name = (f"{value} ({rest})" if rest and value else value or rest) or "all runs"
-        kept, repeats = _one_each([runs[i] for i in members], name)
-        problems += repeats
-        groups.append(Group(name, value, rest, settings, kept))
-    first = _baseline(baseline, groups)
-    outer, ranks = [key for key in shown if key != by], {key: _ranks(values[key]) for key in shown}
-    groups.sort(
-        key=lambda one: (
-            [ranks[key][one.settings[key]] for key in outer],
-            one.value != first,
-            ranks[by][one.settings[by]] if by else 0,
-        )
-    )
+    for indices in members.values():
+        settings = {key: columns[key][indices[0]] for key in columns}
+        texts = {key: display_value(key, settings[key], typed_names) for key in name_keys}
+        block = " ".join(f"{labels[key]}={text}" for key, text in texts.items() if key != by)
+        value = texts[by] if by else ""
+        name = (f"{value} ({block})" if block and value else value or block) or "all runs"
+        newest, replaced = _newest_runs([runs[i] for i in indices], name)
+        problems += replaced
+        groups.append(Group(name, value, block, settings, newest))
+    baseline = _choose_baseline(baseline, groups)
+    outer_keys = [key for key in name_keys if key != by]
     return Grouping(
-        by,
-        names[by] if by else "group",
-        first,
-        tuple(groups),
-        tuple(names[key] for key in outer),
-        constants,
-        (*notes, *_versions(runs)),
-        tuple(problems),
-        typed,
-        tuple(key for key in varying if key != by and key not in blocks),
+        by=by,
+        title=labels[by] if by else "group",
+        baseline=baseline,
+        groups=tuple(_sorted(groups, by, baseline, outer_keys, columns)),
+        block_keys=tuple(labels[key] for key in outer_keys),
+        constants=constants,
+        notes=(*notes, *_version_notes(runs)),
+        problems=tuple(problems),
+        typed_names=typed_names,
+        covarying_keys=tuple(key for key in columns if key != by and key not in block_keys),
     )
 
 
-def show(value: Any) -> str:
-    """A value as it is typed on the command line."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return json.dumps(value, default=str).replace(", ", ",")
-
-
-def ignored(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in IGNORED)
-
-
-def _values(runs: Sequence[Run]) -> tuple[dict[str, list[str]], dict[str, str], list[str]]:
-    """Every varying key with its value in each run; the constant ones; what is missing in older runs."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings if not ignored(key))
-    table = {
-        key: [show(run.settings[key]) if key in run.settings else ABSENT for run in runs] for key in keys
-    }
-    varying, constants, missing = {}, {}, []
-    for key, column in table.items():
-        present = set(column) - {ABSENT}
-        if len(present) > 1:
-            varying[key] = column
-        elif ABSENT not in column:
-            constants[key] = column[0]
-        elif any({key, f"+{key}", f"++{key}"} & set(run.overrides) for run in runs):
-            varying[key] = column
-        elif len(set(table.get(f"{_part(key)}._target_", ()))) < 2:
-            missing.append(key)  # not a key of another choice: an older version had no such key
-    notes = [f"not in every run's configuration, taken as equal: {', '.join(missing)}"] if missing else []
-    return varying, constants, notes
-
-
-def _compared(by: str | None, values: Mapping[str, list[str]], constants: Mapping[str, str]) -> str | None:
-    choices = [key for key in values if key != DATASET]
+def _choose_key(by: str | None, columns: Columns, constants: Mapping[str, str]) -> str | None:
+    """The compared key: ``by`` completed to its full name, or the preferred one of the varying keys."""
+    choices = [key for key in columns if key != DATASET]
     if by is None:
-        inherited = [key for key in choices if not (DATASET in values and key.startswith("dataset."))]
-        order = [*FIRST, *(key for key in inherited if key.endswith("._target_")), *inherited]
-        found = next((key for key in order if key in inherited), None)
-        # A model that brings its own norm is compared as a model.
-        if found == "model.norm" and _same_split(values[found], values.get("model._target_")):
-            return "model._target_"
-        return found
+        return _default_key(choices, columns)
     if by == DATASET:
         raise UserError(f"--by={by}: accuracies on different data sets are not compared")
-    full = [key for key in choices if key == by or _short(key, []) == by]
-    if len(full) == 1 or by in full:
-        return by if by in full else full[0]
+    matches = [key for key in choices if key == by or short_key(key) == by]
+    if by in matches:
+        return by
+    if len(matches) == 1:
+        return matches[0]
     if by in constants:
         raise UserError(
             f"--by={by}: is {constants[by]} in every run; these differ: {', '.join(choices) or 'none'}"
@@ -187,85 +150,91 @@ def _compared(by: str | None, values: Mapping[str, list[str]], constants: Mappin
     raise bad_choice("--by", by, choices)
 
 
-def _baseline(baseline: str | None, groups: Sequence[Group]) -> str:
-    values = list(dict.fromkeys(one.value for one in groups))
+def _default_key(choices: Sequence[str], columns: Columns) -> str | None:
+    candidates = [key for key in choices if not (DATASET in columns and key.startswith("dataset."))]
+    order = [*PREFERRED_KEYS, *(key for key in candidates if key.endswith(TARGET_SUFFIX)), *candidates]
+    key = next((key for key in order if key in candidates), None)
+    model = f"model{TARGET_SUFFIX}"
+    if key == "model.norm" and model in columns and _always_together(columns[key], columns[model]):
+        return model  # each model brings its own norm, so the models are compared
+    return key
+
+
+def _choose_baseline(baseline: str | None, groups: Sequence[Group]) -> str:
+    values = list(dict.fromkeys(group.value for group in groups))
     if baseline is None:
-        return next((value for value in OFF if value in values), values[0])
-    named = {one.name: one.value for one in groups} | {value: value for value in values}
-    if baseline not in named:
+        return next((value for value in DEFAULT_BASELINES if value in values), values[0])
+    by_name = {group.name: group.value for group in groups} | {value: value for value in values}
+    if baseline not in by_name:
         raise bad_choice("--baseline", baseline, values)
-    return named[baseline]
+    return by_name[baseline]
 
 
-def _splits(column: Sequence[str], by: Sequence[str] | None) -> bool:
-    """The key takes several values within one value of the compared key."""
-    return by is not None and len(set(zip(by, column, strict=True))) > len(set(by))
+def _forms_blocks(key: str, columns: Columns, by: str | None) -> bool:
+    return key == DATASET or (by is not None and _splits(columns[key], columns[by]))
 
 
-def _same_split(one: Sequence[str], other: Sequence[str] | None) -> bool:
-    return other is not None and len(set(zip(one, other, strict=True))) == len(set(one)) == len(set(other))
+def _splits(column: Sequence[str], other: Sequence[str]) -> bool:
+    """``column`` takes several values within one value of ``other``."""
+    return len(set(zip(other, column, strict=True))) > len(set(other))
 
 
-def _shown(by: str | None, blocks: Sequence[str], values: Mapping[str, list[str]]) -> list[str]:
-    """The fewest keys that tell the groups apart, the compared one first."""
-    order = sorted(blocks, key=lambda key: (key != DATASET, not key.endswith("._target_")))
-    shown = [by] if by else []
-    for key in order:
-        rows = list(zip(*(values[name] for name in shown), strict=True)) if shown else [()] * len(values[key])
-        if _splits(values[key], [str(row) for row in rows]):
-            shown.append(key)
-    return shown
+def _always_together(column: Sequence[str], other: Sequence[str]) -> bool:
+    """Each value of one column belongs to one value of the other."""
+    return len(set(zip(column, other, strict=True))) == len(set(column)) == len(set(other))
 
 
-def _one_each(runs: Sequence[Run], name: str) -> tuple[tuple[Run, ...], list[Problem]]:
-    """One run a twin: the newest."""
-    newest = {run.twin: run for run in runs}
-    old = [run for run in runs if newest[run.twin] is not run]
-    where = [f"seed {run.seed}" + ("" if run.fold is None else f", fold {run.fold}") for run in old]
-    return tuple(newest[twin] for twin in sorted(newest, key=str)), [
-        Problem(run.folder, f"{words} of {name} was run again later: the newer run is compared")
-        for run, words in zip(old, where, strict=True)
-    ]
+def _naming_keys(by: str | None, block_keys: Sequence[str], columns: Columns) -> list[str]:
+    """The fewest keys that tell the groups apart, the compared key first."""
+    chosen = [by] if by else []
+    for key in sorted(block_keys, key=lambda key: (key != DATASET, not key.endswith(TARGET_SUFFIX))):
+        names = [str([columns[name][i] for name in chosen]) for i in range(len(columns[key]))]
+        if _splits(columns[key], names):
+            chosen.append(key)
+    return chosen
 
 
-def _versions(runs: Sequence[Run]) -> list[str]:
-    found = {name: sorted({run.versions[name] for run in runs if name in run.versions}) for name in VERSIONS}
-    return [f"runs differ in {name}: {'; '.join(all_)}" for name, all_ in found.items() if len(all_) > 1]
-
-
-def _part(key: str | None) -> str:
-    return (key or "").partition(".")[0]
-
-
-def _short(key: str, among: Sequence[str]) -> str:
-    """The last word of a key (model for ``model._target_``); the whole key where that is ambiguous."""
-    short = key.removesuffix("._target_").removesuffix(".name").rpartition(".")[2]
-    return key if any(other != key and _short(other, []) == short for other in among) else short
-
-
-def _word(key: str, value: str, typed: Mapping[str, str]) -> str:
-    return typed.get(value, value.rpartition(".")[2]) if key.endswith("._target_") else value
-
-
-def _typed(runs: Sequence[Run]) -> dict[str, str]:
-    """``mlp`` for ``bnexp.models.MLP``, where that is how each of its runs was asked for, and no other's."""
-    words: dict[str, set[str | None]] = {}
+def _newest_runs(runs: Sequence[Run], name: str) -> tuple[tuple[Run, ...], list[Problem]]:
+    """The newest run of each seed and fold, and a problem for each older one."""
+    newest = {run.pair_key: run for run in runs}
+    problems = []
     for run in runs:
-        for key, value in run.settings.items():
-            if key.endswith("._target_"):
-                words.setdefault(str(value), set()).add(run.overrides.get(_part(key)))
-    single = {target: found.pop() for target, found in words.items() if len(found) == 1}
-    often = Counter(word for word in single.values() if word)
-    return {target: word for target, word in single.items() if word and often[word] == 1}
+        if newest[run.pair_key] is not run:
+            which = f"seed {run.seed}" + ("" if run.fold is None else f", fold {run.fold}")
+            reason = f"{which} of {name} was run again later: the newer run is compared"
+            problems.append(Problem(run.folder, reason))
+    return tuple(newest[key] for key in sorted(newest, key=str)), problems
+
+
+def _sorted(
+    groups: Sequence[Group], by: str | None, baseline: str, outer_keys: Sequence[str], columns: Columns
+) -> list[Group]:
+    """Block by block in the order of the other keys' values; in each block the baseline first."""
+    ranks = {key: _ranks(columns[key]) for key in ([by] if by else []) + list(outer_keys)}
+
+    def position(group: Group) -> tuple[list[int], bool, int]:
+        block = [ranks[key][group.settings[key]] for key in outer_keys]
+        return block, group.value != baseline, ranks[by][group.settings[by]] if by else 0
+
+    return sorted(groups, key=position)
 
 
 def _ranks(column: Sequence[str]) -> dict[str, int]:
-    """Numbers by size, then words in the order in which they came."""
+    """Numbers by size, then other values in the order of their first appearance."""
 
-    def size(word: str) -> float:
+    def size(value: str) -> float:
         try:
-            return float(word)
+            return float(value)
         except ValueError:
             return math.inf
 
-    return {word: rank for rank, word in enumerate(sorted(dict.fromkeys(column), key=size))}
+    return {value: rank for rank, value in enumerate(sorted(dict.fromkeys(column), key=size))}
+
+
+def _versions(runs: Sequence[Run], name: str) -> set[str]:
+    return {run.versions[name] for run in runs if name in run.versions}
+
+
+def _version_notes(runs: Sequence[Run]) -> list[str]:
+    versions = {name: sorted(_versions(runs, name)) for name in VERSIONS}
+    return [f"runs differ in {name}: {'; '.join(v)}" for name, v in versions.items() if len(v) > 1]

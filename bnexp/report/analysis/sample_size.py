@@ -1,4 +1,4 @@
-"""How many more seeds would decide, and the command that trains them."""
+"""How many more seeds would decide a comparison, and the command that trains them."""
 
 from __future__ import annotations
 
@@ -11,68 +11,79 @@ from pathlib import Path
 from bnexp.report.analysis.groups import Group
 from bnexp.report.analysis.statistical_tests import Difference, seeds_for, upper_sd
 
-ENOUGH_SEEDS = 5  # twins from which a verdict is one
-PAIRING = ("seed", "dataset.fold")
+ENOUGH_SEEDS = 5  # fewer give at most a provisional verdict
+PAIRING_KEYS = ("seed", "dataset.fold")
 
 
 @dataclass(frozen=True)
 class SampleSizePlan:
-    """``more`` seeds for a 95 % interval of ± ``half_width`` (nan: for a first verdict)."""
+    """``more`` seeds give a 95 % interval of ± ``half_width``; nan: they give a first verdict."""
 
     more: int
     half_width: float
 
 
-def plan_sample_size(found: Difference, delta: float | None, decided: bool) -> SampleSizePlan | None:
-    """Seeds to the half-width max(delta, |mean|) / 2, planned with the upper 80 % limit of the deviation.
+def plan_sample_size(difference: Difference, delta: float | None, is_decided: bool) -> SampleSizePlan | None:
+    """Seeds for a half-width of max(delta, |mean|) / 2, planned with the upper 80 % limit of the deviation.
 
-    At delta / 2 every difference is decided: the interval leaves 0 out or lies within ± delta. A difference
-    as large as the one seen is clear of 0 at half its size already. None where nothing is left to decide.
+    At a half-width of delta / 2 every comparison is decided: the interval excludes 0 or lies within ± delta.
+    At |mean| / 2 a difference as large as the observed one is clearly not 0. Unpaired groups are planned with
+    the deviation sqrt(sd1^2 + sd2^2) (``Difference.sd``), because their half-width is t sqrt((sd1^2 + sd2^2)
+    / n) at n runs in each. None where no more seeds are needed or no number of seeds suffices.
     """
-    if decided and found.n >= ENOUGH_SEEDS:
+    if is_decided and difference.n >= ENOUGH_SEEDS:
         return None
-    if decided or found.n < 3 or math.isnan(found.p):
-        more, half = ENOUGH_SEEDS - found.n, math.nan
+    if is_decided or difference.n < 3 or math.isnan(difference.p):
+        more, half_width = ENOUGH_SEEDS - difference.n, math.nan
     else:
-        half = max(delta or 0.0, abs(found.mean)) / 2
-        wanted = seeds_for(half, upper_sd(found.sd, found.df)) if half else None
-        if wanted is None:
+        half_width = max(delta or 0.0, abs(difference.mean)) / 2
+        sd = upper_sd(difference.sd, difference.df)
+        needed = seeds_for(half_width, sd) if half_width else None
+        if needed is None:
             return None
-        more = max(wanted, ENOUGH_SEEDS) - found.n
-    return SampleSizePlan(more, half) if more > 0 else None
+        more = max(needed, ENOUGH_SEEDS) - difference.n
+    return SampleSizePlan(more, half_width) if more > 0 else None
 
 
-def commands(groups: Sequence[Group], more: int) -> tuple[str, ...]:
-    """The groups with new seeds: one sweep where they differ in one override, else one for each.
+def sweep_commands(groups: Sequence[Group], more: int) -> tuple[str, ...]:
+    """Commands that train ``more`` new seeds of each group: one sweep if the groups differ in one override.
 
-    Empty where the runs of a group were not all started with the same words.
+    Otherwise one command a group. Empty where the runs of a group were started with different overrides.
     """
-    words = [found for group in groups if (found := _words(group)) is not None]
-    if len(words) < len(groups):
+    per_group = [overrides for group in groups if (overrides := _shared_overrides(group)) is not None]
+    if len(per_group) < len(groups):
         return ()
+    new_seeds = _new_seeds(groups, more)
+    keys = dict.fromkeys(key for overrides in per_group for key in overrides)
+    differing_keys = [key for key in keys if len({overrides.get(key) for overrides in per_group}) > 1]
+    if len(differing_keys) == 1 and all(differing_keys[0] in overrides for overrides in per_group):
+        (key,) = differing_keys
+        values = ",".join(overrides[key] for overrides in per_group)
+        return (_command(per_group[0] | {key: values} | new_seeds),)
+    return tuple(_command(overrides | new_seeds) for overrides in per_group)
+
+
+def _new_seeds(groups: Sequence[Group], more: int) -> dict[str, str]:
+    """The overrides of the new runs: folds, seeds, and the folder of the sweep that they join."""
     runs = [run for group in groups for run in group.runs]
-    first = 1 + max(run.seed for run in runs)
     folds = sorted({run.fold for run in runs if run.fold is not None})
-    last = first + math.ceil(more / max(len(folds), 1))  # each seed brings a twin a fold
-    seeds = ",".join(map(str, range(first, last))) if last - first <= 5 else f"range({first},{last})"
-    folders = {Path(run.folder).parent for run in runs}
-    sweep = folders.pop() if len(folders) == 1 else None
-    tail = ({"dataset.fold": ",".join(map(str, folds))} if folds else {}) | {"seed": seeds}
-    if sweep and (sweep / "multirun.yaml").exists():  # the new runs join the old, and the verdict is on both
-        tail["hydra.sweep.dir"] = str(sweep)
-    keys = list(dict.fromkeys(key for one in words for key in one))
-    unlike = [key for key in keys if len({one.get(key) for one in words}) > 1]
-    if len(unlike) == 1 and all(unlike[0] in one for one in words):
-        joined = words[0] | {unlike[0]: ",".join(one[unlike[0]] for one in words)}
-        return (_command(joined | tail),)
-    return tuple(_command(one | tail) for one in words)
+    first = 1 + max(run.seed for run in runs)
+    end = first + math.ceil(more / max(len(folds), 1))  # a seed gives one run a fold
+    seeds = ",".join(map(str, range(first, end))) if end - first <= 5 else f"range({first},{end})"
+    overrides = ({"dataset.fold": ",".join(map(str, folds))} if folds else {}) | {"seed": seeds}
+    sweeps = {Path(run.folder).parent for run in runs}
+    if len(sweeps) == 1 and ((sweep := sweeps.pop()) / "multirun.yaml").exists():
+        overrides["hydra.sweep.dir"] = str(sweep)  # its verdict then covers the old and the new runs
+    return overrides
 
 
-def _words(group: Group) -> dict[str, str] | None:
-    """The overrides that all runs of a group share, or None where they disagree."""
-    found = [{k: v for k, v in run.overrides.items() if k not in PAIRING} for run in group.runs]
-    return found[0] if found and all(words == found[0] for words in found) else None
+def _shared_overrides(group: Group) -> dict[str, str] | None:
+    """The overrides of a group's runs without seed and fold; None where the runs disagree."""
+    overrides = [
+        {key: value for key, value in run.overrides.items() if key not in PAIRING_KEYS} for run in group.runs
+    ]
+    return overrides[0] if overrides and all(other == overrides[0] for other in overrides) else None
 
 
-def _command(words: dict[str, str]) -> str:
-    return "bnexp -m " + " ".join(shlex.quote(f"{key}={value}") for key, value in words.items())
+def _command(overrides: dict[str, str]) -> str:
+    return "bnexp -m " + " ".join(shlex.quote(f"{key}={value}") for key, value in overrides.items())

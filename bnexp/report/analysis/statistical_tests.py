@@ -1,8 +1,8 @@
-"""What a difference between groups of runs can carry. One value a run: epochs, images are no replicates.
+"""Tests and intervals for differences between groups. One value a run: epochs and images are no replicates.
 
-Differences of twins are tested by the paired t test: over 3 to 10 seeds it errs as often as it says (0.05),
-where percentile bootstrap intervals err in 0.25 to 0.10 of cases. Quantiles come from ``scipy.special``,
-which loads in half the time of ``scipy.stats``; the tests hold every number against ``scipy.stats``.
+Twins are compared by the paired t test. Over 3 to 10 seeds it gives false alarms at the stated rate of .05;
+percentile bootstrap intervals give .25 to .10. Quantiles come from ``scipy.special``, which loads in half the
+time of ``scipy.stats``; the tests check every number against ``scipy.stats``.
 """
 
 from __future__ import annotations
@@ -15,13 +15,27 @@ from typing import Any
 
 ALPHA = 0.05
 NAN = math.nan
-ENUMERATED = 20  # 2^20 sign patterns take 8 MB; above, a fixed sample of them
-SAMPLED = 20_000  # by which a p of .05 is known to .003
+MAX_ENUMERATED = 20  # differences: 2^20 sign patterns take 8 MB
+SAMPLED_PATTERNS = 20_000  # of more differences; gives a p of .05 to within .003
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference, its 95 % and 90 % intervals, its two-sided p; nan without spread or below n = 2."""
+    """A mean difference, candidate - baseline, with its 95 % and 90 % intervals and two-sided p.
+
+    The intervals and p are nan below n = 2 and where the values have no spread.
+
+    ``sd`` is the standard deviation of a single difference. Sample sizes are planned with it.
+
+    - paired: that of the paired differences
+    - unpaired: that of one run of each group, sqrt(sd1^2 + sd2^2)
+
+    ``standardised`` is the mean divided by a standard deviation (Cohen 1988, section 2.3). The two kinds are
+    on different scales.
+
+    - paired: by that of the paired differences
+    - unpaired: by the pooled one, with equal weight for both variances, sqrt((sd1^2 + sd2^2) / 2)
+    """
 
     method: str
     n: int
@@ -33,10 +47,7 @@ class Difference:
     low90: float = NAN
     high90: float = NAN
     p: float = NAN
-
-    @property
-    def half_width(self) -> float:
-        return (self.high - self.low) / 2
+    standardised: float = NAN
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float]:
@@ -46,97 +57,114 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else NAN
 
 
-def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> Difference:
-    """``ours - theirs`` over the twins that both have: mean ± t(n - 1) s / sqrt(n) (Student 1908).
+def paired_t_test(candidate: Mapping[Any, float], baseline: Mapping[Any, float]) -> Difference:
+    """``candidate - baseline`` over the keys of both: mean ± t(n - 1) s / sqrt(n) (Student 1908).
 
-    Twins with a value that is not finite are left out.
+    A pair with a value that is not finite is left out.
     """
-    pairs = [(ours[twin], theirs[twin]) for twin in ours if twin in theirs]
+    pairs = [(candidate[key], baseline[key]) for key in candidate if key in baseline]
     differences = [a - b for a, b in pairs if math.isfinite(a - b)]
     n = len(differences)
     mean, sd = mean_sd(differences)
-    return _difference("paired t", n, mean, sd, sd / math.sqrt(n) if n else NAN, n - 1)
+    return _t_test("paired t", n, mean, sd, df=n - 1, error=sd / math.sqrt(n) if n else NAN, unit=sd)
 
 
-def welch(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
-    """``ours - theirs`` where no twins are shared (Welch 1947); n is the smaller group's, sd the pooled one.
+def welch_t_test(candidate: Sequence[float], baseline: Sequence[float]) -> Difference:
+    """``candidate - baseline`` of unpaired runs (Welch 1947); ``n`` is the size of the smaller group.
 
-    Degrees of freedom (Satterthwaite 1946): (a + b)^2 / (a^2 / (n1 - 1) + b^2 / (n2 - 1)), a = s1^2 / n1.
+    Standard error sqrt(a + b) with a = sd1^2 / n1 and b = sd2^2 / n2. Degrees of freedom (Satterthwaite
+    1946): (a + b)^2 / (a^2 / (n1 - 1) + b^2 / (n2 - 1)). ``sd`` and ``standardised`` as in ``Difference``.
     """
-    first, second = ([x for x in values if math.isfinite(x)] for values in (ours, theirs))
+    first, second = ([x for x in values if math.isfinite(x)] for values in (candidate, baseline))
     n = min(len(first), len(second))
     (mean1, sd1), (mean2, sd2) = mean_sd(first), mean_sd(second)
+    mean = mean1 - mean2
     if n < 2 or sd1 + sd2 == 0:
-        return Difference("Welch", n, mean1 - mean2)
+        return Difference("Welch", n, mean)
     a, b = sd1**2 / len(first), sd2**2 / len(second)
     df = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
-    return _difference("Welch", n, mean1 - mean2, math.hypot(sd1, sd2), math.sqrt(a + b), df)
+    pooled_sd = math.sqrt((sd1**2 + sd2**2) / 2)
+    return _t_test("Welch", n, mean, math.hypot(sd1, sd2), df=df, error=math.sqrt(a + b), unit=pooled_sd)
 
 
-def _difference(method: str, n: int, mean: float, sd: float, error: float, df: float) -> Difference:
-    # Equal differences carry rounding noise of their own: below it there is no spread to test against.
+def _t_test(
+    method: str, n: int, mean: float, sd: float, *, df: float, error: float, unit: float
+) -> Difference:
+    """Intervals and p from the standard error of the mean; ``unit`` is the deviation to standardise it by."""
+    # Equal differences still differ by rounding: a spread below this limit is none.
     if n < 2 or not sd > 1e-9 * max(1.0, abs(mean)):
         return Difference(method, n, mean, sd)
     from scipy.special import stdtr, stdtrit
 
-    wide, narrow = (float(stdtrit(df, q)) * error for q in (0.975, 0.95))
-    p = 2 * float(stdtr(df, -abs(mean) / error))
+    half95, half90 = (float(stdtrit(df, quantile)) * error for quantile in (0.975, 0.95))
     return Difference(
-        method, n, mean, sd, df, mean - wide, mean + wide, mean - narrow, mean + narrow, p
-    )  # fmt: skip
+        method,
+        n,
+        mean,
+        sd,
+        df,
+        low=mean - half95,
+        high=mean + half95,
+        low90=mean - half90,
+        high90=mean + half90,
+        p=2 * float(stdtr(df, -abs(mean) / error)),
+        standardised=mean / unit,
+    )
 
 
-def sign_flip(differences: Sequence[float]) -> float:
-    """Two-sided p of the sign-flip test (Fisher 1935): the share of the 2^n patterns with as large a sum.
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """Two-sided p of the sign-flip test (Fisher 1935): the share of 2^n sign patterns with as large a sum.
 
-    Above 20 differences a fixed sample of 20,000 patterns stands for all, the data's own counted once.
+    Above 20 differences a fixed sample of 20,000 patterns stands for all; the observed pattern counts as one
+    more.
     """
     import numpy as np
 
     values = np.asarray([d for d in differences if math.isfinite(d)])
     if not len(values):
         return NAN
-    reached = abs(values.sum()) - 1e-9 * np.abs(values).sum()
-    if len(values) > ENUMERATED:
+    threshold = abs(values.sum()) - 1e-9 * np.abs(values).sum()
+    if len(values) > MAX_ENUMERATED:
         rng, count = np.random.default_rng(0), 0
-        for _ in range(SAMPLED // 1000):  # so many at a time, however many seeds there are
-            flipped = rng.integers(0, 2, (1000, len(values)), dtype=np.int8)
-            count += int((np.abs(values.sum() - 2 * (flipped @ values)) >= reached).sum())
-        return (count + 1) / (SAMPLED + 1)
+        for _ in range(SAMPLED_PATTERNS // 1000):  # in parts: the memory does not grow with the sample
+            is_flipped = rng.integers(0, 2, (1000, len(values)), dtype=np.int8)
+            count += int((np.abs(values.sum() - 2 * (is_flipped @ values)) >= threshold).sum())
+        return (count + 1) / (SAMPLED_PATTERNS + 1)
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums + value, sums - value])
-    return float((np.abs(sums) >= reached).mean())
+    return float((np.abs(sums) >= threshold).mean())
 
 
-def sign_flip_needs(comparisons: int, alpha: float = ALPHA) -> int:
-    """The fewest seeds with which the sign-flip test can fall to ``alpha`` after Holm: 2 m / 2^n <= alpha."""
+def sign_flip_min_n(comparisons: int, alpha: float = ALPHA) -> int:
+    """The fewest pairs n with which the sign-flip p of m comparisons can reach alpha: 2 m / 2^n <= alpha."""
     return math.ceil(math.log2(2 * max(comparisons, 1) / alpha))
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """Adjusted p values (Holm 1979): max over i <= k of (m - i) p_(i), at most 1.
+def holm_adjust(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p values (Holm 1979): the maximum over i <= k of (m - i) p_(i), at most 1.
 
-    The family is all that was declared: a comparison whose p is nan counts in m and stays nan.
+    A comparison whose p is nan belongs to the family: it counts in m and stays nan.
     """
-    order = sorted((i for i, p in enumerate(ps) if not math.isnan(p)), key=lambda i: ps[i])
-    adjusted, highest = [NAN] * len(ps), 0.0
+    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
+    adjusted, highest = [NAN] * len(p_values), 0.0
     for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = highest
     return adjusted
 
 
 def chance_sd(error1: float, error2: float, images: int) -> float:
-    """How far two runs of one configuration differ by chance: sqrt((err1 + err2) / (2 N)), as a share.
+    """Standard deviation of the difference of two runs of one configuration: sqrt((err1 + err2) / (2 N)).
 
-    Jordan (2023): over training seeds the test accuracy of one configuration varies by about err / (2 N).
+    As a share, on N ``images``. Jordan (2023): over training seeds the variance of one configuration's test
+    accuracy is about err / (2 N).
     """
     return math.sqrt((error1 + error2) / (2 * images))
 
 
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a rate (Wilson 1927): (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)."""
+def wilson_interval(k: int, n: int) -> tuple[float, float]:
+    """95 % interval of a rate k / n (Wilson 1927): (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)."""
     if n == 0:
         return 0.0, 1.0
     z, rate = 1.959963984540054, k / n
@@ -146,25 +174,25 @@ def wilson(k: int, n: int) -> tuple[float, float]:
     return (0.0 if k == 0 else low), (1.0 if k == n else high)
 
 
-def seeds_for(half_width: float, sd: float, most: int = 10_000) -> int | None:
-    """The least n whose 95 % interval t(n - 1) s / sqrt(n) is within ``half_width``; None above ``most``."""
+def seeds_for(half_width: float, sd: float, limit: int = 10_000) -> int | None:
+    """The least n with t(n - 1) sd / sqrt(n) <= ``half_width`` at 95 %; None above ``limit``."""
     import numpy as np
     from scipy.special import stdtrit
 
-    n = np.arange(2, most + 1)
-    enough = stdtrit(n - 1, 0.975) * sd <= half_width * np.sqrt(n)
-    return int(n[enough.argmax()]) if enough.any() else None
+    n = np.arange(2, limit + 1)
+    suffices = stdtrit(n - 1, 0.975) * sd <= half_width * np.sqrt(n)
+    return int(n[suffices.argmax()]) if suffices.any() else None
 
 
 def upper_sd(sd: float, df: float) -> float:
-    """What the deviation stays below with 80 % certainty, to plan with: s sqrt(df / chi2(0.2, df))."""
+    """The upper 80 % confidence limit of a standard deviation: s sqrt(df / chi2(0.2, df))."""
     from scipy.special import chdtri
 
     return sd * math.sqrt(df / float(chdtri(df, 0.8)))
 
 
-def correlation(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Pearson's r of the twins; nan where one side has no spread or there are fewer than three."""
-    if len(ours) < 3 or min(mean_sd(ours)[1], mean_sd(theirs)[1]) == 0:
+def correlation(candidate: Sequence[float], baseline: Sequence[float]) -> float:
+    """Pearson's r of paired values; nan below three pairs and where one side has no spread."""
+    if len(candidate) < 3 or min(mean_sd(candidate)[1], mean_sd(baseline)[1]) == 0:
         return NAN
-    return statistics.correlation(ours, theirs)
+    return statistics.correlation(candidate, baseline)

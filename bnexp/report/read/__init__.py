@@ -1,1 +1,1 @@
-"""Run folders read back for the report."""
+"""Reads finished run folders for the report."""

@@ -1,6 +1,7 @@
-"""Looks: every time a comparison of these groups was written down (a sweep's end, --output).
+"""Looks: each time a comparison of these groups was written (at the end of a sweep, or by --output).
 
-Testing again while seeds are added raises false alarms, so that each look is kept with the runs it saw.
+Testing again while seeds are added raises the rate of false alarms. So each look is recorded with the number
+of runs it used.
 """
 
 from __future__ import annotations
@@ -11,28 +12,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-RECORD = "comparison.json"
-Look = Mapping[str, Any]  # "at": when; "runs": how many runs of each group, diverged ones among them
+RECORD_FILE = "comparison.json"
+Look = Mapping[str, Any]  # "at": the time; "runs": number of runs of each group, diverged runs included
 
 
 def earlier_looks(folders: Iterable[Path]) -> list[Look]:
-    """The looks recorded in any of the folders, the oldest first; a damaged record holds none."""
-    found: dict[str, Look] = {}
+    """The looks recorded in any of the folders, oldest first. A damaged record counts as no look."""
+    looks: dict[str, Look] = {}
     for folder in folders:
         try:
-            looks = json.loads((folder / RECORD).read_text())["looks"]
-            found |= {str(look["at"]): look for look in looks if _whole(look["runs"])}
+            recorded = json.loads((folder / RECORD_FILE).read_text())["looks"]
+            looks |= {str(look["at"]): look for look in recorded if _is_valid(look["runs"])}
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return [found[at] for at in sorted(found)]
+    return [looks[at] for at in sorted(looks)]
 
 
 def record_look(looks: Sequence[Look], runs: Mapping[str, int]) -> tuple[Look, ...]:
-    """With this look at so many runs of each group; as many seen again are no new one, whatever the names."""
+    """``looks`` and this one, which used ``runs`` runs of each group.
+
+    The same numbers of runs as in an earlier look are the same data: no new look. Group names may differ.
+    """
     if any(sorted(look["runs"].values()) == sorted(runs.values()) for look in looks):
         return tuple(looks)
     return (*looks, {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "runs": dict(runs)})
 
 
-def _whole(runs: object) -> bool:
+def _is_valid(runs: object) -> bool:
     return isinstance(runs, dict) and all(isinstance(n, int) for n in runs.values())

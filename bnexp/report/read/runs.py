@@ -1,11 +1,10 @@
-"""Run folders read back: what each run was told, how it ended, its curves. Nothing found is executed.
+"""Run folders as ``Run`` objects: configuration, final metrics, curves. Nothing in a folder is executed.
 
-A folder that cannot be used becomes a ``Problem`` with its reason, and the others are still compared.
+A folder that cannot be used becomes a ``Problem`` with its reason; the other runs are still compared.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -18,17 +17,30 @@ from typing import Any
 
 from bnexp.config.overrides import override_values
 from bnexp.errors import UserError, one_line
-from bnexp.report.read.config import CONFIG, delta_of, image_counts, largest_class, positive, read_config
+from bnexp.report.read.config import (
+    CONFIG_FILE,
+    image_counts,
+    majority_share,
+    pop_delta,
+    positive_int,
+    read_config,
+)
+from bnexp.report.read.metrics_csv import METRICS_FILE, read_metrics
 from bnexp.runs.environment import ENVIRONMENT
 from bnexp.runs.folder import SUMMARY, load_summary
 
-ENDED = {"failed": "failed", "interrupted": "interrupted", "running": "still being written, or killed"}
-Twin = tuple[int, int | None]  # seed and fold
+COMPARABLE = ("finished", "diverged")
+UNFINISHED = {
+    "failed": "failed",
+    "interrupted": "interrupted",
+    "running": "still being written, or killed",
+}
+PairKey = tuple[int, int | None]  # seed and fold: two runs of different groups that share it are twins
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A folder with something wrong in it; ``used`` where its run is compared nevertheless."""
+    """A run folder and what is wrong with it; ``used``: the run is compared all the same."""
 
     folder: str
     reason: str
@@ -40,15 +52,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Run:
-    """One run that came to an end, finished or diverged."""
+    """One run that finished or diverged."""
 
     folder: str
     diverged: bool
-    error: str  # what a diverged run said
+    error: str  # the message of a diverged run
     seed: int
     fold: int | None
     epochs: int
-    settings: Mapping[str, Any]  # the saved configuration, keys dotted, without seed and fold
+    settings: Mapping[str, Any]  # the saved configuration with dotted keys, without seed and fold
     overrides: Mapping[str, str]
     final: Mapping[str, float]
     best: Mapping[str, float]
@@ -57,190 +69,156 @@ class Run:
     images_per_s: float = math.nan
     total_s: float = math.nan
     images: Mapping[str, int] = field(default_factory=dict)  # of train, val and test, where known
-    classes: int | None = None
-    largest: float | None = None  # the share of the largest class, which always naming it gets right
-    delta: float | None = (
-        None  # the smallest difference of interest that the configuration declares, in points
-    )
+    majority: float | None = None  # the largest class's share of the test images
+    delta: float | None = None  # the configured smallest difference of interest, in points
     versions: Mapping[str, str] = field(default_factory=dict)
     threads: int | None = None
     started_at: str = ""
 
     @property
-    def twin(self) -> Twin:
-        """What a run shares with its twins."""
+    def pair_key(self) -> PairKey:
         return self.seed, self.fold
 
     @cached_property
     def train_s(self) -> list[float]:
-        """Seconds of training up to the end of each epoch, evaluation left out; empty where not known.
+        """Seconds of training up to the end of each epoch, without evaluation; empty where not known.
 
-        metrics.csv holds the images a second of each epoch's training, over all its images.
+        Computed from the images per second of each epoch in metrics.csv, which cover all training images.
         """
         rates, images = self.curves.get("images_per_s", ()), self.images.get("train")
         return list(accumulate(images / rate if rate > 0 else math.nan for rate in rates)) if images else []
 
-    @property
-    def dataset(self) -> str:
-        return str(self.settings.get("dataset.name", "unknown"))
-
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Problem]]:
-    """Every run under the folders, in the order they were started, and what is wrong with any."""
+    """Every run under the paths, in the order of their starts, and the problems of their folders."""
     runs: dict[str, Run] = {}
     problems: list[Problem] = []
-    seen: set[Path] = set()
+    visited: set[Path] = set()
     for path in paths:
         folders = list(find_runs(path))
         if not folders:
-            problems.append(
-                Problem(str(path), "no run in this folder" if path.is_dir() else "no such folder")
-            )
+            reason = "no run in this folder" if path.is_dir() else "no such folder"
+            problems.append(Problem(str(path), reason))
         for folder in folders:
-            if (real := folder.resolve()) in seen:
+            if (real_path := folder.resolve()) in visited:
                 continue
-            seen.add(real)
+            visited.add(real_path)
             try:
-                run, wrong = read_run(folder)
+                run, reasons = read_run(folder)
                 runs[str(folder)] = run
-                problems += [Problem(str(folder), reason, used=True) for reason in wrong]
+                problems += [Problem(str(folder), reason, used=True) for reason in reasons]
             except UserError as error:
                 problems.append(Problem(str(folder), str(error)))
     return sorted(runs.values(), key=lambda run: (run.started_at, run.folder)), problems
 
 
 def find_runs(path: Path) -> Iterator[Path]:
-    """The run folders at or under ``path``: those with a summary, and those where a run began without one."""
-    for here, inside, files in os.walk(path):
-        began = CONFIG.parts[0] in inside and "multirun.yaml" not in files
-        if SUMMARY in files or began:
-            yield Path(here)
-            inside.clear()  # runs don't lie in runs
-        inside.sort()
+    """The run folders at or under ``path``; also those of runs that were started but have no summary."""
+    for folder, subfolders, files in os.walk(path):
+        was_started = CONFIG_FILE.parts[0] in subfolders and "multirun.yaml" not in files
+        if SUMMARY in files or was_started:
+            yield Path(folder)
+            subfolders.clear()  # no run folder contains another
+        subfolders.sort()
 
 
 def read_run(folder: Path) -> tuple[Run, list[str]]:
-    """One run and what is odd about it; raises UserError, saying why, where it cannot be compared."""
+    """One run, and what is wrong with its curves. Raises UserError where the run cannot be compared."""
+    summary = _load_summary(folder)
+    settings, final = read_config(folder), _metrics(summary, "final")
+    curves, reasons = _curves(folder, final)
+    times, (versions, threads, started_at) = _metrics(summary, "time"), _environment(folder)
+    (images, classes), delta = image_counts(settings, summary), pop_delta(settings)
+    seed, fold = settings.pop("seed", summary.get("seed")), settings.pop("dataset.fold", None)
+    if not isinstance(seed, int):
+        raise UserError(f"{CONFIG_FILE}: no whole number as seed")
+    run = Run(
+        folder=str(folder),
+        diverged=summary["status"] == "diverged",
+        error=one_line(summary.get("error") or ""),
+        seed=seed,
+        fold=fold,
+        epochs=positive_int(settings.get("epochs")) or 0,
+        settings=settings,
+        overrides=_overrides(summary),
+        final=final,
+        best=_metrics(summary, "best"),
+        curves=curves,
+        parameters=float(positive_int(summary.get("parameters")) or math.nan),
+        images_per_s=times.get("images_per_s", math.nan),
+        total_s=times.get("total_s", math.nan),
+        images=images,
+        majority=majority_share(settings, summary, classes),
+        delta=delta,
+        versions=versions,
+        threads=threads,
+        started_at=started_at,
+    )
+    return run, reasons
+
+
+def _load_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a run that finished or diverged; raises UserError for every other run."""
     if not (folder / SUMMARY).exists():
         raise UserError(f"no {SUMMARY}: this run never began or was cleared away")
     try:
         summary = load_summary(folder)
     except UserError as error:
         raise UserError(str(error).replace(f"{folder}{os.sep}", "").removeprefix(f"{folder}: ")) from None
-    status = summary["status"]
-    if status in ENDED or status not in ("finished", "diverged"):
-        reason = summary.get("error")
-        raise UserError(one_line(ENDED.get(status, f"status {status!r}") + (f": {reason}" if reason else "")))
-    settings, final = read_config(folder), _numbers(summary.get("final"), "final")
-    curves, wrong = _curves(folder, final)
-    timing, (versions, threads, started) = _numbers(summary.get("time"), "time"), _environment(folder)
-    (images, classes), delta = image_counts(settings, summary), delta_of(settings)
-    seed, fold = settings.pop("seed", summary.get("seed")), settings.pop("dataset.fold", None)
-    if not isinstance(seed, int):
-        raise UserError(f"{CONFIG}: no whole number as seed")
-    run = Run(
-        folder=str(folder),
-        diverged=status == "diverged",
-        error=one_line(summary.get("error") or ""),
-        seed=seed,
-        fold=fold,
-        epochs=positive(settings.get("epochs")) or 0,
-        settings=settings,
-        overrides=override_values(map(str, _list(summary.get("overrides")))),
-        final=final,
-        best=_numbers(summary.get("best"), "best"),
-        curves=curves,
-        parameters=float(positive(summary.get("parameters")) or math.nan),
-        images_per_s=timing.get("images_per_s", math.nan),
-        total_s=timing.get("total_s", math.nan),
-        images=images,
-        classes=classes,
-        largest=largest_class(settings, summary, classes),
-        delta=delta,
-        versions=versions,
-        threads=threads,
-        started_at=started,
-    )
-    return run, wrong
+    status, error_text = summary["status"], summary.get("error")
+    if status not in COMPARABLE:
+        reason = UNFINISHED.get(status, f"status {status!r}")
+        raise UserError(one_line(f"{reason}: {error_text}" if error_text else reason))
+    return summary
 
 
-class Cut(ValueError):
-    """A damaged row; ``whole`` holds those before it."""
-
-    def __init__(self, line: int, whole: dict[str, list[float]]) -> None:
-        super().__init__(f"line {line} cannot be read; its curves end before it")
-        self.whole = whole
-
-
-def read_curves(path: Path) -> dict[str, list[float]]:
-    """The columns of metrics.csv, nan where empty; raises Cut at a damaged row, OSError without a file."""
-    with path.open(newline="", errors="replace") as file:
-        rows = csv.reader(file)
-        names = next(rows, [])
-        if not names or names[0] != "epoch":
-            raise ValueError("no header; no curves from it")
-        columns: dict[str, list[float]] = {name: [] for name in names}
-        for line, row in enumerate(rows, 2):
-            try:
-                numbers = [float(cell) if cell else math.nan for cell in row]
-                if len(numbers) != len(names) or numbers[0] != line - 1:
-                    raise ValueError
-            except ValueError:
-                raise Cut(line, columns) from None
-            for name, number in zip(names, numbers, strict=True):
-                columns[name].append(number)
-    return columns
+def _overrides(summary: Mapping[str, Any]) -> dict[str, str]:
+    overrides = summary.get("overrides")
+    return override_values(map(str, overrides)) if isinstance(overrides, list) else {}
 
 
 def _curves(folder: Path, final: Mapping[str, float]) -> tuple[dict[str, list[float]], list[str]]:
     """The curves as far as they can be read, and what is wrong with them."""
-    try:
-        curves = read_curves(folder / "metrics.csv")
-    except (OSError, ValueError) as error:
-        return getattr(error, "whole", {}), [f"metrics.csv: {_reason(error)}"]
-    if any(differs(final.get(key), values[-1]) for key, values in curves.items() if values):
-        return curves, [f"metrics.csv and {SUMMARY} disagree about the last epoch; {SUMMARY} is used"]
+    curves, reason = read_metrics(folder)
+    if reason:
+        return curves, [f"{METRICS_FILE}: {reason}"]
+    if any(_disagree(final.get(key), column[-1]) for key, column in curves.items() if column):
+        return curves, [f"{METRICS_FILE} and {SUMMARY} disagree about the last epoch; {SUMMARY} is used"]
     return curves, []
 
 
-def differs(one: float | None, other: float) -> bool:
-    """Both are there and are not the same number."""
-    return one is not None and math.isfinite(other) and not math.isclose(one, other, rel_tol=1e-6)
+def _disagree(final: float | None, logged: float) -> bool:
+    """Both numbers exist and they differ."""
+    return final is not None and math.isfinite(logged) and not math.isclose(final, logged, rel_tol=1e-6)
 
 
-def _reason(error: Exception) -> str:
-    return (error.strerror or "cannot be read") if isinstance(error, OSError) else one_line(error)
-
-
-def _numbers(values: object, where: str) -> dict[str, float]:
-    """The metrics of a summary; null stands for a number that is not finite."""
+def _metrics(summary: Mapping[str, Any], section: str) -> dict[str, float]:
+    """The numbers in one section of a summary; null stands for a number that is not finite."""
+    values = summary.get(section)
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError(f"{SUMMARY}: damaged ({where} is no mapping)")
-    found = {}
+        raise UserError(f"{SUMMARY}: damaged ({section} is no mapping)")
+    numbers = {}
     for key, value in values.items():
         if value is None:
             value = math.nan
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(one_line(f"{SUMMARY}: damaged ({where} {key}={value!r} is no number)"))
+            raise UserError(one_line(f"{SUMMARY}: damaged ({section} {key}={value!r} is no number)"))
         if key.endswith("/accuracy") and not (math.isnan(value) or 0 <= value <= 1):
-            raise UserError(f"{SUMMARY}: damaged ({where} {key}={value} lies outside 0 to 1)")
-        found[str(key)] = float(value)
-    return found
+            raise UserError(f"{SUMMARY}: damaged ({section} {key}={value} lies outside 0 to 1)")
+        numbers[str(key)] = float(value)
+    return numbers
 
 
 def _environment(folder: Path) -> tuple[dict[str, str], int | None, str]:
-    """Versions and device, CPU threads, start of a run; nothing where the file is missing or damaged."""
+    """Versions and device, CPU threads, time of the start; empty where the file is missing or damaged."""
     try:
-        found = json.loads((folder / ENVIRONMENT).read_text())
-        versions = {str(k): str(v) for k, v in found.get("versions", {}).items()}
-        versions |= {key: str(found[key]) for key in ("device", "platform") if key in found}
-        threads = found.get("threads")
-        return versions, threads if isinstance(threads, int) else None, str(found.get("started", ""))
+        environment = json.loads((folder / ENVIRONMENT).read_text())
+        versions = {str(name): str(version) for name, version in environment.get("versions", {}).items()}
+        versions |= {key: str(environment[key]) for key in ("device", "platform") if key in environment}
+        threads = environment.get("threads")
+        threads = threads if isinstance(threads, int) else None
+        return versions, threads, str(environment.get("started", ""))
     except (OSError, ValueError, AttributeError, TypeError):
         return {}, None, ""
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []

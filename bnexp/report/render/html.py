@@ -1,133 +1,152 @@
-"""report.html: one file, no script, light and dark, narrow and wide. jinja2 escapes every name in it."""
+"""report.html: one file without scripts, for light and dark and all widths. jinja2 escapes every name."""
 
 from __future__ import annotations
 
 import importlib.resources
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
-from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.analysis.verdict import MIN_TESTED, Comparison
 from bnexp.report.plots.style import COLOURS, Picture
-from bnexp.report.render.numbers import p_value, points
-from bnexp.report.render.sentences import COVERS, all_sentences, exact_test_note
-from bnexp.report.render.table import cells, difference, header, interval, mark
-from bnexp.report.render.terminal import constants, footnotes, next_steps, title
+from bnexp.report.read.runs import PairKey
+from bnexp.report.render.footnotes import METHODS, scope_note, sign_flip_result, table_notes
+from bnexp.report.render.heading import shared_settings, title
+from bnexp.report.render.next_steps import next_steps
+from bnexp.report.render.numbers import mean_and_sd, p_value, points
+from bnexp.report.render.sentences import all_sentences
+from bnexp.report.render.table import column_titles, difference_cell, mark, mean_and_interval, row_cells
 
 TEMPLATE = "page.html.j2"
+STYLES = {"+": "better", "-": "worse", "~": "undecided", "o": "small"}  # classes of the page's style sheet
 
 
-def render_page(comparison: Comparison, pictures: Sequence[Picture]) -> str:
+def render_page(comparison: Comparison, pictures: Sequence[Picture], record: Mapping[str, Any]) -> str:
+    """The page; ``record`` is the comparison as data, shown at its end."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    from bnexp.report.render.exports import METHODS, comparison_dict
-
     source = importlib.resources.files("bnexp.report.render").joinpath(TEMPLATE).read_text()
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    grouping, values = comparison.grouping, comparison_dict(comparison)
-    return template.from_string(source).render(
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source).render(
         title=title(comparison),
-        constants=constants(comparison),
+        shared_settings=shared_settings(comparison),
         sentences=all_sentences(comparison),
-        covers=COVERS,
-        header=header(comparison),
-        marks={"+": "better", "-": "worse", "~": "undecided", "o": "small"},
-        blocks=[(name, [cells(row, comparison) for row in rows]) for name, rows in comparison.blocks.items()],
-        following=next_steps(comparison),
-        pictures=[(picture, Markup(_inline(picture.svg))) for picture in pictures],  # escaped by matplotlib
-        metrics=_metrics(comparison),
-        tests=_tests(comparison),
-        footnotes=[note for note in footnotes(comparison) if note != COVERS],
+        steps=[step for step in next_steps(comparison) if step.commands],
+        scope_note=scope_note(comparison),
+        column_titles=column_titles(comparison),
+        blocks=_blocks(comparison),
+        notes=table_notes(comparison),
+        pictures=[(picture, Markup(_recolour(picture.svg))) for picture in pictures],  # escaped by matplotlib
+        tests=[_test(c, comparison.family) for c in comparison.comparisons],
+        metric_titles=["group", *_metric_names(comparison), *COST_TITLES],
+        metric_rows=[_metric_row(summary, comparison) for summary in comparison.summaries],
         methods=METHODS,
         looks=comparison.looks,
-        all_constants=sorted(grouping.constants.items()),
-        varying=_varying(comparison),
-        runs=[(row, run, run.twin in row.diverged) for row in comparison.summaries for run in row.group.runs],
+        groups=[summary.group for summary in comparison.summaries],
+        constants=sorted(comparison.grouping.constants.items()),
+        runs=_runs(comparison),
         versions=_versions(comparison),
         problems=comparison.problems,
-        value=lambda row, run: row.values.get(run.twin),
-        json=json.dumps(values, indent=1, ensure_ascii=False),
+        record=json.dumps(record, indent=1, ensure_ascii=False),
     )
 
 
-def _inline(svg: str) -> str:
-    """A picture in the page: its colours are the page's to lighten in the dark."""
+def _recolour(svg: str) -> str:
+    """Names the colours of a picture, so that the page can lighten them on a dark screen."""
     for i, colour in enumerate(COLOURS, 1):
         svg = svg.replace(colour.lower(), f"var(--c{i}, {colour.lower()})")
     return svg
 
 
-def _metrics(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Every other metric of every group, and what its runs cost."""
-    names = list(dict.fromkeys(name for row in comparison.summaries for name in row.secondary))
-    titles = ["group", *names, "reached", "epochs", "seconds", "images/s", "parameters"]
-    return titles, [[row.group.name, *_spreads(row, names), *_costs(row)] for row in comparison.summaries]
+def _blocks(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """The rows of the main table by block, each with its style."""
+    blocks = []
+    for block, summaries in comparison.blocks.items():
+        rows = [row_cells(summary, comparison) for summary in summaries]
+        blocks.append((block, [(STYLES.get(cells[-1][:1], ""), cells) for cells in rows]))
+    return blocks
 
 
-def _spreads(row: GroupSummary, names: Sequence[str]) -> list[str]:
-    out = []
-    for name in names:
-        n, mean, sd = row.secondary.get(name, (0, math.nan, math.nan))
-        decimals = 2 if name.endswith("accuracy") else 4
-        out.append(
-            "" if not n else f"{mean:.{decimals}f}" + ("" if math.isnan(sd) else f" ± {sd:.{decimals}f}")
-        )
-    return out
+def _test(c: GroupComparison, family: int) -> dict[str, str]:
+    """The numbers that one verdict rests on."""
+    suffix = ", provisional" if c.is_provisional and c.difference.n >= MIN_TESTED else ""
+    return {
+        "style": STYLES.get(mark(c)[:1], ""),
+        "group": c.candidate.group.name,
+        "outcome": f"{c.outcome}{suffix}",
+        "method": c.difference.method,
+        "difference": difference_cell(c),
+        "p": p_value(c.difference.p),
+        "p_adjusted": p_value(c.p_adjusted),
+        "sign_flips": sign_flip_result(c, family),
+        "noise_floor": ""
+        if math.isnan(c.noise_floor)
+        else f"±{points(c.noise_floor, c.metric, signed=False)}",
+        "delta": "" if c.delta is None else f"±{c.delta:g}",
+        "correlation": "" if math.isnan(c.correlation) else f"{c.correlation:.2f}",
+        "at_best_val": mean_and_interval(c.at_best_val, c.metric) if c.at_best_val.n else "",
+        "incomplete_pairs": ", ".join(map(_pair_name, c.incomplete_pairs)),
+    }
 
 
-def _costs(row: GroupSummary) -> list[str]:
-    speed = "" if math.isnan(row.images_per_s) else f"{row.images_per_s:,.0f}"
-    size = "" if math.isnan(row.parameters) else f"{row.parameters:,.0f}"
-    if row.target is None:
-        return ["", "", "", speed, size]
-    most = max(run.epochs for run in row.group.runs)
-    far = math.isinf(row.target.epochs)
-    seconds = "" if math.isnan(row.target.seconds) else "-" if far else f"{row.target.seconds:.1f}"
-    epochs = f">{most}" if far else f"{row.target.epochs:g}"
-    return [f"{row.target.count} of {row.target.runs}", epochs, seconds, speed, size]
+def _pair_name(key: PairKey) -> str:
+    seed, fold = key
+    return f"seed {seed}" + ("" if fold is None else f" fold {fold}")
 
 
-def _tests(comparison: Comparison) -> list[dict[str, Any]]:
-    """What each verdict rests on."""
-    metric, found = comparison.metric, []
-    for one in comparison.comparisons:
-        found.append(
-            {
-                "group": one.candidate.group.name,
-                "mark": mark(one),
-                "outcome": one.outcome
-                + (", provisional" if one.provisional and one.difference.n > 2 else ""),
-                "method": one.difference.method,
-                "difference": difference(one, metric),
-                "p": p_value(one.difference.p),
-                "adjusted": p_value(one.p_adjusted),
-                "exact": exact_test_note(one, comparison),
-                "floor": "" if math.isnan(one.floor) else f"±{points(one.floor, metric, signed=False)}",
-                "delta": "" if one.delta is None else f"±{one.delta:g}",
-                "r": "" if math.isnan(one.correlation) else f"{one.correlation:.2f}",
-                "best": interval(one.at_best_val, metric) if one.at_best_val.n else "",
-                "missing": ", ".join(_twin(twin) for twin in one.missing),
-            }
-        )
-    return found
+COST_TITLES = ("reached", "epochs", "seconds", "images/s", "parameters")
 
 
-def _twin(twin: tuple[int, int | None]) -> str:
-    return f"seed {twin[0]}" + ("" if twin[1] is None else f" fold {twin[1]}")
+def _metric_names(comparison: Comparison) -> list[str]:
+    return list(dict.fromkeys(name for summary in comparison.summaries for name in summary.secondary))
 
 
-def _varying(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    keys = dict.fromkeys(key for row in comparison.summaries for key in row.group.settings)
-    return [(key, [row.group.settings[key] for row in comparison.summaries]) for key in keys]
+def _metric_row(summary: GroupSummary, comparison: Comparison) -> list[str]:
+    """Every other metric of one group, and what its runs cost."""
+    cells = [summary.group.name]
+    for name in _metric_names(comparison):
+        n, mean, sd = summary.secondary.get(name, (0, math.nan, math.nan))
+        cells.append(mean_and_sd(mean, sd, 2 if name.endswith("accuracy") else 4) if n else "")
+    return [*cells, *_target_cells(summary), *_size_cells(summary)]
+
+
+def _target_cells(summary: GroupSummary) -> list[str]:
+    target = summary.target
+    if target is None:
+        return ["", "", ""]
+    reached = f"{target.count} of {target.runs}"
+    if math.isinf(target.epochs):
+        epochs = f">{max(run.epochs for run in summary.group.runs)}"
+        return [reached, epochs, "" if math.isnan(target.seconds) else "-"]
+    return [reached, f"{target.epochs:g}", "" if math.isnan(target.seconds) else f"{target.seconds:.1f}"]
+
+
+def _size_cells(summary: GroupSummary) -> list[str]:
+    numbers = (summary.images_per_s, summary.parameters)
+    return ["" if math.isnan(number) else f"{number:,.0f}" for number in numbers]
+
+
+def _runs(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:
+    """Group, seed, fold, value and folder of each run."""
+    rows = []
+    for summary in comparison.summaries:
+        for run in summary.group.runs:
+            is_diverged = run.pair_key in summary.diverged
+            value = "diverged" if is_diverged else f"{summary.values[run.pair_key]:.4f}"
+            fold = "" if run.fold is None else str(run.fold)
+            rows.append((summary.group.name, str(run.seed), fold, value, run.folder))
+    return rows
 
 
 def _versions(comparison: Comparison) -> list[tuple[str, str]]:
-    found: dict[str, set[str]] = {}
-    for row in comparison.summaries:
-        for run in row.group.runs:
-            for name, value in run.versions.items():
-                found.setdefault(name, set()).add(value)
-    return [(name, "; ".join(sorted(values))) for name, values in found.items()]
+    versions: dict[str, set[str]] = {}
+    for run in comparison.runs:
+        for name, version in run.versions.items():
+            versions.setdefault(name, set()).add(version)
+    return [(name, "; ".join(sorted(values))) for name, values in versions.items()]

@@ -1,4 +1,4 @@
-"""Numbers as they are written: points, levels, p values."""
+"""How numbers are written: differences, values, counts, p values."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from bnexp.report.analysis.group_summary import Metric
 
 
 def points(value: float, metric: Metric, signed: bool = True) -> str:
-    """A difference: two decimals in points, four for a loss."""
+    """A difference: two decimals for an accuracy, in points, and four for a loss."""
     return f"{value:{'+' if signed else ''}.{2 if metric.is_accuracy else 4}f}"
 
 
 def size(value: float, metric: Metric) -> str:
+    """The absolute value of a difference, with its unit."""
     return f"{points(abs(value), metric, signed=False)}{unit(metric)}"
 
 
@@ -21,11 +22,26 @@ def unit(metric: Metric) -> str:
 
 
 def level(value: float, metric: Metric) -> str:
+    """A value of the metric, with its unit."""
     return f"{value:.2f} %" if metric.is_accuracy else f"{value:.4f}"
 
 
+def mean_and_sd(mean: float, sd: float, decimals: int) -> str:
+    """``98.91 ± 0.08``; the mean alone where there is no deviation."""
+    return f"{mean:.{decimals}f}" + ("" if math.isnan(sd) else f" ± {sd:.{decimals}f}")
+
+
+def singular(noun: str) -> str:
+    return noun.removesuffix("s")
+
+
+def agree(count: int, noun: str) -> str:
+    """The plural noun, or its singular for a count of 1."""
+    return singular(noun) if count == 1 else noun
+
+
 def p_value(p: float) -> str:
-    """.031, two significant digits, no zero before the point."""
+    """``.031``: two significant digits, no zero before the point."""
     if math.isnan(p):
         return ""
     if p < 1e-4:

@@ -1,68 +1,67 @@
-"""Several blocks in a sentence: where a group is better than the baseline, where worse, where undecided."""
+"""Several blocks in one sentence: where a group is better than the baseline, worse, or undecided."""
 
 from __future__ import annotations
 
-from bnexp.report.analysis.verdict import Comparison, GroupComparison
+from bnexp.report.analysis.group_comparison import GroupComparison
+from bnexp.report.analysis.verdict import Comparison
 
+ACCURACY_STANDINGS = {
+    "better": "better",
+    "worse": "worse",
+    "small": "a difference smaller than what matters",
+    "equivalent": "no difference that matters",
+}
+PROVISIONAL = ", provisionally,"
 STANDINGS = (
     "fewer runs lost",
     "more runs lost",
-    *(
-        word + sure
-        for word in (
-            "better",
-            "worse",
-            "a difference smaller than what matters",
-            "no difference that matters",
-        )
-        for sure in ("", ", provisionally,")
-    ),
+    *(text + suffix for text in ACCURACY_STANDINGS.values() for suffix in ("", PROVISIONAL)),
     "not decided",
     "no verdict",
 )
-MOST_PLACES = 8  # places that a sentence names
+MAX_BLOCKS = 8  # more blocks are counted, not listed
 
 
 def overview(comparison: Comparison) -> list[str]:
-    """Of several blocks, a sentence a group: where it is better, where worse, where nothing is decided."""
-    grouping, found = comparison.grouping, comparison.comparisons
-    if len({one.candidate.group.block for one in found}) < 2:
+    """One sentence a group over all blocks; nothing where there are fewer than two blocks."""
+    comparisons, grouping = comparison.comparisons, comparison.grouping
+    if len({c.candidate.group.block for c in comparisons}) < 2:
         return []
-    said = []
-    for value in dict.fromkeys(one.candidate.group.value for one in found):
-        own = [one for one in found if one.candidate.group.value == value]
-        places: dict[str, list[str]] = {}
-        for one in own:
-            for word in _standing(one):
-                places.setdefault(word, []).append(_place(one, grouping.blocked))
-        parts = [f"{word} {_count(places[word])}" for word in STANDINGS if word in places]
-        over = f"values of {grouping.blocked[0]}" if len(grouping.blocked) == 1 else "settings"
-        said.append(f"{value} vs {grouping.baseline} over {len(own)} {over}: {'; '.join(parts)}.")
-    return said
+    keys = grouping.block_keys
+    scope = f"values of {keys[0]}" if len(keys) == 1 else "settings"
+    sentences = []
+    for value in dict.fromkeys(c.candidate.group.value for c in comparisons):
+        members = [c for c in comparisons if c.candidate.group.value == value]
+        blocks: dict[str, list[str]] = {}
+        for member in members:
+            for standing in _standings(member):
+                blocks.setdefault(standing, []).append(_block_name(member, keys))
+        parts = [
+            f"{standing} {_list_blocks(blocks[standing])}" for standing in STANDINGS if standing in blocks
+        ]
+        sentences.append(f"{value} vs {grouping.baseline} over {len(members)} {scope}: {'; '.join(parts)}.")
+    return sentences
 
 
-def _standing(one: GroupComparison) -> list[str]:
-    """How a group stands within one block, as one of STANDINGS; divergence beside accuracy."""
-    ours, theirs = one.candidate.divergence_rate, one.baseline.divergence_rate
-    said = [f"{'fewer' if ours < theirs else 'more'} runs lost"] if ours != theirs else []
-    word = {
-        "better": "better",
-        "worse": "worse",
-        "small": "a difference smaller than what matters",
-        "equivalent": "no difference that matters",
-        "undecided": "not decided",
-    }.get(one.outcome)
-    if word is None:
-        return said or ["no verdict"]
-    sure = not one.provisional or one.outcome == "undecided"
-    return [*said, word if sure else f"{word}, provisionally,"]
+def _standings(c: GroupComparison) -> list[str]:
+    """How a group stands in one block, from STANDINGS: in divergence where it differs, and in accuracy."""
+    rate, baseline_rate = c.candidate.divergence_rate, c.baseline.divergence_rate
+    standings = []
+    if rate != baseline_rate:
+        standings.append("fewer runs lost" if rate < baseline_rate else "more runs lost")
+    if c.outcome == "undecided":
+        return [*standings, "not decided"]
+    if c.outcome not in ACCURACY_STANDINGS:
+        return standings or ["no verdict"]
+    return [*standings, ACCURACY_STANDINGS[c.outcome] + (PROVISIONAL if c.is_provisional else "")]
 
 
-def _place(one: GroupComparison, keys: tuple[str, ...]) -> str:
-    block = one.candidate.group.block
+def _block_name(c: GroupComparison, keys: tuple[str, ...]) -> str:
+    """The value alone where one key tells the blocks apart."""
+    block = c.candidate.group.block
     return block.removeprefix(f"{keys[0]}=") if len(keys) == 1 else block
 
 
-def _count(places: list[str]) -> str:
-    word = "at" if all(place[0].isdigit() for place in places) else "for"
-    return f"{word} {', '.join(places) if len(places) <= MOST_PLACES else len(places)}"
+def _list_blocks(names: list[str]) -> str:
+    preposition = "at" if all(name[0].isdigit() for name in names) else "for"
+    return f"{preposition} {', '.join(names) if len(names) <= MAX_BLOCKS else len(names)}"

@@ -1,266 +1,158 @@
-"""The verdict in sentences: what was seen, how sure, what fits. Never "same", "proves", "significant"."""
+"""The verdict in sentences: what was observed and how certain it is. Never "same", "proves", "significant".
+
+``c`` is the comparison of one group with its baseline in every function of this file.
+"""
 
 from __future__ import annotations
 
 import math
 
-from bnexp.report.analysis.statistical_tests import ALPHA, sign_flip_needs, wilson
-from bnexp.report.analysis.verdict import Comparison, GroupComparison, repetition_noun
-from bnexp.report.render.numbers import level, p_is, points, size, unit
+from bnexp.report.analysis.group_comparison import GroupComparison
+from bnexp.report.analysis.statistical_tests import ALPHA, wilson_interval
+from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.render.numbers import agree, level, p_is, points, singular, size, unit
 from bnexp.report.render.overview import overview
 
-COVERS = (
-    "The interval covers the mean over training seeds, on this train and test set, configuration and "
-    "hardware; not new data. Intervals are pointwise 95 %: one may leave out 0 while the adjusted p is "
-    "above .05."
-)
 STABILITY = "Stability is the main finding"
 
 
-def sentences(one: GroupComparison, comparison: Comparison) -> list[str]:
-    """What can be said of one group against its baseline, the main finding first."""
-    unstable = one.candidate.divergence_rate != one.baseline.divergence_rate
-    said = [divergence(one)] if unstable else []
-    if one.outcome != "nothing" or not unstable:
-        said.append(_OUTCOMES[one.outcome](one) + _seeds_to_go(one) + _unpaired(one))
-    if one.confounders:
-        differ, by = ", ".join(one.confounders), comparison.grouping.by
-        said.append(f"The groups also differ in {differ}: the effect can't be laid to {by}.")
-    block = one.candidate.group.block
-    return [f"{block}: {sentence}" if block else sentence for sentence in said]
+def all_sentences(comparison: Comparison) -> list[str]:
+    """Every sentence of a comparison: the overview first, divergence before accuracy."""
+    sentences = [text for c in comparison.comparisons for text in comparison_sentences(c)]
+    sentences.sort(key=lambda text: STABILITY not in text)
+    return [*_without_comparison(comparison), *overview(comparison), *dict.fromkeys(sentences)]
 
 
-def alone(comparison: Comparison) -> list[str]:
-    """What to say of groups that nothing was compared with."""
-    rows = comparison.summaries
+def comparison_sentences(c: GroupComparison) -> list[str]:
+    """What can be stated about one group against its baseline, the main finding first."""
+    is_unstable = c.candidate.divergence_rate != c.baseline.divergence_rate
+    sentences = [_divergence(c)] if is_unstable else []
+    if c.outcome != "nothing" or not is_unstable:
+        sentences.append(_OUTCOMES[c.outcome](c) + _seeds_to_decide(c) + _unpaired(c))
+    if c.confounders:
+        keys = ", ".join(c.confounders)
+        sentences.append(f"The groups also differ in {keys}: the difference cannot be attributed to {c.by}.")
+    block = c.candidate.group.block
+    return [f"{block}: {sentence}" if block else sentence for sentence in sentences]
+
+
+def _without_comparison(comparison: Comparison) -> list[str]:
+    """The sentence for groups of which none was compared."""
     if comparison.comparisons:
         return []
-    if len(rows) > 1:
-        return ["Several groups, but none to hold against a baseline: no verdict."]
-    runs = len(rows[0].values)
-    words = f"One group of {runs} runs" if runs != 1 else "A single run"
-    return [f"{words}: nothing to compare it with, no verdict."]
+    if len(comparison.summaries) > 1:
+        return ["Several groups, but none can be compared with a baseline: no verdict."]
+    runs = len(comparison.summaries[0].values)
+    subject = f"One group of {runs} runs" if runs != 1 else "A single run"
+    return [f"{subject}: nothing to compare it with, no verdict."]
 
 
-def divergence(one: GroupComparison) -> str:
-    more, fewer = sorted((one.candidate, one.baseline), key=lambda row: -row.divergence_rate)
-    low, high = (round(100 * x) for x in wilson(len(more.diverged), len(more.attempted)))
-    noun = one.noun if len(one.twins) != 1 else one.noun.removesuffix("s")
-    covers = f"accuracy covers the {len(one.twins)} {noun} where both finished"
-    if not one.paired:
-        covers = "accuracy covers the runs that finished"
-    elif not one.twins:
-        covers = f"no {one.noun.removesuffix('s')} finished in both"
-    lost = f"{more.failure_kind} in {len(more.diverged)} of {len(more.attempted)} runs ({low}-{high} %)"
+def _divergence(c: GroupComparison) -> str:
+    """Which group diverged more often, and which runs the accuracy is about."""
+    more, fewer = sorted((c.candidate, c.baseline), key=lambda summary: -summary.divergence_rate)
+    low, high = (round(100 * x) for x in wilson_interval(len(more.diverged), len(more.attempted)))
+    if not c.is_paired:
+        scope = "accuracy covers the runs that finished"
+    elif not c.pairs:
+        scope = f"no {singular(c.noun)} finished in both"
+    else:
+        scope = f"accuracy covers the {len(c.pairs)} {agree(len(c.pairs), c.noun)} where both finished"
     return (
-        f"{more.group.value} {lost}, {fewer.group.value} in {len(fewer.diverged)} of {len(fewer.attempted)}. "
-        f"{STABILITY}; {covers}."
+        f"{more.group.value} {more.failure_kind} in {len(more.diverged)} of {len(more.attempted)} runs "
+        f"({low}-{high} %), {fewer.group.value} in {len(fewer.diverged)} of {len(fewer.attempted)}. "
+        f"{STABILITY}; {scope}."
     )
 
 
-def exact_test_note(one: GroupComparison, comparison: Comparison) -> str:
-    """The sign-flip test beside the t test, or why it has nothing to say."""
-    needs = sign_flip_needs(comparison.family)
-    n = one.difference.n
-    if not one.paired or n < 3 or one.outcome in ("identical", "constant"):
-        return ""
-    if n < needs:
-        return f"cannot reach .05 with {n} {one.noun} (needs {needs})"
-    return p_is(min(1.0, one.exact * comparison.family))
-
-
-def looks_note(comparison: Comparison) -> str:
-    """The looks at these very groups before this one, because each adds a chance of a false alarm."""
-    names = {row.group.name for row in comparison.summaries}
-    both = [[runs for name, runs in look["runs"].items() if name in names] for look in comparison.looks]
-    seen = [max(runs) for runs in both if len(runs) > 1]
-    if len(seen) < 2:
-        return ""
-    before = ", ".join(map(str, seen[:-1]))
-    return (
-        f"Look {len(seen)} at these groups (before: {before} runs a group). Testing again while seeds are "
-        "added raises false alarms: .09 instead of .05 for looks at 3 and 5, .17 for every n from 3 to 10."
-    )
-
-
-def _names(one: GroupComparison) -> tuple[str, str]:
-    """The one ahead, the one behind."""
-    names = one.candidate.group.value, one.baseline.group.value
-    return names if one.metric.sign * one.difference.mean >= 0 else names[::-1]
-
-
-def _range(one: GroupComparison) -> str:
-    """The interval as seen from the one ahead."""
-    ends = sorted(
-        math.copysign(1, one.difference.mean) * end for end in (one.difference.low, one.difference.high)
-    )
-    return " to ".join(points(end, one.metric, signed=ends[0] < 0) for end in ends)
-
-
-def _ahead(one: GroupComparison) -> str:
-    if not one.paired:
-        return ""
-    wins = sum(difference * one.difference.mean > 0 for difference in one.differences)
-    return f", ahead in {wins} of {one.difference.n} {one.noun}"
-
-
-def _fewer(one: GroupComparison) -> str:
-    """The relative change of the error, over the runs that were compared."""
-    if not one.metric.is_accuracy:
-        return ""
-    pairs = [(one.candidate.values[t], one.baseline.values[t]) for t in one.twins]
-    ours, theirs = (
-        (sum(100 - p[i] for p in pairs) for i in (0, 1))
-        if pairs
-        else (100 - one.candidate.mean, 100 - one.baseline.mean)
-    )
-    more, fewer = max(ours, theirs), min(ours, theirs)
-    return f", {100 * (more - fewer) / more:.0f} % fewer errors" if more else ""
-
-
-def _seeds_to_go(one: GroupComparison) -> str:
-    if one.plan is None or one.outcome != "undecided" or one.provisional:
-        return ""
-    return f" About {one.plan.more} more {further_noun(one)} for ±{size(one.plan.half_width, one.metric)}."
-
-
-def further_noun(one: GroupComparison) -> str:
-    """What a further one is called: another fold of the same seed there is not."""
-    return one.noun if one.noun != "folds" else "seed-fold pairs"
-
-
-def scope_note(comparison: Comparison) -> str:
-    """What an interval is about."""
-    runs = [run for row in comparison.summaries for run in row.group.runs]
-    return (
-        COVERS
-        if repetition_noun(runs) == "seeds"
-        else COVERS.replace("training seeds", repetition_noun(runs))
-    )
-
-
-def _unpaired(one: GroupComparison) -> str:
-    return "" if one.paired or not one.difference.n else " No shared seeds: Welch's test, unpaired."
-
-
-def _more(one: GroupComparison) -> str:
-    if one.plan is None:
-        return ""
-    half = "" if math.isnan(one.plan.half_width) else f" for ±{size(one.plan.half_width, one.metric)}"
-    return f"; about {one.plan.more} more {further_noun(one)}{half or ' for a verdict'}"
-
-
-def _nothing(one: GroupComparison) -> str:
-    names = f"{one.candidate.group.value} and {one.baseline.group.value}"
-    if one.candidate.divergence_rate == one.baseline.divergence_rate == 1:
-        ways = " or ".join(dict.fromkeys((one.candidate.failure_kind, one.baseline.failure_kind)))
-        return f"{names} {ways} in every run: no verdict."
+def _nothing(c: GroupComparison) -> str:
+    names = f"{c.candidate.group.value} and {c.baseline.group.value}"
+    if c.candidate.divergence_rate == c.baseline.divergence_rate == 1:
+        kinds = " or ".join(dict.fromkeys((c.candidate.failure_kind, c.baseline.failure_kind)))
+        return f"{names} {kinds} in every run: no verdict."
     return f"{names} have no finished runs to compare: no verdict."
 
 
-def _single(one: GroupComparison) -> str:
-    rows = (one.candidate, one.baseline)
-    values = [row.values[one.twins[0]] if one.paired else next(iter(row.values.values())) for row in rows]
-    shown = ", ".join(
-        f"{row.group.value} {level(x, one.metric)}" for row, x in zip(rows, values, strict=True)
-    )
-    if max(len(row.attempted) for row in rows) > 1:
-        return f"One seed finished in both: {shown}: no verdict."
-    if math.isnan(one.chance):
-        return f"Single runs: {shown}. One seed: no verdict."
+def _single(c: GroupComparison) -> str:
+    summaries = (c.candidate, c.baseline)
+    values = [s.values[c.pairs[0]] if c.is_paired else next(iter(s.values.values())) for s in summaries]
+    texts = [f"{s.group.value} {level(x, c.metric)}" for s, x in zip(summaries, values, strict=True)]
+    runs, noun = ", ".join(texts), singular(c.noun)
+    if max(len(summary.attempted) for summary in summaries) > 1:
+        return f"One {noun} finished in both: {runs}: no verdict."
+    if math.isnan(c.single_run_noise):
+        return f"Single runs: {runs}. One {noun}: no verdict."
     return (
-        f"Single runs: {shown}. Two runs of one configuration would differ by about "
-        f"±{size(one.chance, one.metric)} by chance: no verdict."
+        f"Single runs: {runs}. Two runs of one configuration would differ by about "
+        f"±{size(c.single_run_noise, c.metric)} by chance: no verdict."
     )
 
 
-def _few(one: GroupComparison) -> str:
-    shown = " and ".join(points(d, one.metric) for d in one.differences) or points(
-        one.difference.mean, one.metric
-    )
-    names = f"{one.candidate.group.value} - {one.baseline.group.value}"
-    return f"2 {one.noun}: {names} is {shown}{unit(one.metric)}: no verdict{_more(one)}."
+def _few(c: GroupComparison) -> str:
+    differences = c.differences or (c.difference.mean,)
+    texts = " and ".join(points(difference, c.metric) for difference in differences)
+    names = f"{c.candidate.group.value} - {c.baseline.group.value}"
+    return f"2 {c.noun}: {names} is {texts}{unit(c.metric)}: no verdict{_seeds_needed(c)}."
 
 
-def _identical(one: GroupComparison) -> str:
+def _identical(c: GroupComparison) -> str:
+    names = f"{c.candidate.group.value} and {c.baseline.group.value}"
+    return f"{names}: all twins identical: does {c.by} reach the model?"
+
+
+def _constant(c: GroupComparison) -> str:
+    ahead, behind = _ahead_and_behind(c)
     return (
-        f"{one.candidate.group.value} and {one.baseline.group.value}: all twins identical: "
-        f"does {one.by} reach the model?"
+        f"{ahead} is ahead of {behind} by exactly {size(c.difference.mean, c.metric)} "
+        f"in all {c.difference.n} {c.noun}: no spread, so no test."
     )
 
 
-def _constant(one: GroupComparison) -> str:
-    ahead, behind = _names(one)
+def _better_or_worse(c: GroupComparison) -> str:
+    ahead, behind = _ahead_and_behind(c)
+    difference = f"{size(c.difference.mean, c.metric)} ({_interval(c)})"
+    if c.is_provisional:
+        wins = f"in {_wins(c)} " if c.is_paired else ""
+        return f"{ahead} was ahead of {behind} {wins}by {difference}.{_assumption(c)}"
+    wins = f", ahead in {_wins(c)}" if c.is_paired else ""
+    errors, p = _fewer_errors(c), p_is(c.p_adjusted)
+    return f"{ahead} beats {behind} by {difference}{errors}{wins}, adjusted {p}."
+
+
+def _small(c: GroupComparison) -> str:
+    ahead, behind = _ahead_and_behind(c)
+    difference, delta = size(c.difference.mean, c.metric), size(c.delta or 0, c.metric)
     return (
-        f"{ahead} is ahead of {behind} by exactly {size(one.difference.mean, one.metric)} "
-        f"in all {one.difference.n} {one.noun}: no spread, so no test."
+        f"{ahead} is detectably ahead of {behind}, by {difference} ({_interval(c)}), "
+        f"but by less than the {delta} that matter.{_assumption(c)}"
     )
 
 
-def _called(one: GroupComparison) -> str:
-    ahead, behind = _names(one)
-    d, interval = size(one.difference.mean, one.metric), _range(one)
-    if one.provisional:
-        wins = _ahead(one).removeprefix(", ahead in ") or f"{one.difference.n} {one.noun} a group"
-        where = f"in {wins} " if one.paired else ""
+def _equivalent(c: GroupComparison) -> str:
+    low, high = (points(end, c.metric) for end in (c.difference.low90, c.difference.high90))
+    delta = size(c.delta or 0, c.metric)
+    return (
+        f"{c.candidate.group.value} and {c.baseline.group.value}: no difference beyond {delta}: "
+        f"the 90 % interval {low} to {high} lies inside ±{delta}.{_assumption(c)}"
+    )
+
+
+def _undecided(c: GroupComparison) -> str:
+    low, high = (points(end, c.metric) for end in (c.difference.low, c.difference.high))
+    names = f"{c.candidate.group.value} vs {c.baseline.group.value}"
+    mean = f"{points(c.difference.mean, c.metric)}{unit(c.metric)}"
+    if c.p_adjusted <= ALPHA:
         return (
-            f"{ahead} was ahead of {behind} {where}by {d} ({interval}). "
-            f"With {one.difference.n} {one.noun} this rests on the normality assumption."
+            f"{names}: not decided: the difference of {mean} is within "
+            f"the ±{size(c.noise_floor, c.metric)} that chance gives on a test set of this size."
         )
-    adjusted = f", adjusted {p_is(one.p_adjusted)}"
-    return f"{ahead} beats {behind} by {d} ({interval}){_fewer(one)}{_ahead(one)}{adjusted}."
-
-
-def _small(one: GroupComparison) -> str:
-    ahead, behind = _names(one)
-    by, delta = size(one.difference.mean, one.metric), size(one.delta or 0, one.metric)
-    return (
-        f"{ahead} is detectably ahead of {behind}, by {by} ({_range(one)}), "
-        f"but by less than the {delta} that matter."
-    ) + _rests(one)
-
-
-def _equivalent(one: GroupComparison) -> str:
-    low, high = (points(x, one.metric) for x in (one.difference.low90, one.difference.high90))
-    delta = size(one.delta or 0, one.metric)
-    return (
-        f"{one.candidate.group.value} and {one.baseline.group.value}: no difference beyond {delta}: "
-        f"the 90 % interval {low} to {high} lies inside ±{delta}."
-    ) + _rests(one)
-
-
-def _undecided(one: GroupComparison) -> str:
-    low, high = (points(x, one.metric) for x in (one.difference.low, one.difference.high))
-    ours, theirs = one.candidate.group.value, one.baseline.group.value
-    mean = points(one.difference.mean, one.metric)
-    if one.p_adjusted <= ALPHA:
+    if c.is_provisional:
         return (
-            f"{ours} vs {theirs}: not decided: the difference of {mean}{unit(one.metric)} is within "
-            f"the ±{size(one.floor, one.metric)} that chance gives on a test set of this size."
-        )
-    if one.provisional:
-        return (
-            f"{ours} vs {theirs}, {one.difference.n} {one.noun}: difference {mean}{unit(one.metric)}, "
-            f"interval {low} to {high}. Too wide to decide{_family(one)}{_more(one)}."
+            f"{names}, {c.difference.n} {c.noun}: difference {mean}, interval {low} to {high}. "
+            f"Too wide to decide{_adjustment(c)}{_seeds_needed(c)}."
         )
     return (
-        f"{ours} vs {theirs}: not decided: anything from {low} to {high}{unit(one.metric)} "
-        f"fits{_family(one)}. This is not evidence of equality."
-    )
-
-
-def _family(one: GroupComparison) -> str:
-    """Why an interval without 0 decides nothing: it is pointwise, and several comparisons were made."""
-    if one.difference.low * one.difference.high <= 0:
-        return ""
-    return f" ({p_is(one.p_adjusted)} once adjusted for all comparisons)"
-
-
-def _rests(one: GroupComparison) -> str:
-    return (
-        f" With {one.difference.n} {one.noun} this rests on the normality assumption."
-        if one.provisional
-        else ""
+        f"{names}: not decided: anything from {low} to {high}{unit(c.metric)} fits{_adjustment(c)}. "
+        "This is not evidence of equality."
     )
 
 
@@ -270,16 +162,68 @@ _OUTCOMES = {
     "few": _few,
     "identical": _identical,
     "constant": _constant,
-    "better": _called,
-    "worse": _called,
+    "better": _better_or_worse,
+    "worse": _better_or_worse,
     "small": _small,
     "equivalent": _equivalent,
     "undecided": _undecided,
 }
 
 
-def all_sentences(comparison: Comparison) -> list[str]:
-    """Every sentence of a comparison: the overview, then divergence before accuracy."""
-    said = [sentence for one in comparison.comparisons for sentence in sentences(one, comparison)]
-    said.sort(key=lambda sentence: STABILITY not in sentence)
-    return [*alone(comparison), *overview(comparison), *dict.fromkeys(said)]
+def _ahead_and_behind(c: GroupComparison) -> tuple[str, str]:
+    names = c.candidate.group.value, c.baseline.group.value
+    return names if c.metric.sign * c.difference.mean >= 0 else names[::-1]
+
+
+def _interval(c: GroupComparison) -> str:
+    """The interval as seen from the group that is ahead."""
+    sign = math.copysign(1, c.difference.mean)
+    ends = sorted(sign * end for end in (c.difference.low, c.difference.high))
+    return " to ".join(points(end, c.metric, signed=ends[0] < 0) for end in ends)
+
+
+def _wins(c: GroupComparison) -> str:
+    """``4 of 5 seeds``: in how many pairs the group that is ahead is the better one."""
+    wins = sum(difference * c.difference.mean > 0 for difference in c.differences)
+    return f"{wins} of {c.difference.n} {c.noun}"
+
+
+def _fewer_errors(c: GroupComparison) -> str:
+    """The relative change of the error rate, over the runs that were compared."""
+    if not c.metric.is_accuracy:
+        return ""
+    errors = [100 - c.candidate.mean, 100 - c.baseline.mean]
+    if c.pairs:
+        errors = [sum(100 - s.values[key] for key in c.pairs) for s in (c.candidate, c.baseline)]
+    fewer, more = sorted(errors)
+    return f", {100 * (more - fewer) / more:.0f} % fewer errors" if more else ""
+
+
+def _adjustment(c: GroupComparison) -> str:
+    """Why an interval without 0 decides nothing: it covers one comparison, and several were made."""
+    if c.difference.low * c.difference.high <= 0:
+        return ""
+    return f" ({p_is(c.p_adjusted)} once adjusted for all comparisons)"
+
+
+def _assumption(c: GroupComparison) -> str:
+    text = f" With {c.difference.n} {c.noun} this rests on the normality assumption."
+    return text if c.is_provisional else ""
+
+
+def _seeds_needed(c: GroupComparison) -> str:
+    if c.plan is None:
+        return ""
+    half_width = c.plan.half_width
+    aim = "a verdict" if math.isnan(half_width) else f"±{size(half_width, c.metric)}"
+    return f"; about {c.plan.more} more {c.further_noun} for {aim}"
+
+
+def _seeds_to_decide(c: GroupComparison) -> str:
+    if c.plan is None or c.outcome != "undecided" or c.is_provisional:
+        return ""
+    return f" About {c.plan.more} more {c.further_noun} for ±{size(c.plan.half_width, c.metric)}."
+
+
+def _unpaired(c: GroupComparison) -> str:
+    return "" if c.is_paired or not c.difference.n else f" No shared {c.noun}: Welch's test, unpaired."

@@ -1,14 +1,16 @@
-"""The cells of the main table, the same in the terminal, in Markdown and on the page."""
+"""The cells of the main table, used by the terminal, Markdown and the page."""
 
 from __future__ import annotations
 
 import math
 
+from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary, Metric
 from bnexp.report.analysis.statistical_tests import Difference
-from bnexp.report.analysis.verdict import Comparison, GroupComparison
-from bnexp.report.render.numbers import p_value, points
+from bnexp.report.analysis.verdict import MIN_TESTED, Comparison
+from bnexp.report.render.numbers import mean_and_sd, p_value, points
 
+NAME, N, DIVERGED, MEAN, DIFFERENCE, P, P_ADJUSTED, WINS, MARK = range(9)  # the columns
 MARKS = {"better": "+", "worse": "-", "undecided": "~", "small": "o", "equivalent": "o"}
 MEANINGS = {
     "+": "better",
@@ -19,65 +21,62 @@ MEANINGS = {
 }
 
 
-def header(comparison: Comparison) -> list[str]:
-    """The columns' titles; the adjusted p has one where more than one comparison was made."""
+def column_titles(comparison: Comparison) -> list[str]:
     metric = comparison.metric
-    value = "acc % mean±sd" if metric.is_accuracy else f"{metric.label} mean±sd"
+    mean = "acc % mean±sd" if metric.is_accuracy else f"{metric.label} mean±sd"
     difference = "diff, points [95% CI]" if metric.is_accuracy else "diff [95% CI]"
-    return [comparison.grouping.title, "n", "div", value, difference, "p", "p.adj", "wins", ""]
+    return [comparison.grouping.title, "n", "div", mean, difference, "p", "p.adj", "wins", ""]
 
 
-def cells(row: GroupSummary, comparison: Comparison) -> list[str]:
-    one = comparison.of(row)
-    baseline = one is None and any(other.baseline is row for other in comparison.comparisons)
-    name = (row.group.value or "all runs") + (" *" if baseline else "")
-    first = [name, str(len(row.values)), str(len(row.diverged)), _level(row, comparison.metric)]
-    if one is None or one.difference.n == 0:
-        return [*first, "", "", "", "", ""]
-    tested = one.difference.n >= 3 and not math.isnan(one.difference.p)
-    wins = f"{one.ahead}/{one.difference.n}" if one.paired else "-"
+def row_cells(summary: GroupSummary, comparison: Comparison) -> list[str]:
+    """One group's row. A baseline has a star, and its cells about the difference are empty."""
+    own = comparison.comparison_of(summary)
+    is_baseline = own is None and any(c.baseline is summary for c in comparison.comparisons)
+    name = (summary.group.value or "all runs") + (" *" if is_baseline else "")
+    mean = _mean(summary, comparison.metric)
+    cells = [name, str(len(summary.values)), str(len(summary.diverged)), mean]
+    if own is None or own.difference.n == 0:
+        return [*cells, "", "", "", "", ""]
+    is_tested = own.difference.n >= MIN_TESTED and not math.isnan(own.difference.p)
     return [
-        *first,
-        difference(one, comparison.metric),
-        p_value(one.difference.p) if tested else "",
-        p_value(one.p_adjusted) if tested else "",
-        wins,
-        mark(one),
+        *cells,
+        difference_cell(own),
+        p_value(own.difference.p) if is_tested else "",
+        p_value(own.p_adjusted) if is_tested else "",
+        f"{own.wins}/{own.difference.n}" if own.is_paired else "-",
+        mark(own),
     ]
 
 
-def difference(one: GroupComparison, metric: Metric) -> str:
-    """The difference, always, and its interval where there is one."""
-    found = one.difference
-    if found.n == 2 and one.differences:
-        return " and ".join(points(value, metric) for value in one.differences)
-    return interval(found, metric)
+def difference_cell(c: GroupComparison) -> str:
+    """The difference, always, and its interval where there is one; of two pairs both differences."""
+    if c.difference.n == 2 and c.differences:
+        return " and ".join(points(difference, c.metric) for difference in c.differences)
+    return mean_and_interval(c.difference, c.metric)
 
 
-def interval(found: Difference, metric: Metric) -> str:
-    """Mean [low, high], or the mean alone where that is all there is."""
-    if found.n < 3 or math.isnan(found.low):
-        return points(found.mean, metric)
-    low, high = points(found.low, metric), points(found.high, metric)
-    return f"{points(found.mean, metric)} [{low}, {high}]"
+def mean_and_interval(difference: Difference, metric: Metric) -> str:
+    """``+0.30 [+0.25, +0.34]``; the mean alone where there is no interval."""
+    mean = points(difference.mean, metric)
+    if difference.n < MIN_TESTED or math.isnan(difference.low):
+        return mean
+    return f"{mean} [{points(difference.low, metric)}, {points(difference.high, metric)}]"
 
 
-def mark(one: GroupComparison) -> str:
-    sign = MARKS.get(one.outcome, "")
-    return sign + "?" if sign in ("+", "-", "o") and one.provisional else sign
+def mark(c: GroupComparison) -> str:
+    """The outcome as one character, with "?" where it is provisional."""
+    sign = MARKS.get(c.outcome, "")
+    return sign + "?" if sign in ("+", "-", "o") and c.is_provisional else sign
 
 
-def legend(comparison: Comparison) -> str:
-    """What the marks in the table mean, those that stand in it, and what counts as diverged."""
-    used = dict.fromkeys(sign for one in comparison.comparisons for sign in mark(one))
-    words = [f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in used]
-    ways = [row.failure_kind for row in comparison.summaries if "chance" in row.failure_kind]
-    return "  ".join([*words, *(["div: diverged or ended at chance"] if ways else [])])
+def mark_legend(comparison: Comparison) -> str:
+    """The meaning of the marks that occur in the table, and what the column ``div`` counts."""
+    occurring = {sign for c in comparison.comparisons for sign in mark(c)}
+    texts = [f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in occurring]
+    if any("chance" in summary.failure_kind for summary in comparison.summaries):
+        texts.append("div: diverged or ended at chance")
+    return "  ".join(texts)
 
 
-def _level(row: GroupSummary, metric: Metric) -> str:
-    decimals = 2 if metric.is_accuracy else 4
-    if not row.values:
-        return ""
-    spread = "" if math.isnan(row.sd) else f" ± {row.sd:.{decimals}f}"
-    return f"{row.mean:.{decimals}f}{spread}"
+def _mean(summary: GroupSummary, metric: Metric) -> str:
+    return mean_and_sd(summary.mean, summary.sd, 2 if metric.is_accuracy else 4) if summary.values else ""

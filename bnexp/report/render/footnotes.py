@@ -1,0 +1,134 @@
+"""What a reader must know besides the sentences: legend, checks, looks, scope of the intervals, methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from bnexp.report.analysis.group_comparison import GroupComparison, repetition_noun
+from bnexp.report.analysis.group_summary import GroupSummary
+from bnexp.report.analysis.statistical_tests import sign_flip_min_n
+from bnexp.report.analysis.verdict import MIN_TESTED, Comparison
+from bnexp.report.render.numbers import p_is
+from bnexp.report.render.table import mark_legend
+
+METHODS = {
+    "paired": "paired t test on differences by seed and fold, two-sided",
+    "unpaired": "Welch's t test, where no twins are shared",
+    "exact": "sign-flip permutation test, Holm-bounded",
+    "family": "Holm (1979) over all comparisons of this table, alpha 0.05",
+    "noise floor": "1.96 sqrt((err_A + err_B) / (2 N)) / sqrt(n), N test images (Jordan 2023)",
+    "equivalence": "two one-sided tests: 90 % interval within delta",
+    "rates": "Wilson interval, 95 %",
+    "diverged": "loss not finite, or test accuracy at most q + 3 sqrt(q (1-q) / N), q: the largest class",
+    "seeds to go": "t s / sqrt(n) <= max(delta, |mean|) / 2, with the upper 80 % limit of s",
+    "standardised": (
+        "mean / sd of the differences; unpaired: mean / sqrt((sd_A^2 + sd_B^2) / 2) (Cohen 1988); JSON only"
+    ),
+}
+MAX_GROUPS = 8  # of more groups, the details are in the written files only
+
+
+def footnotes(comparison: Comparison) -> list[str]:
+    """All notes in the order in which they are printed."""
+    return [*table_notes(comparison), scope_note(comparison)]
+
+
+def table_notes(comparison: Comparison) -> list[str]:
+    """The notes about the rows of the table and about this data."""
+    notes = [
+        mark_legend(comparison),
+        _correlation_note(comparison),
+        _sign_flip_note(comparison),
+        *_target_notes(comparison),
+        looks_note(comparison),
+        *comparison.notes,
+    ]
+    return [note for note in notes if note]
+
+
+def scope_note(comparison: Comparison) -> str:
+    """What the intervals cover."""
+    noun = repetition_noun(comparison.runs)
+    runs = "training seeds" if noun == "seeds" else noun
+    return (
+        f"The interval covers the mean over {runs}, on this train and test set, configuration and hardware; "
+        "not new data. Intervals are pointwise 95 %: one may leave out 0 while the adjusted p is above .05."
+    )
+
+
+def sign_flip_result(c: GroupComparison, family: int) -> str:
+    """p of the sign-flip test, adjusted for all comparisons, or why it cannot reach .05; "" if not tested."""
+    n, needed = c.difference.n, sign_flip_min_n(family)
+    if not c.is_paired or n < MIN_TESTED or c.outcome in ("identical", "constant"):
+        return ""
+    if n < needed:
+        return f"cannot reach .05 with {n} {c.noun} (needs {needed})"
+    return p_is(min(1.0, c.sign_flip_p * family))
+
+
+def looks_note(comparison: Comparison) -> str:
+    """The earlier looks at these very groups: each one adds a chance of a false alarm."""
+    names = {summary.group.name for summary in comparison.summaries}
+    runs = [[n for name, n in look["runs"].items() if name in names] for look in comparison.looks]
+    looks = [max(counts) for counts in runs if len(counts) > 1]
+    if len(looks) < 2:
+        return ""
+    earlier, noun = ", ".join(map(str, looks[:-1])), repetition_noun(comparison.runs)
+    return (
+        f"Look {len(looks)} at these groups (before: {earlier} runs a group). Testing again while {noun} are "
+        "added raises false alarms: .09 instead of .05 for looks at 3 and 5, .17 for every n from 3 to 10."
+    )
+
+
+def _correlation_note(comparison: Comparison) -> str:
+    texts = [
+        f"{c.candidate.group.name} {c.correlation:.2f}"
+        for c in comparison.comparisons
+        if not math.isnan(c.correlation)
+    ]
+    if not texts or len(comparison.summaries) > MAX_GROUPS:
+        return ""
+    return f"twins correlate: {', '.join(texts)}"
+
+
+def _sign_flip_note(comparison: Comparison) -> str:
+    """The sign-flip p of each group; where too few seeds leave none, the reason once for all groups."""
+    results = [
+        (c.candidate.group.name, result)
+        for c in comparison.comparisons
+        if (result := sign_flip_result(c, comparison.family))
+    ]
+    texts = [f"{name} {result}" for name, result in results if result.startswith("p ")]
+    reasons = [result for _, result in results if not result.startswith("p ")]
+    if reasons and not texts:
+        texts = [max(reasons)]
+    return f"exact check (sign flips): {', '.join(texts)}" if texts and len(texts) <= MAX_GROUPS else ""
+
+
+def _target_notes(comparison: Comparison) -> Iterator[str]:
+    """For each block, how many runs of each group reached the target accuracy, and when."""
+    if len(comparison.summaries) > MAX_GROUPS:
+        return
+    for block, summaries in comparison.blocks.items():
+        texts = [text for summary in summaries if (text := _target_text(summary, comparison))]
+        target = next((summary.target for summary in summaries if summary.target), None)
+        if target:
+            prefix = f"{block}: " if block else ""
+            goal = f"{target.split} accuracy {100 * target.accuracy:.1f} %"
+            yield f"{prefix}{goal} reached (in training time): {'; '.join(texts)}"
+
+
+def _target_text(summary: GroupSummary, comparison: Comparison) -> str:
+    target = summary.target
+    if target is None:
+        return ""
+    value = summary.group.value or "all"
+    # The key stands before a value such as 0.1, which would read as one of the numbers behind it.
+    name = f"{comparison.grouping.title}={value}" if value[0].isdigit() else value
+    if math.isinf(target.epochs):
+        time = f">{max(run.epochs for run in summary.group.runs)} epochs"
+    else:
+        seconds = "" if math.isnan(target.seconds) else f", {target.seconds:.1f} s"
+        time = f"epoch {target.epochs:g}{seconds}"
+    return f"{name} {target.count} of {target.runs}, {time}"

@@ -1,0 +1,116 @@
+"""A comparison as data for comparison.json."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from bnexp.report.analysis.curves import TimeToTarget
+from bnexp.report.analysis.group_comparison import GroupComparison
+from bnexp.report.analysis.group_summary import GroupSummary
+from bnexp.report.analysis.statistical_tests import ALPHA
+from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.read.runs import PairKey
+from bnexp.report.render.footnotes import METHODS, footnotes, sign_flip_result
+from bnexp.report.render.sentences import all_sentences, comparison_sentences
+
+SCHEMA_VERSION = 1
+
+
+def comparison_record(comparison: Comparison) -> dict[str, Any]:
+    """Per-seed values, tests, method names and a schema version; nan and infinity become null."""
+    grouping = comparison.grouping
+    return _nulls_for_nonfinite(
+        {
+            "schema": "bnexp-comparison",
+            "schema_version": SCHEMA_VERSION,
+            "metric": comparison.metric.key,
+            "unit": "percent; differences in points" if comparison.metric.is_accuracy else "as logged",
+            "epoch": "final",
+            "by": grouping.by,
+            "baseline": grouping.baseline,
+            "family": comparison.family,
+            "alpha": ALPHA,
+            "methods": METHODS,
+            "verdict": all_sentences(comparison),
+            "notes": footnotes(comparison),
+            "groups": [_group(summary) for summary in comparison.summaries],
+            "comparisons": [_comparison(c, comparison.family) for c in comparison.comparisons],
+            "constants": dict(grouping.constants),
+            "problems": [asdict(problem) for problem in comparison.problems],
+            "looks": [dict(look) for look in comparison.looks],
+        }
+    )
+
+
+def _group(summary: GroupSummary) -> dict[str, Any]:
+    return {
+        "name": summary.group.name,
+        "settings": dict(summary.group.settings),
+        "n": len(summary.values),
+        "mean": summary.mean,
+        "sd": summary.sd,
+        "diverged": len(summary.diverged),
+        "metrics": {
+            key: {"n": n, "mean": mean, "sd": sd} for key, (n, mean, sd) in summary.secondary.items()
+        },
+        "target": _target(summary.target),
+        "images_per_s": summary.images_per_s,
+        "parameters": summary.parameters,
+        "runs": [
+            {
+                "seed": run.seed,
+                "fold": run.fold,
+                "value": summary.values.get(run.pair_key),
+                "diverged": run.pair_key in summary.diverged,
+                "folder": run.folder,
+            }
+            for run in summary.group.runs
+        ],
+    }
+
+
+def _target(target: TimeToTarget | None) -> dict[str, Any] | None:
+    if target is None:
+        return None
+    values = asdict(target)
+    return values | {"each": values.pop("seconds_per_run")}
+
+
+def _comparison(c: GroupComparison, family: int) -> dict[str, Any]:
+    return {
+        "group": c.candidate.group.name,
+        "baseline": c.baseline.group.name,
+        "outcome": c.outcome,
+        "provisional": c.is_provisional,
+        "sentences": comparison_sentences(c),
+        **asdict(c.difference),
+        "p_adjusted": c.p_adjusted,
+        "twins": _pair_keys(c.pairs),
+        "differences": c.differences,
+        "missing": _pair_keys(c.incomplete_pairs),
+        "wins": c.wins,
+        "correlation": c.correlation,
+        "noise_floor": c.noise_floor,
+        "delta": c.delta,
+        "exact_p": c.sign_flip_p,
+        "exact": sign_flip_result(c, family),
+        "at_best_val": asdict(c.at_best_val),
+        "confounders": c.confounders,
+        "plan": None if c.plan is None else asdict(c.plan),
+    }
+
+
+def _pair_keys(keys: tuple[PairKey, ...]) -> list[dict[str, int | None]]:
+    return [{"seed": seed, "fold": fold} for seed, fold in keys]
+
+
+def _nulls_for_nonfinite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _nulls_for_nonfinite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nulls_for_nonfinite(item) for item in value]
+    return value

@@ -1,0 +1,39 @@
+"""A comparison as comparison.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.render.footnotes import footnotes
+from bnexp.report.render.heading import title
+from bnexp.report.render.sentences import all_sentences
+from bnexp.report.render.table import column_titles, row_cells
+
+MARKUP_CHARACTERS = "\\|*_<>`[]"
+
+
+def render_markdown(comparison: Comparison) -> str:
+    titles = column_titles(comparison)
+    lines = [f"**{' · '.join(title(comparison))}**", ""]
+    lines += [_table_row(titles), "|" + "---|" * len(titles)]
+    for block, summaries in comparison.blocks.items():
+        for summary in summaries:
+            name, *cells = row_cells(summary, comparison)
+            lines.append(_table_row([f"{name} ({block})" if block else name, *cells]))
+    lines += ["", *(f"- {_escape(sentence)}" for sentence in all_sentences(comparison)), ""]
+    lines += [f"{_escape(note)}  " for note in footnotes(comparison)]
+    if comparison.problems:
+        lines += ["", "Folders with something wrong:", ""]
+        lines += [f"- {_escape(str(problem))}" for problem in comparison.problems]
+    return "\n".join(lines) + "\n"
+
+
+def _table_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_escape, cells))} |"
+
+
+def _escape(text: str) -> str:
+    for character in MARKUP_CHARACTERS:
+        text = text.replace(character, "\\" + character)
+    return text

@@ -1,0 +1,52 @@
+"""What to run next: more seeds where a comparison is open, with their cost and the commands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bnexp.report.analysis.group_comparison import GroupComparison
+from bnexp.report.analysis.group_summary import GroupSummary
+from bnexp.report.analysis.sample_size import sweep_commands
+from bnexp.report.analysis.statistical_tests import mean_sd
+from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.render.numbers import agree
+
+MAX_SEEDS = 100  # a plan for more seeds than this is not worth printing
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """``more`` new runs of some groups; no commands where the runs of a group differ in their overrides."""
+
+    more: int
+    noun: str
+    minutes: float  # at the speed of the runs so far; nan where not known
+    commands: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        cost = "" if math.isnan(self.minutes) else f", about {max(self.minutes, 1):.0f} min as trained so far"
+        return f"next: {self.more} more {agree(self.more, self.noun)} of each{cost}"
+
+
+def next_steps(comparison: Comparison) -> list[NextStep]:
+    """For each block: seeds for a first verdict, and seeds for a narrower interval, often many more."""
+    return [step for summaries in comparison.blocks.values() for step in _block_steps(summaries, comparison)]
+
+
+def _block_steps(summaries: Sequence[GroupSummary], comparison: Comparison) -> Iterator[NextStep]:
+    comparisons = [c for summary in summaries if (c := comparison.comparison_of(summary))]
+    for is_first_verdict in (True, False):
+        planned = [c for c in comparisons if c.plan and math.isnan(c.plan.half_width) is is_first_verdict]
+        more = max((c.plan.more for c in planned if c.plan), default=0)
+        if 0 < more <= MAX_SEEDS:
+            yield _step(planned, more)
+
+
+def _step(comparisons: Sequence[GroupComparison], more: int) -> NextStep:
+    """One step for the baseline and all groups that are compared with it."""
+    groups = [comparisons[0].baseline.group, *(c.candidate.group for c in comparisons)]
+    seconds = sum(mean_sd([run.total_s for run in group.runs])[0] for group in groups)
+    return NextStep(more, comparisons[0].further_noun, more * seconds / 60, sweep_commands(groups, more))

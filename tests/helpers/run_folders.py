@@ -1,16 +1,18 @@
-"""Run folders made by hand, as a run of bnexp leaves them, and comparisons of them."""
+"""Run folders as bnexp leaves them, written without training, and comparisons of them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from bnexp.report.analysis.verdict import Comparison, compare
 from bnexp.report.read.runs import read_runs
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "name": "${hydra:runtime.choices.model}",
     "tags": [],
     "seed": 0,
@@ -25,52 +27,76 @@ CONFIG = {
 HEADER = (
     "epoch,train/loss,train/accuracy,val/loss,val/accuracy,test/loss,test/accuracy,lr,images_per_s,epoch_s"
 )
+Accuracies = Sequence[float | None]  # in percent, by seed; None: the run diverged
 
 
 def write_run(
     root: Path, accuracy: float | None, *, status: str = "finished", folder: str | None = None, **keys: object
 ) -> Path:
-    """One run's folder; keys such as ``model_norm="batch"`` go into the configuration."""
-    config = json.loads(json.dumps(CONFIG))
-    words = []
-    for key, value in keys.items():
-        group, _, name = key.partition("_")
-        inside = config[group] if group in config and name and isinstance(config[group], dict) else config
-        inside[name if inside is not config else key] = value
-        words.append(f"{group}.{name}={value}" if inside is not config else f"{key}={value}")
-    run = root / (folder or ",".join(words).replace("/", "_") or "run")
+    """One run's folder. ``model_norm="batch"`` sets the key model.norm; ``accuracy`` is between 0 and 1."""
+    config, overrides = json.loads(json.dumps(CONFIG)), []
+    for name, value in keys.items():
+        group, _, key = name.partition("_")
+        if key and isinstance(config.get(group), dict):
+            config[group][key] = value
+            overrides.append(f"{group}.{key}={value}")
+        else:
+            config[name] = value
+            overrides.append(f"{name}={value}")
+    run = root / (folder or ",".join(overrides).replace("/", "_") or "run")
     (run / ".hydra").mkdir(parents=True)
     (run / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
-    final = (
-        {} if accuracy is None else {"train/loss": 0.1, "test/accuracy": accuracy, "test/loss": 1 - accuracy}
-    )
+    final = {}
+    if accuracy is not None:
+        final = {"train/loss": 0.1, "test/accuracy": accuracy, "test/loss": 1 - accuracy}
     summary = {
-        "status": status, "overrides": words, "seed": config["seed"], "epochs": config["epochs"],
-        "parameters": 79510, "best": None, "final": final,
+        "status": status,
+        "overrides": overrides,
+        "seed": config["seed"],
+        "epochs": config["epochs"],
+        "parameters": 79510,
+        "best": None,
+        "final": final,
         "time": {"images_per_s": 1000.0, "total_s": 30.0},
         "error": None if status == "finished" else "what went wrong",
-    }  # fmt: skip
+    }
     (run / "summary.json").write_text(json.dumps(summary))
-    rows = [HEADER]
-    for epoch in range(1, config["epochs"] + 1):
-        at = "" if accuracy is None else accuracy - 0.01 * (config["epochs"] - epoch)
-        loss = "" if accuracy is None else 1 - at
-        rows.append(f"{epoch},{0.1 * config['epochs'] / epoch},0.9,,,{loss},{at},0.1,1000,2.0")
-    (run / "metrics.csv").write_text("\n".join(rows) + "\n")
+    (run / "metrics.csv").write_text(_metrics(accuracy, config["epochs"]))
     return run
 
 
-def write_sweep(root: Path, groups: dict[str, list[float | None]], **keys: object) -> Path:
-    """A sweep over ``model.norm``: accuracies in per cent by seed; None is a run that diverged."""
-    for norm, values in groups.items():
-        for seed, value in enumerate(values):
+def _metrics(accuracy: float | None, epochs: int) -> str:
+    """metrics.csv: test accuracy rises by one point an epoch; empty cells for a diverged run."""
+    rows = [HEADER]
+    for epoch in range(1, epochs + 1):
+        test_accuracy = "" if accuracy is None else accuracy - 0.01 * (epochs - epoch)
+        test_loss = "" if accuracy is None else 1 - test_accuracy
+        rows.append(f"{epoch},{0.1 * epochs / epoch},0.9,,,{test_loss},{test_accuracy},0.1,1000,2.0")
+    return "\n".join(rows) + "\n"
+
+
+def write_sweep(root: Path, groups: Mapping[str, Accuracies], **keys: object) -> Path:
+    """A sweep over ``model.norm`` and seeds."""
+    for norm, accuracies in groups.items():
+        for seed, accuracy in enumerate(accuracies):
             write_run(
-                root, None if value is None else value / 100, status="finished" if value else "diverged",
+                root,
+                None if accuracy is None else accuracy / 100,
+                status="diverged" if accuracy is None else "finished",
                 **{"model_norm": norm, "seed": seed, **keys},
-            )  # fmt: skip
+            )
     return root
 
 
-def compare_groups(root: Path, groups: dict[str, list[float | None]], **words: object) -> Comparison:
+def compare_groups(root: Path, groups: Mapping[str, Accuracies], **options: Any) -> Comparison:
+    """The comparison of a sweep over ``model.norm``."""
     runs, problems = read_runs([write_sweep(root, groups)])
-    return compare(runs, problems, **words)
+    return compare(runs, problems, **options)
+
+
+NONE = (97.0, 97.2, 96.9, 97.1, 97.0)  # accuracies of five seeds without a norm
+
+
+def shifted(*differences: float) -> list[float]:
+    """Accuracies of the first seeds of ``NONE``, each changed by its difference."""
+    return [round(accuracy + difference, 4) for accuracy, difference in zip(NONE, differences, strict=False)]

@@ -1,8 +1,8 @@
-"""The terminal's page: 80 columns, plain where piped."""
+"""The verdict on the terminal: 80 columns, plain ASCII in a pipe."""
 
 import io
 
-from bnexp.report.render.terminal import print_comparison, render
+from bnexp.report.render.terminal import print_comparison, render_text
 from helpers.run_folders import compare_groups
 
 GROUPS = {
@@ -31,18 +31,16 @@ batch beats none by 0.30 points (0.25 to 0.34), 27 % fewer errors, ahead in 5 of
 """
 
 
-def test_eighty_columns(tmp_path):
-    page = render(compare_groups(tmp_path, GROUPS))
-    assert page.splitlines()[: len(PAGE.splitlines())] == PAGE.splitlines()
-    prose = [
-        line for line in page.splitlines() if not line.startswith("  bnexp")
-    ]  # commands stay in one piece
+def test_text_fits_eighty_columns(tmp_path):
+    text = render_text(compare_groups(tmp_path, GROUPS))
+    assert text.splitlines()[: len(PAGE.splitlines())] == PAGE.splitlines()
+    prose = [line for line in text.splitlines() if not line.startswith("  bnexp")]  # commands are not broken
     assert max(map(len, prose)) <= 80
 
 
-def test_what_stands_below_the_table(tmp_path):
-    page = " ".join(render(compare_groups(tmp_path, GROUPS)).split())
-    for words in (
+def test_sentences_and_notes_follow_the_table(tmp_path):
+    text = " ".join(render_text(compare_groups(tmp_path, GROUPS)).split())
+    for passage in (
         "batch beats none by 0.30 points",
         "group diverged in 1 of 5 runs (4-62 %), none in 0 of 5.",
         "This is not evidence of equality.",
@@ -54,26 +52,30 @@ def test_what_stands_below_the_table(tmp_path):
         "test accuracy 98.9 % reached (in training time): none 3 of 5, epoch 3, 180.0 s",
         "not new data",
     ):
-        assert words in page, words
+        assert passage in text, passage
 
 
 def test_columns_drop_from_the_right(tmp_path):
-    narrow = render(compare_groups(tmp_path, GROUPS), width=60)
+    narrow = render_text(compare_groups(tmp_path, GROUPS), width=60)
     assert max(len(line) for line in narrow.splitlines() if not line.startswith("  bnexp")) <= 60
     header = next(line for line in narrow.splitlines() if line.startswith("norm"))
     assert "wins" not in header
     assert "diff, points [95% CI]" in header
 
 
-def test_plain_is_ascii(tmp_path):
-    assert render(compare_groups(tmp_path, GROUPS), plain=True).isascii()
+def test_a_table_wider_than_the_terminal_keeps_its_numbers(tmp_path):
+    text = render_text(compare_groups(tmp_path, GROUPS), width=40)
+    assert "batch     5  99.21 ± 0.06   +0.30 [+0.25, +0.34]   +" in text.splitlines()
+
+
+def test_plain_text_is_ascii(tmp_path):
+    assert render_text(compare_groups(tmp_path, GROUPS), plain=True).isascii()
 
 
 def test_long_names_are_cut(tmp_path):
-    found = compare_groups(
-        tmp_path, {"none": [97, 98, 97], "my.package.with.a.very.long.path.VeryLongNorm" * 2: [98, 99, 98.5]}
-    )
-    table = [line for line in render(found).splitlines()[:8] if "±" in line]
+    long_name = "my.package.with.a.very.long.path.VeryLongNorm" * 2
+    comparison = compare_groups(tmp_path, {"none": [97, 98, 97], long_name: [98, 99, 98.5]})
+    table = [line for line in render_text(comparison).splitlines()[:8] if "±" in line]
     assert max(map(len, table)) <= 80
     assert "…" in table[-1]
 
@@ -85,15 +87,15 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_colour_on_a_terminal_alone(tmp_path, monkeypatch):
+def test_only_a_terminal_gets_colour(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    found = compare_groups(tmp_path, GROUPS)
+    comparison = compare_groups(tmp_path, GROUPS)
     pipe, terminal, colourless = io.StringIO(), Terminal(), Terminal()
-    print_comparison(found, pipe)
-    print_comparison(found, terminal)
+    print_comparison(comparison, pipe)
+    print_comparison(comparison, terminal)
     monkeypatch.setenv("NO_COLOR", "1")
-    print_comparison(found, colourless)
+    print_comparison(comparison, colourless)
     assert "\x1b[" not in pipe.getvalue()
     assert "\x1b[32m" in terminal.getvalue()
     assert "\x1b[32m" not in colourless.getvalue()

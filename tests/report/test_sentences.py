@@ -1,0 +1,236 @@
+"""Each sentence of a verdict, and when it may be stated."""
+
+import json
+import re
+
+import pytest
+
+from bnexp.report.analysis.verdict import compare
+from bnexp.report.read.runs import read_runs
+from bnexp.report.render.numbers import p_value
+from bnexp.report.render.sentences import all_sentences
+from bnexp.report.render.terminal import render_text
+from helpers.run_folders import NONE, compare_groups, shifted, write_run, write_sweep
+
+CLEAR = {"none": NONE, "batch": shifted(1.0, 1.1, 1.05, 0.9, 0.95)}
+CASES = {
+    "single": (
+        {"none": [98.0], "batch": [98.5]},
+        "Single runs: batch 98.50 %, none 98.00 %. Two runs of one configuration would differ by about "
+        "±0.26 points by chance: no verdict.",
+    ),
+    "few": (
+        {"none": [98.0, 98.1], "batch": [98.5, 98.4]},
+        "2 seeds: batch - none is +0.50 and +0.30 points: no verdict; about 3 more seeds for a verdict.",
+    ),
+    "wide": (
+        {"none": NONE[:3], "batch": shifted(0.1, 0.6, -0.3)},
+        "batch vs none, 3 seeds: difference +0.13 points, interval -0.99 to +1.25. Too wide to decide; "
+        "about 788 more seeds for ±0.07 points.",
+    ),
+    "provisional": (
+        {"none": NONE[:3], "batch": shifted(1.0, 1.1, 1.05)},
+        "batch was ahead of none in 3 of 3 seeds by 1.05 points (0.93 to 1.17). "
+        "With 3 seeds this rests on the normality assumption.",
+    ),
+    "clear": (
+        CLEAR,
+        "batch beats none by 1.00 points (0.90 to 1.10), 34 % fewer errors, ahead in 5 of 5 seeds, "
+        "adjusted p < .0001.",
+    ),
+    "worse": (
+        {"none": NONE, "batch": shifted(-1.0, -1.1, -1.05, -0.9, -0.95)},
+        "none beats batch by 1.00 points (0.90 to 1.10), 25 % fewer errors, ahead in 5 of 5 seeds, "
+        "adjusted p < .0001.",
+    ),
+    "equivalent": (
+        {"none": NONE, "batch": shifted(0.01, -0.02, 0.0, 0.02, -0.01)},
+        "batch and none: no difference beyond 0.10 points: the 90 % interval -0.02 to +0.02 lies inside "
+        "±0.10 points.",
+    ),
+    "undecided": (
+        {"none": NONE, "batch": shifted(0.5, -0.4, 0.3, 0.6, -0.2)},
+        "batch vs none: not decided: anything from -0.39 to +0.71 points fits. "
+        "This is not evidence of equality. About 279 more seeds for ±0.08 points.",
+    ),
+    "identical": (
+        {"none": NONE, "batch": NONE},
+        "batch and none: all twins identical: does model.norm reach the model?",
+    ),
+    "constant": (
+        {"none": NONE, "batch": shifted(0.5, 0.5, 0.5, 0.5, 0.5)},
+        "batch is ahead of none by exactly 0.50 points in all 5 seeds: no spread, so no test.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sentence_of_each_outcome(tmp_path, name):
+    groups, sentence = CASES[name]
+    assert all_sentences(compare_groups(tmp_path, groups)) == [sentence]
+
+
+def test_sentence_of_a_difference_too_small_to_matter(tmp_path):
+    groups = {"none": NONE, "batch": shifted(0.5, 0.52, 0.48, 0.51, 0.49)}
+    comparison = compare_groups(tmp_path, groups, delta=0.9)
+    assert comparison.comparisons[0].outcome == "small"
+    assert all_sentences(comparison) == [
+        "batch is detectably ahead of none, by 0.50 points (0.48 to 0.52), "
+        "but by less than the 0.90 points that matter."
+    ]
+
+
+def test_sentences_never_claim_proof_or_equality(tmp_path):
+    for name, (groups, _) in CASES.items():
+        text = " ".join(all_sentences(compare_groups(tmp_path / name, groups)))
+        assert not re.search(r"\b(same|proves?|significant\w*)\b", text)
+
+
+def test_divergence_comes_first(tmp_path):
+    groups = {"none": [97.0, None, None, 97.1, 97.0], "batch": shifted(1, 1.1, 1, 0.9, 1)}
+    comparison = compare_groups(tmp_path, groups)
+    first, second = all_sentences(comparison)
+    assert first == (
+        "none diverged in 2 of 5 runs (12-77 %), batch in 0 of 5. "
+        "Stability is the main finding; accuracy covers the 3 seeds where both finished."
+    )
+    assert second.startswith("batch was ahead of none in 3 of 3 seeds by 0.97 points")
+    assert comparison.comparisons[0].incomplete_pairs == ((1, None), (2, None))
+
+
+def test_a_run_at_chance_counts_as_diverged(tmp_path):
+    """MNIST's largest class, the ones: at most .1135 + 3 sqrt(.1135 x .8865 / 10,000) = 0.1230."""
+    comparison = compare_groups(tmp_path, {"none": [12.3, 97, 97], "batch": [12.31, 98, 98]})
+    assert [len(summary.diverged) for summary in comparison.summaries] == [1, 0]
+    assert all_sentences(comparison)[0].startswith("none ended at chance in 1 of 3 runs")
+
+
+def test_chance_uses_the_recorded_share_of_the_largest_class(tmp_path):
+    root = write_sweep(tmp_path, {"none": [30, 97, 97], "batch": [34, 98, 98]})
+    for path in root.glob("*/summary.json"):
+        counts = {"images": {"test": 10_000}, "classes": 3, "majority": 0.3}
+        path.write_text(json.dumps(json.loads(path.read_text()) | counts))
+    comparison = compare(*read_runs([root]))
+    assert [len(summary.diverged) for summary in comparison.summaries] == [1, 0]
+    assert all_sentences(comparison)[0].startswith("none ended at chance in 1 of 3 runs")
+
+
+def test_the_kind_of_failure_is_named(tmp_path):
+    comparison = compare_groups(tmp_path, {"none": [12.0, None, 97], "batch": [10, 10, 10]})
+    kinds = [summary.failure_kind for summary in comparison.summaries]
+    assert kinds == ["diverged or ended at chance", "ended at chance"]
+
+
+def test_a_group_without_usable_runs_is_paired_and_asks_for_no_more_seeds(tmp_path):
+    groups = {"none": [None] * 5, "batch": [97, None, 98, 97.5, 97.8]}
+    comparison = compare_groups(tmp_path, groups)
+    (group_comparison,) = comparison.comparisons
+    assert group_comparison.is_paired
+    assert (group_comparison.difference.n, group_comparison.plan) == (0, None)
+    assert all_sentences(comparison) == [
+        "none diverged in 5 of 5 runs (57-100 %), batch in 1 of 5. Stability is the main finding; "
+        "no seed finished in both."
+    ]
+
+
+def test_one_usable_pair_gets_no_verdict(tmp_path):
+    comparison = compare_groups(tmp_path, {"none": [None, None, 96], "batch": [97, 98, 97.5]})
+    sentence = "One seed finished in both: batch 97.50 %, none 96.00 %: no verdict."
+    assert sentence in all_sentences(comparison)
+
+
+def test_two_axes_compare_each_norm_with_none_within_its_model(tmp_path):
+    models = {"MLP": (1, 1.1, 1.05, 0.9, 0.95), "ConvNet": (0.5, -0.4, 0.3, 0.6, -0.2)}
+    for model, differences in models.items():
+        keys = {"model__target_": f"bnexp.models.{model}"}
+        write_sweep(tmp_path / model, {"none": NONE, "batch": shifted(*differences)}, **keys)
+    comparison = compare(*read_runs([tmp_path]))
+    assert comparison.grouping.by == "model.norm"
+    by_names = {(c.candidate.group.name, c.baseline.group.name): c for c in comparison.comparisons}
+    assert set(by_names) == {
+        ("batch (model=MLP)", "none (model=MLP)"),
+        ("batch (model=ConvNet)", "none (model=ConvNet)"),
+    }
+    assert (comparison.family, [c.difference.n for c in comparison.comparisons]) == (2, [5, 5])
+    mlp = by_names["batch (model=MLP)", "none (model=MLP)"]
+    assert mlp.p_adjusted == pytest.approx(2 * mlp.difference.p)
+    first, *others = all_sentences(comparison)
+    assert first == "batch vs none over 2 values of model: better for MLP; not decided for ConvNet."
+    assert any(sentence.startswith("model=MLP: batch beats none by 1.00 points") for sentence in others)
+
+
+def test_overview_over_learning_rates(tmp_path):
+    for lr, shift, seeds in ((10, 0, 0), (1, -1, 5), (0.1, 1, 5), (0.01, 1.05, 3)):
+        groups = {"none": [None] * 5, "batch": NONE}
+        if seeds:
+            differences = [shift + 0.01 * i for i in range(seeds)]
+            groups = {"none": NONE[:seeds], "batch": shifted(*differences)}
+        write_sweep(tmp_path, groups, optimizer_lr=lr)
+    assert all_sentences(compare(*read_runs([tmp_path])))[0] == (
+        "batch vs none over 4 values of lr: fewer runs lost at 10; better at 0.1; "
+        "better, provisionally, at 0.01; worse at 1."
+    )
+
+
+def test_confounders_are_named(tmp_path):
+    write_sweep(tmp_path / "a", {"none": NONE})
+    write_sweep(tmp_path / "b", {"batch": CLEAR["batch"]}, epochs=20)
+    assert all_sentences(compare(*read_runs([tmp_path])))[1] == (
+        "The groups also differ in epochs: the difference cannot be attributed to model.norm."
+    )
+
+
+def test_groups_without_a_shared_seed_are_unpaired(tmp_path):
+    write_sweep(tmp_path, {"none": NONE})
+    for seed, accuracy in enumerate(shifted(1, 1.1, 1, 0.9, 1.2), 10):
+        write_run(tmp_path, accuracy / 100, model_norm="batch", seed=seed)
+    comparison = compare(*read_runs([tmp_path]))
+    assert comparison.comparisons[0].difference.method == "Welch"
+    (sentence,) = all_sentences(comparison)
+    assert sentence.startswith("batch beats none by 1.04 points")
+    assert sentence.endswith("No shared seeds: Welch's test, unpaired.")
+    assert "ahead in" not in sentence
+
+
+def test_one_group_or_one_run_is_nothing_to_compare(tmp_path):
+    assert all_sentences(compare_groups(tmp_path / "a", {"none": NONE})) == [
+        "One group of 5 runs: nothing to compare it with, no verdict."
+    ]
+    assert all_sentences(compare_groups(tmp_path / "b", {"none": [97]})) == [
+        "A single run: nothing to compare it with, no verdict."
+    ]
+
+
+def test_folds_are_not_called_seeds(tmp_path):
+    for fold in range(3):
+        write_run(tmp_path, 0.97, seed=0, dataset_fold=fold, model_norm="none")
+        write_run(tmp_path, 0.98 + fold / 1000, seed=0, dataset_fold=fold, model_norm="batch")
+    text = render_text(compare(*read_runs([tmp_path])))
+    assert "3 paired folds" in text
+    assert "in 3 of 3 folds" in text
+    assert "mean over folds" in text
+    assert "seeds" not in text.replace("more seeds", "")
+    for fold in range(3):
+        write_run(tmp_path, 0.96, seed=1, dataset_fold=fold, model_norm="none")
+        write_run(tmp_path, 0.97 + fold / 1000, seed=1, dataset_fold=fold, model_norm="batch")
+    assert "6 paired seed-fold pairs" in render_text(compare(*read_runs([tmp_path])))
+
+
+def test_unpaired_folds_and_a_single_fold_are_not_called_seeds(tmp_path):
+    for fold in range(3):
+        write_run(tmp_path / "a", 0.97 + fold / 2000, seed=0, dataset_fold=fold, model_norm="none")
+        write_run(tmp_path / "a", 0.98 + fold / 1000, seed=0, dataset_fold=fold + 5, model_norm="batch")
+    (sentence,) = all_sentences(compare(*read_runs([tmp_path / "a"])))
+    assert sentence.endswith("No shared folds: Welch's test, unpaired.")
+    for fold in range(2):
+        write_run(tmp_path / "b", 0.97, seed=0, dataset_fold=fold, model_norm="none")
+    write_run(tmp_path / "b", 0.98, seed=0, dataset_fold=0, model_norm="batch")
+    (sentence,) = all_sentences(compare(*read_runs([tmp_path / "b"])))
+    assert sentence == "One fold finished in both: batch 98.00 %, none 97.00 %: no verdict."
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.5, ".50"), (0.0131, ".013"), (0.00044, ".0004"), (1e-9, "<.0001"), (1, "1.0")]
+)
+def test_p_values_have_two_significant_digits(p, text):
+    assert p_value(p) == text

@@ -18,7 +18,7 @@ def test_unpaired_groups_are_planned_with_the_noise_of_both(tmp_path):
     difference = welch_t_test([29, 30, 31], [17, 24, 31])
     plan = plan_sample_size(difference, delta=None, is_decided=False)
     needed = seeds_for(plan.half_width, upper_sd(math.sqrt(50), difference.df))
-    assert (plan.half_width, plan.more) == (pytest.approx(3), needed - 3)
+    assert (plan.half_width, plan.seeds) == (pytest.approx(3), needed - 3)
 
 
 def test_the_command_for_more_seeds(tmp_path):

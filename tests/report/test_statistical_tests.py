@@ -177,7 +177,7 @@ def bootstrap_false_alarms(data, rng):
 
 @pytest.mark.parametrize(("n", "bootstrap"), [(3, 0.25), (5, 0.17), (10, 0.095)])
 def test_false_alarms_of_one_comparison(n, bootstrap):
-    """Without a true difference: 5 of 100 by the paired t test, up to 25 by the bootstrap, which is not used."""
+    """Without a true difference: 5 of 100 by the paired t test, up to 25 by the (unused) bootstrap."""
     rng = np.random.default_rng(n)
     data = rng.normal(0, 1, (4000, n))
     differences = [paired_t_test(by_seed(row), dict.fromkeys(range(n), 0.0)) for row in data]

@@ -17,9 +17,9 @@ PAIRING_KEYS = ("seed", "dataset.fold")
 
 @dataclass(frozen=True)
 class SampleSizePlan:
-    """``more`` seeds give a 95 % interval of ± ``half_width``; nan: they give a first verdict."""
+    """``seeds`` more give a 95 % interval of ± ``half_width``; nan: they give a first verdict."""
 
-    more: int
+    seeds: int
     half_width: float
 
 
@@ -34,26 +34,26 @@ def plan_sample_size(difference: Difference, delta: float | None, is_decided: bo
     if is_decided and difference.n >= ENOUGH_SEEDS:
         return None
     if is_decided or difference.n < 3 or math.isnan(difference.p):
-        more, half_width = ENOUGH_SEEDS - difference.n, math.nan
+        seeds, half_width = ENOUGH_SEEDS - difference.n, math.nan
     else:
         half_width = max(delta or 0.0, abs(difference.mean)) / 2
         sd = upper_sd(difference.sd, difference.df)
         needed = seeds_for(half_width, sd) if half_width else None
         if needed is None:
             return None
-        more = max(needed, ENOUGH_SEEDS) - difference.n
-    return SampleSizePlan(more, half_width) if more > 0 else None
+        seeds = max(needed, ENOUGH_SEEDS) - difference.n
+    return SampleSizePlan(seeds, half_width) if seeds > 0 else None
 
 
-def sweep_commands(groups: Sequence[Group], more: int) -> tuple[str, ...]:
-    """Commands that train ``more`` new seeds of each group: one sweep if the groups differ in one override.
+def sweep_commands(groups: Sequence[Group], seeds: int) -> tuple[str, ...]:
+    """Commands that train ``seeds`` new seeds of each group: one sweep if the groups differ in one override.
 
     Otherwise one command a group. Empty where the runs of a group were started with different overrides.
     """
     per_group = [overrides for group in groups if (overrides := _shared_overrides(group)) is not None]
     if len(per_group) < len(groups):
         return ()
-    new_seeds = _new_seeds(groups, more)
+    new_seeds = _new_seeds(groups, seeds)
     keys = dict.fromkeys(key for overrides in per_group for key in overrides)
     differing_keys = [key for key in keys if len({overrides.get(key) for overrides in per_group}) > 1]
     if len(differing_keys) == 1 and all(differing_keys[0] in overrides for overrides in per_group):
@@ -63,14 +63,14 @@ def sweep_commands(groups: Sequence[Group], more: int) -> tuple[str, ...]:
     return tuple(_command(overrides | new_seeds) for overrides in per_group)
 
 
-def _new_seeds(groups: Sequence[Group], more: int) -> dict[str, str]:
+def _new_seeds(groups: Sequence[Group], seeds: int) -> dict[str, str]:
     """The overrides of the new runs: folds, seeds, and the folder of the sweep that they join."""
     runs = [run for group in groups for run in group.runs]
     folds = sorted({run.fold for run in runs if run.fold is not None})
     first = 1 + max(run.seed for run in runs)
-    end = first + math.ceil(more / max(len(folds), 1))  # a seed gives one run a fold
-    seeds = ",".join(map(str, range(first, end))) if end - first <= 5 else f"range({first},{end})"
-    overrides = ({"dataset.fold": ",".join(map(str, folds))} if folds else {}) | {"seed": seeds}
+    end = first + math.ceil(seeds / max(len(folds), 1))  # a seed gives one run a fold
+    choices = ",".join(map(str, range(first, end))) if end - first <= 5 else f"range({first},{end})"
+    overrides = ({"dataset.fold": ",".join(map(str, folds))} if folds else {}) | {"seed": choices}
     sweeps = {Path(run.folder).parent for run in runs}
     if len(sweeps) == 1 and ((sweep := sweeps.pop()) / "multirun.yaml").exists():
         overrides["hydra.sweep.dir"] = str(sweep)  # its verdict then covers the old and the new runs

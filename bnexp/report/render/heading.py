@@ -48,11 +48,11 @@ def shared_settings(comparison: Comparison) -> str:
 def _shared_overrides(comparison: Comparison) -> list[str]:
     """Other overrides on the command lines of all runs: mostly values that are not the default."""
     runs = comparison.runs
-    shown = {*MAIN_KEYS, *map(_choice, MAIN_KEYS), *PAIRING_KEYS}
+    listed = {*MAIN_KEYS, *map(_choice, MAIN_KEYS), *PAIRING_KEYS}
     return [
         f"{key}={value}"
         for key, value in runs[0].overrides.items()
-        if key not in shown and not is_ignored(key) and all(run.overrides.get(key) == value for run in runs)
+        if key not in listed and not is_ignored(key) and all(run.overrides.get(key) == value for run in runs)
     ]
 
 

@@ -98,7 +98,7 @@ def _comparison(c: GroupComparison, family: int) -> dict[str, Any]:
         "exact": sign_flip_result(c, family),
         "at_best_val": asdict(c.at_best_val),
         "confounders": c.confounders,
-        "plan": None if c.plan is None else asdict(c.plan),
+        "plan": None if c.plan is None else {"more": c.plan.seeds, "half_width": c.plan.half_width},
     }
 
 

@@ -18,9 +18,9 @@ MAX_SEEDS = 100  # a plan for more seeds than this is not worth printing
 
 @dataclass(frozen=True)
 class NextStep:
-    """``more`` new runs of some groups; no commands where the runs of a group differ in their overrides."""
+    """``count`` more runs of some groups; no commands where the runs of a group differ in their overrides."""
 
-    more: int
+    count: int
     noun: str
     minutes: float  # at the speed of the runs so far; nan where not known
     commands: tuple[str, ...]
@@ -28,7 +28,7 @@ class NextStep:
     @property
     def sentence(self) -> str:
         cost = "" if math.isnan(self.minutes) else f", about {max(self.minutes, 1):.0f} min as trained so far"
-        return f"next: {self.more} more {agree(self.more, self.noun)} of each{cost}"
+        return f"next: {self.count} more {agree(self.count, self.noun)} of each{cost}"
 
 
 def next_steps(comparison: Comparison) -> list[NextStep]:
@@ -40,13 +40,13 @@ def _block_steps(summaries: Sequence[GroupSummary], comparison: Comparison) -> I
     comparisons = [c for summary in summaries if (c := comparison.comparison_of(summary))]
     for is_first_verdict in (True, False):
         planned = [c for c in comparisons if c.plan and math.isnan(c.plan.half_width) is is_first_verdict]
-        more = max((c.plan.more for c in planned if c.plan), default=0)
-        if 0 < more <= MAX_SEEDS:
-            yield _step(planned, more)
+        seeds = max((c.plan.seeds for c in planned if c.plan), default=0)
+        if 0 < seeds <= MAX_SEEDS:
+            yield _step(planned, seeds)
 
 
-def _step(comparisons: Sequence[GroupComparison], more: int) -> NextStep:
+def _step(comparisons: Sequence[GroupComparison], seeds: int) -> NextStep:
     """One step for the baseline and all groups that are compared with it."""
     groups = [comparisons[0].baseline.group, *(c.candidate.group for c in comparisons)]
-    seconds = sum(mean_sd([run.total_s for run in group.runs])[0] for group in groups)
-    return NextStep(more, comparisons[0].further_noun, more * seconds / 60, sweep_commands(groups, more))
+    minutes = sum(mean_sd([run.total_s for run in group.runs])[0] for group in groups) / 60
+    return NextStep(seeds, comparisons[0].further_noun, seeds * minutes, sweep_commands(groups, seeds))

@@ -49,8 +49,9 @@ def _without_comparison(comparison: Comparison) -> list[str]:
 
 def _divergence(c: GroupComparison) -> str:
     """Which group diverged more often, and which runs the accuracy is about."""
-    more, fewer = sorted((c.candidate, c.baseline), key=lambda summary: -summary.divergence_rate)
-    low, high = (round(100 * x) for x in wilson_interval(len(more.diverged), len(more.attempted)))
+    summaries = (c.candidate, c.baseline)
+    unstable, stable = sorted(summaries, key=lambda summary: -summary.divergence_rate)
+    low, high = (round(100 * x) for x in wilson_interval(len(unstable.diverged), len(unstable.attempted)))
     if not c.is_paired:
         scope = "accuracy covers the runs that finished"
     elif not c.pairs:
@@ -58,8 +59,9 @@ def _divergence(c: GroupComparison) -> str:
     else:
         scope = f"accuracy covers the {len(c.pairs)} {agree(len(c.pairs), c.noun)} where both finished"
     return (
-        f"{more.group.value} {more.failure_kind} in {len(more.diverged)} of {len(more.attempted)} runs "
-        f"({low}-{high} %), {fewer.group.value} in {len(fewer.diverged)} of {len(fewer.attempted)}. "
+        f"{unstable.group.value} {unstable.failure_kind} in {len(unstable.diverged)} of "
+        f"{len(unstable.attempted)} runs ({low}-{high} %), "
+        f"{stable.group.value} in {len(stable.diverged)} of {len(stable.attempted)}. "
         f"{STABILITY}; {scope}."
     )
 
@@ -195,8 +197,8 @@ def _fewer_errors(c: GroupComparison) -> str:
     errors = [100 - c.candidate.mean, 100 - c.baseline.mean]
     if c.pairs:
         errors = [sum(100 - s.values[key] for key in c.pairs) for s in (c.candidate, c.baseline)]
-    fewer, more = sorted(errors)
-    return f", {100 * (more - fewer) / more:.0f} % fewer errors" if more else ""
+    lower, higher = sorted(errors)
+    return f", {100 * (higher - lower) / higher:.0f} % fewer errors" if higher else ""
 
 
 def _adjustment(c: GroupComparison) -> str:
@@ -216,13 +218,13 @@ def _seeds_needed(c: GroupComparison) -> str:
         return ""
     half_width = c.plan.half_width
     aim = "a verdict" if math.isnan(half_width) else f"±{size(half_width, c.metric)}"
-    return f"; about {c.plan.more} more {c.further_noun} for {aim}"
+    return f"; about {c.plan.seeds} more {c.further_noun} for {aim}"
 
 
 def _seeds_to_decide(c: GroupComparison) -> str:
     if c.plan is None or c.outcome != "undecided" or c.is_provisional:
         return ""
-    return f" About {c.plan.more} more {c.further_noun} for ±{size(c.plan.half_width, c.metric)}."
+    return f" About {c.plan.seeds} more {c.further_noun} for ±{size(c.plan.half_width, c.metric)}."
 
 
 def _unpaired(c: GroupComparison) -> str:

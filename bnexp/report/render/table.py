@@ -30,21 +30,21 @@ def column_titles(comparison: Comparison) -> list[str]:
 
 def row_cells(summary: GroupSummary, comparison: Comparison) -> list[str]:
     """One group's row. A baseline has a star, and its cells about the difference are empty."""
-    own = comparison.comparison_of(summary)
-    is_baseline = own is None and any(c.baseline is summary for c in comparison.comparisons)
+    c = comparison.comparison_of(summary)
+    is_baseline = any(other.baseline is summary for other in comparison.comparisons)
     name = (summary.group.value or "all runs") + (" *" if is_baseline else "")
     mean = _mean(summary, comparison.metric)
     cells = [name, str(len(summary.values)), str(len(summary.diverged)), mean]
-    if own is None or own.difference.n == 0:
+    if c is None or c.difference.n == 0:
         return [*cells, "", "", "", "", ""]
-    is_tested = own.difference.n >= MIN_TESTED and not math.isnan(own.difference.p)
+    is_tested = c.difference.n >= MIN_TESTED and not math.isnan(c.difference.p)
     return [
         *cells,
-        difference_cell(own),
-        p_value(own.difference.p) if is_tested else "",
-        p_value(own.p_adjusted) if is_tested else "",
-        f"{own.wins}/{own.difference.n}" if own.is_paired else "-",
-        mark(own),
+        difference_cell(c),
+        p_value(c.difference.p) if is_tested else "",
+        p_value(c.p_adjusted) if is_tested else "",
+        f"{c.wins}/{c.difference.n}" if c.is_paired else "-",
+        mark(c),
     ]
 
 

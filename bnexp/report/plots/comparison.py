@@ -7,8 +7,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
-from bnexp.report.analysis.verdict import Comparison, GroupComparison
+from bnexp.report.analysis.verdict import Comparison
 from bnexp.report.plots.style import (
     MAX_BLOCKS,
     MAX_GROUPS,

@@ -20,10 +20,13 @@ from bnexp.sweeps.job_folders import completed_jobs
 
 def list_jobs(overrides: list[str]) -> tuple[list[list[str]], Path | None]:
     """The overrides of each job, and the sweep's folder if an override sets it."""
-    parsed = [o for o in OverridesParser.create().parse_overrides(overrides) if not o.is_sweep_override()]
-    composed = compose("config", overrides=[str(o.input_line) for o in parsed], return_hydra_config=True)
+    parser = OverridesParser.create()
+    single_values = [o for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
+    composed = compose(
+        "config", overrides=[str(o.input_line) for o in single_values], return_hydra_config=True
+    )
     jobs = sweep.jobs_of(composed, [override for override in overrides if not override.startswith("hydra")])
-    has_folder = any(o.key_or_group == "hydra.sweep.dir" for o in parsed)
+    has_folder = any(o.key_or_group == "hydra.sweep.dir" for o in single_values)
     return jobs, Path(composed.hydra.sweep.dir) if has_folder else None
 
 
@@ -36,9 +39,9 @@ def print_plan(overrides: list[str]) -> None:
         durations = []  # of the finished jobs: a job that diverged says little about the others
         waiting = 0
         for number, (job, config) in enumerate(zip(jobs, configs, strict=True), 1):
-            completed = completed_jobs(folder, composed_config.config_identity(config)) if folder else []
-            if completed:
-                summary = load_summary(completed[0])
+            folders = completed_jobs(folder, composed_config.config_identity(config)) if folder else []
+            if folders:
+                summary = load_summary(folders[0])
                 state = f"{summary['status']}, {sweep.format_duration(summary['time']['total_s'])}"
                 if summary["status"] == "finished":
                     durations.append(summary["time"]["total_s"])

@@ -51,20 +51,22 @@ def resume_arguments(folder: Path, new_overrides: list[str], trusted_names: Coll
     if not is_sweep and not (folder / ".hydra" / "hydra.yaml").exists():
         raise UserError(f"{folder}: neither a run's folder (no .hydra) nor a sweep's (no multirun.yaml)")
     check_inside(folder)
-    saved = _read_command(folder, "multirun.yaml" if is_sweep else ".hydra/hydra.yaml")
-    for parsed in saved.overrides:
-        _check_trust(parsed, trusted_names)
-    for path in saved.config_dirs:
+    saved_command = _read_command(folder, "multirun.yaml" if is_sweep else ".hydra/hydra.yaml")
+    for saved_override in saved_command.overrides:
+        _check_trust(saved_override, trusted_names)
+    for path in saved_command.config_dirs:
         if path not in trusted_names:
             raise UserError(f"--config-dir {path}: its YAML files can name code; --trust {path} allows it")
     folder_key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
     replaced_keys = {folder_key, "hydra.mode", *map(override_key, new_overrides)}
-    old_overrides = [str(parsed.input_line) for parsed in saved.overrides]
+    old_overrides = [str(saved_override.input_line) for saved_override in saved_command.overrides]
     if is_sweep:
-        new_overrides = [_join_values([*saved.axes, *old_overrides], override) for override in new_overrides]
+        new_overrides = [
+            _join_values([*saved_command.axes, *old_overrides], override) for override in new_overrides
+        ]
     return [
         *(["-m"] if is_sweep else []),
-        *(argument for path in saved.config_dirs for argument in ("--config-dir", path)),
+        *(argument for path in saved_command.config_dirs for argument in ("--config-dir", path)),
         *(override for override in old_overrides if override_key(override) not in replaced_keys),
         *new_overrides,
         f"{folder_key}={quote_value(str(folder))}",
@@ -93,12 +95,12 @@ def _join_values(old_overrides: list[str], new_override: str) -> str:
     key = override_key(new_override)
     same_key = [override for override in old_overrides if override_key(override) == key]
     try:
-        parsed = OverridesParser.create().parse_overrides([*same_key[-1:], new_override])
+        old_and_new = OverridesParser.create().parse_overrides([*same_key[-1:], new_override])
     except OverrideParseException:
         return new_override  # Hydra reports the mistake
-    if not any(override.is_sweep_override() for override in parsed):
+    if not any(override.is_sweep_override() for override in old_and_new):
         return new_override
-    values = [value for override in parsed for value in _list_values(override)]
+    values = [value for override in old_and_new for value in _list_values(override)]
     return f"{split_override(new_override)[0]}={','.join(dict.fromkeys(values))}"
 
 
@@ -113,18 +115,18 @@ def _check_trust(override: Override, trusted_names: Collection[str]) -> None:
     key, text = override.key_or_group, str(override.input_line)
     if text in trusted_names:
         return
-    value, allow = split_override(text)[1], f"--trust '{text}' allows it"
+    value, hint = split_override(text)[1], f"--trust '{text}' allows it"
     package = str(override.package or "")
     if (key.startswith("hydra") and key not in HARMLESS_KEYS) or package.startswith("hydra"):
-        raise UserError(f"{text}: this key of Hydra can run code; {allow}")
+        raise UserError(f"{text}: this key of Hydra can run code; {hint}")
     is_group = key in GROUPS or "/" in key or override.package is not None
     if is_group and not re.fullmatch(CHOICE_NAMES, value):
-        raise UserError(f"{text}: must be the name of a choice, because a path can lead to code; {allow}")
+        raise UserError(f"{text}: must be the name of a choice, because a path can lead to code; {hint}")
     if key.endswith("._target_"):
         for target in value.split(","):
             check_target(key, target.strip("'\" "), trusted_names)
     elif "_target_" in text:
-        raise UserError(f"{text}: a _target_ inside a value can run code; {allow}")
+        raise UserError(f"{text}: a _target_ inside a value can run code; {hint}")
 
 
 def arguments() -> argparse.Namespace:

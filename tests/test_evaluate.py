@@ -49,9 +49,9 @@ def parse_output(text: str) -> PrintedEvaluation:
     return PrintedEvaluation(images, accuracy, loss, counts, class_accuracies)
 
 
-def matches(printed: PrintedEvaluation, recorded: dict[str, float], split: str) -> bool:
+def matches(output: PrintedEvaluation, recorded: dict[str, float], split: str) -> bool:
     """Whether accuracy and loss are those of the summary, in all four printed digits."""
-    metrics = {f"{split}/accuracy": printed.accuracy, f"{split}/loss": printed.loss}
+    metrics = {f"{split}/accuracy": output.accuracy, f"{split}/loss": output.loss}
     return metrics == {key: f"{recorded[key]:.4f}" for key in metrics}
 
 
@@ -78,8 +78,8 @@ def test_last_and_best_print_what_the_run_recorded(commands, run):
 
 def test_an_older_checkpoint_is_chosen_by_its_epoch(commands):
     assert commands.bnexp(*QUICK, "checkpoint.keep=2").code == 0
-    printed = evaluate(commands, commands.runs()[-1], "--checkpoint", "epoch-1")
-    assert matches(printed, commands.summary()["best"], "test")
+    output = evaluate(commands, commands.runs()[-1], "--checkpoint", "epoch-1")
+    assert matches(output, commands.summary()["best"], "test")
 
 
 def test_val_and_train_print_what_the_run_recorded(commands):
@@ -92,7 +92,7 @@ def test_val_and_train_print_what_the_run_recorded(commands):
 
 
 def test_the_confusion_matrix_and_the_predictions_equal_those_of_a_plain_forward_pass(commands, run):
-    printed = evaluate(commands, run, "--predictions", "predictions.csv")
+    output = evaluate(commands, run, "--predictions", "predictions.csv")
     with open("predictions.csv", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["image", "label", "prediction"]
@@ -112,34 +112,34 @@ def test_the_confusion_matrix_and_the_predictions_equal_those_of_a_plain_forward
     counts = torch.zeros(10, 10, dtype=torch.int64)
     for label, prediction in zip(labels, predictions, strict=True):
         counts[label, prediction] += 1
-    assert printed.counts == counts.tolist()
-    assert counts.sum() == printed.images == 100
-    assert float(printed.accuracy) == counts.trace() / 100
-    assert printed.class_accuracies == [f"{row[i] / row.sum():.4f}" for i, row in enumerate(counts)]
+    assert output.counts == counts.tolist()
+    assert counts.sum() == output.images == 100
+    assert float(output.accuracy) == counts.trace() / 100
+    assert output.class_accuracies == [f"{row[i] / row.sum():.4f}" for i, row in enumerate(counts)]
 
 
 def test_a_moved_run_is_evaluated_in_a_new_process_in_another_folder(commands, run, tmp_path):
-    moved, elsewhere = tmp_path / "a new" / "place", tmp_path / "elsewhere"
-    moved.parent.mkdir()
-    elsewhere.mkdir()
-    shutil.move(run, moved)
-    final = json.loads((moved / "summary.json").read_text())["final"]
+    new_folder, other_folder = tmp_path / "a new" / "place", tmp_path / "elsewhere"
+    new_folder.parent.mkdir()
+    other_folder.mkdir()
+    shutil.move(run, new_folder)
+    final = json.loads((new_folder / "summary.json").read_text())["final"]
     process = subprocess.run(
-        [sys.executable, "-m", "bnexp.evaluate", moved],
-        cwd=elsewhere, capture_output=True, text=True, timeout=240,
+        [sys.executable, "-m", "bnexp.evaluate", new_folder],
+        cwd=other_folder, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert (process.returncode, process.stderr) == (0, "")
     assert matches(parse_output(process.stdout), final, "test")
-    assert not list(elsewhere.iterdir())
+    assert not list(other_folder.iterdir())
 
 
 def test_a_run_saved_before_a_key_existed_is_evaluated(commands, run, tmp_path):
-    older = shutil.copytree(run, tmp_path / "older")
-    path = older / ".hydra" / "config.yaml"
+    older_run = shutil.copytree(run, tmp_path / "older")
+    path = older_run / ".hydra" / "config.yaml"
     saved = yaml.safe_load(path.read_text())
     del saved["dataset"]["delta"], saved["device"]["sync_bn"]
     path.write_text(yaml.safe_dump(saved))
-    assert evaluate(commands, older) == evaluate(commands, run)
+    assert evaluate(commands, older_run) == evaluate(commands, run)
 
 
 @pytest.mark.parametrize("keys", [{"precision": "fp16"}, {"graphs": True}, {"sync_bn": True}])
@@ -210,8 +210,8 @@ def test_a_custom_network_is_evaluated_only_if_it_is_trusted(commands, monkeypat
         refusal = "model._target_=own_nets.net: must be a class of bnexp, torch.nn or torch.optim"
         assert result.err == f"bnexp: {refusal}; --trust own_nets.net allows it\n"
     assert not Path("mark").exists()
-    printed = evaluate(commands, run, "--trust", "own_nets.other", "--trust", "own_nets.net")
-    assert matches(printed, commands.summary()["final"], "test")
+    output = evaluate(commands, run, "--trust", "own_nets.other", "--trust", "own_nets.net")
+    assert matches(output, commands.summary()["final"], "test")
     assert Path("mark").exists()
 
 

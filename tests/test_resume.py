@@ -55,15 +55,17 @@ def train(commands, folder: str, *overrides: str):
 
 
 @pytest.mark.parametrize("step", [1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS + 3, 4 * STEPS])
-@pytest.mark.parametrize("by", ["resume", "command"])
-def test_a_terminated_run_resumes_to_the_same_bits(commands, monkeypatch, step, by):
+@pytest.mark.parametrize("next_command", ["resume", "train"])
+def test_a_terminated_run_resumes_to_the_same_bits(commands, monkeypatch, step, next_command):
     assert train(commands, "uninterrupted", *EVERYTHING).code == 0
     call_in_step(monkeypatch, step, terminate)
     assert train(commands, "resumed", *EVERYTHING).code == 143
     status = json.loads(Path("resumed/summary.json").read_text())["status"]
     assert status == ("finished" if step == 4 * STEPS else "interrupted")
-    result = commands.resume("resumed") if by == "resume" else train(commands, "resumed", *EVERYTHING)
-    assert result.code == 0
+    if next_command == "resume":
+        assert commands.resume("resumed").code == 0
+    else:
+        assert train(commands, "resumed", *EVERYTHING).code == 0
     assert record(Path("resumed")) == record(Path("uninterrupted"))
 
 
@@ -128,14 +130,14 @@ def test_a_run_with_more_epochs_equals_one_that_had_them_from_the_start(commands
 def test_a_schedule_that_follows_epochs_allows_no_more_epochs(commands):
     overrides = ("scheduler=cosine", *SMALL)
     train(commands, "run", *overrides, "epochs=2")
-    before = record(Path("run"))
+    old_record = record(Path("run"))
     result = commands.resume("run", "epochs=4")
     assert result.code == 2
     assert result.err == (
         "bnexp: epochs=4: the learning rates of this run were planned for 2 epochs (scheduler.T_max=null"
         " takes its value from epochs); start a new run in another folder\n"
     )
-    assert record(Path("run")) == before
+    assert record(Path("run")) == old_record
 
 
 def test_a_finished_run_is_not_changed(commands):
@@ -230,13 +232,13 @@ def test_a_run_in_use_is_refused(commands, monkeypatch):
     call_in_step(monkeypatch, 2, terminate)
     train(commands, "resumed", *EVERYTHING)
     with lock_folder(Path("resumed")):
-        before = record(Path("resumed"))
+        old_record = record(Path("resumed"))
         for result in (train(commands, "resumed", *EVERYTHING), commands.resume("resumed")):
             assert result.code == 2
             assert result.err == (
                 "bnexp: resumed: another process is writing this run; wait for it, or choose another folder\n"
             )
-        assert record(Path("resumed")) == before
+        assert record(Path("resumed")) == old_record
     assert commands.resume("resumed").code == 0
     assert record(Path("resumed")) == record(Path("uninterrupted"))
 

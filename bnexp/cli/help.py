@@ -75,8 +75,8 @@ def _list_group_keys(group: str, names: list[str]) -> list[str]:
     names = sorted(names, key=lambda name: name != DEFAULTS.get(group))
     bases = [name for name in names if name != "none" and not _inherits(CONF / group / f"{name}.yaml")]
     for name in bases:
-        for key, explained in _explained_keys(CONF / group / f"{name}.yaml").items():
-            keys.setdefault(key, explained)
+        for key, explained_key in _explained_keys(CONF / group / f"{name}.yaml").items():
+            keys.setdefault(key, explained_key)
             owners.setdefault(key, []).append(name)
     bases = [name for name in bases if name != "custom"]
     lines = []
@@ -111,7 +111,7 @@ def _inherits(path: Path) -> bool:
 
 
 def _list_keys(path: Path) -> str:
-    return "\n".join(_format_key(key, *explained) for key, explained in _explained_keys(path).items())
+    return "\n".join(_format_key(key, *explained_key) for key, explained_key in _explained_keys(path).items())
 
 
 def _explained_keys(path: Path) -> dict[str, ExplainedKey]:

@@ -78,8 +78,8 @@ def _differences(folder: Path, experiment: dict[str, Any]) -> str:
         saved = experiment_of(OmegaConf.load(folder / ".hydra" / "config.yaml"))  # type: ignore[arg-type]
     except Exception:  # an unreadable configuration; the hash already differs
         return "another configuration; choose another folder"
-    before, now = flatten(saved), flatten(experiment)
-    keys = [key for key in [*before, *(now.keys() - before.keys())] if before.get(key) != now.get(key)]
-    listing = ", ".join(f"{key}={before.get(key)} (here {now.get(key)})" for key in keys[:4])
+    old, new = flatten(saved), flatten(experiment)
+    keys = [key for key in [*old, *(new.keys() - old.keys())] if old.get(key) != new.get(key)]
+    listing = ", ".join(f"{key}={old.get(key)} (here {new.get(key)})" for key in keys[:4])
     remainder = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
     return f"{listing or 'another configuration'}{remainder}; choose another folder"

@@ -37,13 +37,19 @@ def instantiate(component: Component, caller_arguments: Mapping[str, Any]) -> An
     function = import_target(component)
     parameters = inspect.signature(function).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    accepted = {name: value for name, value in caller_arguments.items() if open_ended or name in parameters}
+    accepted_arguments = {
+        name: value for name, value in caller_arguments.items() if open_ended or name in parameters
+    }
     group = component.key
     keys = check_arguments(
-        function, component.keys, group, caller_arguments=list(accepted), annotations=ARGUMENT_TYPES[group]
+        function,
+        component.keys,
+        group,
+        caller_arguments=list(accepted_arguments),
+        annotations=ARGUMENT_TYPES[group],
     )
     try:
-        return function(**accepted, **keys)
+        return function(**accepted_arguments, **keys)
     except UserError:
         raise
     except (TypeError, ValueError) as error:

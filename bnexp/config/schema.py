@@ -190,10 +190,9 @@ def _check_scheduler(keys: dict[str, Any], target: str | None) -> None:
 
 def _check_folds(dataset: Dataset) -> None:
     if (dataset.folds is None) != (dataset.fold is None):
-        missing, present = ("folds", "fold") if dataset.folds is None else ("fold", "folds")
-        raise UserError(
-            f"dataset.{missing}: needed together with dataset.{present}, as in dataset.folds=5 dataset.fold=0"
-        )
+        key, other_key = ("folds", "fold") if dataset.folds is None else ("fold", "folds")
+        example = "dataset.folds=5 dataset.fold=0"
+        raise UserError(f"dataset.{key}: needed together with dataset.{other_key}, as in {example}")
     if dataset.folds is not None and dataset.fold is not None and dataset.fold >= dataset.folds:
         raise bad_value("dataset.fold", dataset.fold, f"must be below dataset.folds={dataset.folds}")
 

@@ -20,5 +20,5 @@ def check_target(key: str, target: str | None, trusted_names: Collection[str]) -
     """Raises UserError where ``target`` is no class of bnexp or torch and not among ``trusted_names``."""
     if target is None or _SAFE_TARGETS.fullmatch(target) or target in trusted_names:
         return
-    allowed = "must be a class of bnexp, torch.nn or torch.optim"
-    raise UserError(f"{key}={target}: {allowed}; --trust {target} allows it")
+    requirement = "must be a class of bnexp, torch.nn or torch.optim"
+    raise UserError(f"{key}={target}: {requirement}; --trust {target} allows it")

@@ -94,20 +94,20 @@ def check_arguments(
     """
     parameters = inspect.signature(function).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    named = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    accepted = named - set(caller_arguments) - {"self"}
+    names = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    names -= {"self", *caller_arguments}
     hints = _type_hints(function) | dict(annotations or {})
-    checked = {}
+    arguments = {}
     for name, value in values.items():
-        if name not in accepted and not open_ended:
-            raise unknown_key(f"{key}.{name}", accepted)
-        checked[name] = check(value, hints.get(name, Any), f"{key}.{name}")
+        if name not in names and not open_ended:
+            raise unknown_key(f"{key}.{name}", names)
+        arguments[name] = check(value, hints.get(name, Any), f"{key}.{name}")
     for name, parameter in parameters.items():
-        required = parameter.default is parameter.empty and name in accepted
-        if required and name not in values:
+        has_default = parameter.default is not parameter.empty
+        if name in names and not has_default and name not in values:
             function_name = getattr(function, "__name__", function)
             raise UserError(f"{key}.{name}: {function_name} needs this key, as in +{key}.{name}=...")
-    return checked
+    return arguments
 
 
 class _Mismatch(Exception):
@@ -141,11 +141,11 @@ def _convert(value: Any, annotation: Any, key: str) -> Any:
 
 def _convert_annotated(value: Any, arguments: tuple[Any, ...], key: str) -> Any:
     annotation, *rules = arguments
-    converted = _convert(value, annotation, key)
+    value = _convert(value, annotation, key)
     for rule in rules:
-        if isinstance(rule, Range) and not rule.contains(converted):
+        if isinstance(rule, Range) and not rule.contains(value):
             raise _Mismatch(f"{_describe(annotation)}, {rule}".rstrip(", "))
-    return converted
+    return value
 
 
 def _convert_union(value: Any, arguments: tuple[Any, ...], key: str) -> Any:

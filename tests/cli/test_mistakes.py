@@ -142,7 +142,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(commands, monkeypatch, arguments:
     Path("nets.py").write_text(NETS)
     Path("broken.py").write_text("class Net(\n")
     Path("taken").write_text("a file where a folder should be")
-    before = sorted(Path.cwd().rglob("*"))
+    files_before = sorted(Path.cwd().rglob("*"))
     monkeypatch.syspath_prepend(str(commands.folder))
     for name in ("nets", "broken"):
         monkeypatch.delitem(__import__("sys").modules, name, raising=False)
@@ -153,5 +153,5 @@ def test_a_mistake_is_one_line_and_exit_code_2(commands, monkeypatch, arguments:
     assert result.code == 2, result
     assert len(errors) == 1, result.err
     assert re.search(line, errors[0]), errors[0]
-    after = [path for path in sorted(Path.cwd().rglob("*")) if "__pycache__" not in path.parts]
-    assert after == before, "the command left files"
+    files_after = [path for path in sorted(Path.cwd().rglob("*")) if "__pycache__" not in path.parts]
+    assert files_after == files_before, "the command left files"

@@ -27,7 +27,7 @@ def test_every_choice_parses(group, name):
 
 
 def test_the_documented_choices_exist():
-    documented = {
+    documented_choices = {
         "model": "mlp mlp_bn conv conv_bn lenet lenet_bn resnet densenet torchvision",
         "dataset": "digits mnist fashion_mnist cifar10 image_folder",
         "optimizer": "sgd momentum adam nesterov adamw",
@@ -37,7 +37,7 @@ def test_the_documented_choices_exist():
         "experiment": "mnist_mlp mnist_conv mnist_mlp_deep cifar10_resnet96 fashion_lenet fashion_resnet"
         " fashion_densenet",
     }
-    for group, names in documented.items():
+    for group, names in documented_choices.items():
         assert set(names.split()) <= set(choices(group)), group
 
 

@@ -90,10 +90,10 @@ def test_a_report_resolves_no_interpolation(tmp_path, monkeypatch):
 
 def move_outside(run: Path, name: str) -> Path:
     """Moves ``name`` out of the run's folder and leaves a link to it there. Returns the new path."""
-    outside = Path("outside").resolve()
-    (run / name).rename(outside)
-    (run / name).symlink_to(outside)
-    return outside
+    outside_path = Path("outside").resolve()
+    (run / name).rename(outside_path)
+    (run / name).symlink_to(outside_path)
+    return outside_path
 
 
 NAMES = ("summary.json", "metrics.csv", "train.log", "checkpoints", ".hydra", ".lock", ".hydra/config.yaml")
@@ -102,17 +102,21 @@ NAMES = ("summary.json", "metrics.csv", "train.log", "checkpoints", ".hydra", ".
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("command", ["eval", "resume", "compare", "bnexp"])
 def test_a_link_that_leads_out_of_the_run_is_not_followed(commands, run, command, name):
-    outside = move_outside(run, name)
-    if outside.is_file():
-        outside.write_text("secret")
-    before = {path: path.read_bytes() for path in (outside, *outside.rglob("*")) if path.is_file()}
+    outside_path = move_outside(run, name)
+    if outside_path.is_file():
+        outside_path.write_text("secret")
+    contents = {
+        path: path.read_bytes() for path in (outside_path, *outside_path.rglob("*")) if path.is_file()
+    }
     arguments = ["hydra.run.dir=run", "epochs=2"] if command == "bnexp" else ["run"]
     arguments += ["epochs=2"] if command == "resume" else []
     result = getattr(commands, command)(*arguments)
     assert result.code == 2
     assert f"{name}: points outside the run's folder" in result.err
     assert "secret" not in result.out + result.err
-    assert before == {path: path.read_bytes() for path in (outside, *outside.rglob("*")) if path.is_file()}
+    assert contents == {
+        path: path.read_bytes() for path in (outside_path, *outside_path.rglob("*")) if path.is_file()
+    }
 
 
 def test_a_pipe_in_a_run_is_refused_and_not_waited_for(commands, run):

@@ -53,7 +53,8 @@ class ConvNet(Network):
             layers.append(layer)
             pooled = (size + 2 * pad - kernel + 1) // 2
             if pooled < 1:
-                reason = f"too large for convolution {len(layers)}, whose input is {size} x {size} pixels"
+                layer_input = f"whose input is {size} x {size} pixels"
+                reason = f"too large for convolution {len(layers)} and its pool, {layer_input}"
                 advice = "use smaller kernels, more model.padding, fewer model.widths, or dataset.resize"
                 raise bad_value("model.kernel_size", kernel_size, f"{reason}; {advice}")
             channels, size = width, pooled

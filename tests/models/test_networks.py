@@ -125,7 +125,7 @@ def test_one_kernel_size_is_used_for_all_convolutions():
     [
         ("conv", {"kernel_size": [3, 5, 5]}, None, "model.kernel_size=[3, 5, 5]: must be one number, or one"),
         ("conv", {"padding": [1]}, None, "model.padding=[1]: must be one number"),
-        ("conv", {}, (1, 8), "too large for convolution 2, whose input is 4 x 4 pixels"),
+        ("conv", {}, (1, 8), "too large for convolution 2 and its pool, whose input is 4 x 4 pixels"),
         ("lenet", {}, (1, 8), "need 16 x 16 pixels or more, not 8 x 8"),
         ("resnet", {"depths": [2, 2]}, None, "model.depths=[2, 2]: must list a number for each"),
         (

@@ -42,8 +42,8 @@ def test_a_curve_that_moved_is_named_with_its_step():
     assert golden.find_deviation("mlp", curve[:-1]) == "mlp: 7 steps, and 8 in the golden curve"
 
 
-def script(monkeypatch, *words) -> int:
-    monkeypatch.setattr(sys, "argv", ["golden.py", *words])
+def script(monkeypatch, *arguments) -> int:
+    monkeypatch.setattr(sys, "argv", ["golden.py", *arguments])
     with pytest.raises(SystemExit) as ended:
         golden.main()
     return ended.value.code

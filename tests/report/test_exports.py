@@ -7,9 +7,9 @@ import pytest
 
 from bnexp.errors import UserError
 from bnexp.report.analysis.verdict import compare
+from bnexp.report.content.sentences import all_sentences
 from bnexp.report.read.runs import read_runs
 from bnexp.report.render.json_export import comparison_record
-from bnexp.report.render.sentences import all_sentences
 from bnexp.report.write import write_report
 from helpers.run_folders import compare_groups, write_run, write_sweep
 

@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 import pytest
 
 from bnexp.report.analysis.verdict import compare
+from bnexp.report.content.footnotes import scope_note
+from bnexp.report.content.next_steps import next_steps
 from bnexp.report.read.runs import read_runs
-from bnexp.report.render.footnotes import scope_note
 from bnexp.report.render.html import render_page
-from bnexp.report.render.next_steps import next_steps
 from bnexp.report.write import write_report
 from helpers.run_folders import compare_groups, write_run
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from bnexp.report.content.footnotes import looks_note
 from bnexp.report.read.looks import earlier_looks, record_look
-from bnexp.report.render.footnotes import looks_note
 from bnexp.report.write import write_report
 from helpers.run_folders import compare_groups
 

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from bnexp.report.analysis.verdict import compare
+from bnexp.report.content.numbers import p_value
+from bnexp.report.content.sentences import all_sentences
 from bnexp.report.read.runs import read_runs
-from bnexp.report.render.numbers import p_value
-from bnexp.report.render.sentences import all_sentences
 from bnexp.report.render.terminal import render_text
 from helpers.run_folders import NONE, compare_groups, shifted, write_run, write_sweep
 

@@ -10,8 +10,8 @@ from bnexp.errors import UserError
 from bnexp.report.analysis.group_comparison import judge
 from bnexp.report.analysis.statistical_tests import Difference, paired_t_test
 from bnexp.report.analysis.verdict import compare
+from bnexp.report.content.sentences import all_sentences
 from bnexp.report.read.runs import read_runs
-from bnexp.report.render.sentences import all_sentences
 from helpers.run_folders import NONE, compare_groups, shifted, write_run, write_sweep
 
 EQUIVALENT = {"none": NONE, "batch": shifted(0.01, -0.02, 0.0, 0.02, -0.01)}

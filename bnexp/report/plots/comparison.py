@@ -10,6 +10,7 @@ from typing import Any
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.content.numbers import points, unit
 from bnexp.report.plots.style import (
     MAX_BLOCKS,
     MAX_GROUPS,
@@ -29,7 +30,6 @@ from bnexp.report.plots.style import (
     shorten,
 )
 from bnexp.report.plots.training_curves import draw_curves, draw_times
-from bnexp.report.render.numbers import points, unit
 
 RATE_KEY = "optimizer.lr"
 MAX_FOREST_ROWS = 40

@@ -11,14 +11,14 @@ from typing import Any
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.verdict import MIN_TESTED, Comparison
+from bnexp.report.content.footnotes import METHODS, scope_note, sign_flip_result, table_notes
+from bnexp.report.content.heading import shared_settings, title
+from bnexp.report.content.next_steps import next_steps
+from bnexp.report.content.numbers import mean_and_sd, p_value, points
+from bnexp.report.content.sentences import all_sentences
+from bnexp.report.content.table import column_titles, difference_cell, mark, mean_and_interval, row_cells
 from bnexp.report.plots.style import COLOURS, Picture
 from bnexp.report.read.runs import PairKey
-from bnexp.report.render.footnotes import METHODS, scope_note, sign_flip_result, table_notes
-from bnexp.report.render.heading import shared_settings, title
-from bnexp.report.render.next_steps import next_steps
-from bnexp.report.render.numbers import mean_and_sd, p_value, points
-from bnexp.report.render.sentences import all_sentences
-from bnexp.report.render.table import column_titles, difference_cell, mark, mean_and_interval, row_cells
 
 TEMPLATE = "page.html.j2"
 STYLES = {"+": "better", "-": "worse", "~": "undecided", "o": "small"}  # classes of the page's style sheet

@@ -11,9 +11,9 @@ from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.statistical_tests import ALPHA
 from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.content.footnotes import METHODS, footnotes, sign_flip_result
+from bnexp.report.content.sentences import all_sentences, comparison_sentences
 from bnexp.report.read.runs import PairKey
-from bnexp.report.render.footnotes import METHODS, footnotes, sign_flip_result
-from bnexp.report.render.sentences import all_sentences, comparison_sentences
 
 SCHEMA_VERSION = 1
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bnexp.report.analysis.verdict import Comparison
-from bnexp.report.render.footnotes import footnotes
-from bnexp.report.render.heading import title
-from bnexp.report.render.sentences import all_sentences
-from bnexp.report.render.table import column_titles, row_cells
+from bnexp.report.content.footnotes import footnotes
+from bnexp.report.content.heading import title
+from bnexp.report.content.sentences import all_sentences
+from bnexp.report.content.table import column_titles, row_cells
 
 MARKUP_CHARACTERS = "\\|*_<>`[]"
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from bnexp.report.analysis.verdict import Comparison
-from bnexp.report.render.footnotes import footnotes
-from bnexp.report.render.heading import shared_settings, title
-from bnexp.report.render.next_steps import next_steps
-from bnexp.report.render.sentences import all_sentences
-from bnexp.report.render.table import (
+from bnexp.report.content.footnotes import footnotes
+from bnexp.report.content.heading import shared_settings, title
+from bnexp.report.content.next_steps import next_steps
+from bnexp.report.content.sentences import all_sentences
+from bnexp.report.content.table import (
     DIFFERENCE,
     DIVERGED,
     MARK,

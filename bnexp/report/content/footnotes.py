@@ -9,8 +9,8 @@ from bnexp.report.analysis.group_comparison import GroupComparison, repetition_n
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.statistical_tests import sign_flip_min_n
 from bnexp.report.analysis.verdict import MIN_TESTED, Comparison
-from bnexp.report.render.numbers import p_is
-from bnexp.report.render.table import mark_legend
+from bnexp.report.content.numbers import p_is
+from bnexp.report.content.table import mark_legend
 
 METHODS = {
     "paired": "paired t test on differences by seed and fold, two-sided",

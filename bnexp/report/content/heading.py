@@ -5,7 +5,7 @@ from __future__ import annotations
 from bnexp.report.analysis.sample_size import PAIRING_KEYS
 from bnexp.report.analysis.settings import is_ignored, section
 from bnexp.report.analysis.verdict import Comparison
-from bnexp.report.render.numbers import agree
+from bnexp.report.content.numbers import agree
 
 MAIN_KEYS = (
     "dataset.name",

@@ -10,8 +10,8 @@ import math
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.statistical_tests import ALPHA, wilson_interval
 from bnexp.report.analysis.verdict import Comparison
-from bnexp.report.render.numbers import agree, level, p_is, points, singular, size, unit
-from bnexp.report.render.overview import overview
+from bnexp.report.content.numbers import agree, level, p_is, points, singular, size, unit
+from bnexp.report.content.overview import overview
 
 STABILITY = "Stability is the main finding"
 

@@ -11,7 +11,7 @@ from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.sample_size import sweep_commands
 from bnexp.report.analysis.statistical_tests import mean_sd
 from bnexp.report.analysis.verdict import Comparison
-from bnexp.report.render.numbers import agree
+from bnexp.report.content.numbers import agree
 
 MAX_SEEDS = 100  # a plan for more seeds than this is not worth printing
 

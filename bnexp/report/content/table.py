@@ -8,7 +8,7 @@ from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary, Metric
 from bnexp.report.analysis.statistical_tests import Difference
 from bnexp.report.analysis.verdict import MIN_TESTED, Comparison
-from bnexp.report.render.numbers import mean_and_sd, p_value, points
+from bnexp.report.content.numbers import mean_and_sd, p_value, points
 
 NAME, N, DIVERGED, MEAN, DIFFERENCE, P, P_ADJUSTED, WINS, MARK = range(9)  # the columns
 MARKS = {"better": "+", "worse": "-", "undecided": "~", "small": "o", "equivalent": "o"}

@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Made anew when pyproject.toml changes; touched last, so that a broken install is tried again.
+# Rebuilt when pyproject.toml changes. Touched last: an install that failed is repeated.
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -10,7 +10,7 @@ READY := $(VENV)/.installed
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
-install: $(READY)  ## create .venv and install bnexp into it, with what its tests need
+install: $(READY)  ## create .venv and install bnexp into it, with the packages of its tests
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "bnexp needs Python 3.10 or newer")'
@@ -18,34 +18,34 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## does batch norm help? three seeds with and without, on embedded data, and a table
+demo: $(READY)  ## does batch norm help? three seeds with it and without, on embedded data, and the verdict
 	$(BIN)/bnexp -m model=mlp,mlp_bn seed=0,1,2
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n auto
 
-lint: $(READY)  ## ruff and mypy
+lint: $(READY)  ## check the code with ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY)  ## put the code in ruff's form
+format: $(READY)  ## format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## training speed against the tutorials' way, on the sets in BNEXP_DATA_DIR
+bench: $(READY)  ## measure training speed against the tutorials' loop, on the data sets in BNEXP_DATA_DIR
 	$(BIN)/python scripts/benchmark.py
 
-bench-gpu: $(READY)  ## on a machine with a GPU: what is tested there alone, and whole runs against their targets
-	$(BIN)/python -m pytest -n0 tests/training/test_cuda_graph.py
+bench-gpu: $(READY)  ## on a GPU: the tests that need one, and the speed of whole runs
+	$(BIN)/python -m pytest -n0 tests/training/test_cuda_graph.py tests/training/test_graph_selection.py
 	$(BIN)/python scripts/benchmark.py gpu --repeats 3
 
-torture: $(READY)  ## kill, fill, damage and misuse it for ten minutes: is anything lost?
+torture: $(READY)  ## test reliability for ten minutes: kills, full disks, damaged files, random command lines
 	$(BIN)/python scripts/torture
 
 tensorboard: $(READY)  ## show outputs/ on http://localhost:6006
 	$(BIN)/tensorboard --logdir outputs --host localhost
 
-clean:  ## remove the environment, caches and build folders (outputs/ stays)
+clean:  ## remove the environment, caches and build folders, but not outputs/
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

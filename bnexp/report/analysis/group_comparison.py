@@ -119,7 +119,10 @@ class GroupComparison:
 
     @cached_property
     def plan(self) -> SampleSizePlan | None:
-        """None as well where most runs of a group diverge: then no number of seeds decides about accuracy."""
+        """The seeds that would decide; None where none are needed, and where no number of seeds can.
+
+        The latter includes groups of which most runs diverge: more seeds do not decide about accuracy.
+        """
         if max(self.candidate.divergence_rate, self.baseline.divergence_rate) > 0.5:
             return None
         return plan_sample_size(self.difference, self.delta, self.outcome in DECIDED)

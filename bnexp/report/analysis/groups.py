@@ -25,12 +25,8 @@ from bnexp.report.analysis.settings import (
 from bnexp.report.read.runs import Problem, Run
 
 DATASET = "dataset.name"  # accuracies on different data sets are never compared
-PREFERRED_KEYS = (
-    "model.norm",
-    f"model{TARGET_SUFFIX}",
-    f"optimizer{TARGET_SUFFIX}",
-    "optimizer.lr",
-)  # compared first
+# The first of these that varies is compared, unless the user names a key.
+PREFERRED_KEYS = ("model.norm", f"model{TARGET_SUFFIX}", f"optimizer{TARGET_SUFFIX}", "optimizer.lr")
 DEFAULT_BASELINES = ("none", "null", "false")
 VERSIONS = ("bnexp", "torch", "torchvision", "device")
 Columns = Mapping[str, list[str]]  # a varying key's value in each run
@@ -88,7 +84,7 @@ class Grouping:
             and not (ABSENT in (a, b) and section(key) == section(self.by))
         ]
         for name in VERSIONS:
-            versions, other_versions = (_versions((*g.runs,), name) for g in (group, other))
+            versions, other_versions = (_versions(g.runs, name) for g in (group, other))
             differ = versions and other_versions and not versions & other_versions
             if differ and not (name == "device" == section(self.by)):
                 keys.append(name if name == "device" else f"version of {name}")
@@ -101,7 +97,8 @@ def group_runs(runs: Sequence[Run], by: str | None = None, baseline: str | None 
     by = _choose_key(by, columns, constants)
     block_keys = [key for key in columns if key != by and _forms_blocks(key, columns, by)]
     name_keys = _naming_keys(by, block_keys, columns)
-    labels, typed_names = {key: short_key(key, name_keys) for key in name_keys}, collect_typed_names(runs)
+    labels = {key: short_key(key, name_keys) for key in name_keys}
+    typed_names = collect_typed_names(runs)
     members: dict[tuple[str, ...], list[int]] = {}
     for i in range(len(runs)):
         members.setdefault(tuple(columns[key][i] for key in ([by] if by else []) + block_keys), []).append(i)
@@ -112,8 +109,8 @@ def group_runs(runs: Sequence[Run], by: str | None = None, baseline: str | None 
         block = " ".join(f"{labels[key]}={text}" for key, text in texts.items() if key != by)
         value = texts[by] if by else ""
         name = (f"{value} ({block})" if block and value else value or block) or "all runs"
-        newest, replaced = _newest_runs([runs[i] for i in indices], name)
-        problems += replaced
+        newest, repetitions = _newest_runs([runs[i] for i in indices], name)
+        problems += repetitions
         groups.append(Group(name, value, block, settings, newest))
     baseline = _choose_baseline(baseline, groups)
     outer_keys = [key for key in name_keys if key != by]
@@ -121,7 +118,7 @@ def group_runs(runs: Sequence[Run], by: str | None = None, baseline: str | None 
         by=by,
         title=labels[by] if by else "group",
         baseline=baseline,
-        groups=tuple(_sorted(groups, by, baseline, outer_keys, columns)),
+        groups=tuple(_sort_groups(groups, by, baseline, outer_keys, columns)),
         block_keys=tuple(labels[key] for key in outer_keys),
         constants=constants,
         notes=(*notes, *_version_notes(runs)),
@@ -195,7 +192,7 @@ def _naming_keys(by: str | None, block_keys: Sequence[str], columns: Columns) ->
 
 
 def _newest_runs(runs: Sequence[Run], name: str) -> tuple[tuple[Run, ...], list[Problem]]:
-    """The newest run of each seed and fold, and a problem for each older one."""
+    """The newest run of each seed and fold, and a problem for each older run."""
     newest = {run.pair_key: run for run in runs}
     problems = []
     for run in runs:
@@ -206,7 +203,7 @@ def _newest_runs(runs: Sequence[Run], name: str) -> tuple[tuple[Run, ...], list[
     return tuple(newest[key] for key in sorted(newest, key=str)), problems
 
 
-def _sorted(
+def _sort_groups(
     groups: Sequence[Group], by: str | None, baseline: str, outer_keys: Sequence[str], columns: Columns
 ) -> list[Group]:
     """Block by block in the order of the other keys' values; in each block the baseline first."""

@@ -26,6 +26,8 @@ MIN_TESTED = 3  # pairs from which p is reported
 
 @dataclass(frozen=True)
 class Comparison:
+    """All groups, each group's comparison with its baseline, and what a reader must know about them."""
+
     metric: Metric
     grouping: Grouping
     summaries: tuple[GroupSummary, ...]

@@ -67,15 +67,14 @@ def image_counts(
     recorded, classes = summary.get("images"), positive_int(summary.get("classes"))
     if isinstance(recorded, dict):
         return {str(split): count for split, count in recorded.items() if positive_int(count)}, classes
-    facts = _known_dataset(settings)
-    train, test = (facts.train, facts.test) if facts else (0, 0)
+    train, test = 0, 0
+    if facts := _known_dataset(settings):
+        train, test, classes = facts.train, facts.test, classes or facts.classes
     folds, counts = positive_int(settings.get("dataset.folds")), {}
     counts["val"] = _count(1 / folds if folds else settings.get("dataset.val_size"), train)
     counts["train"] = _count(settings.get("dataset.train_size"), train) or train - counts["val"]
     counts["test"] = _count(settings.get("dataset.test_size"), test) or test
-    return {split: count for split, count in counts.items() if count > 0}, classes or (
-        facts.classes if facts else None
-    )
+    return {split: count for split, count in counts.items() if count > 0}, classes
 
 
 def _count(size: object, total: int) -> int:

@@ -22,6 +22,7 @@ from bnexp.report.read.runs import PairKey
 
 TEMPLATE = "page.html.j2"
 STYLES = {"+": "better", "-": "worse", "~": "undecided", "o": "small"}  # classes of the page's style sheet
+COST_TITLES = ("reached", "epochs", "seconds", "images/s", "parameters")
 
 
 def render_page(comparison: Comparison, pictures: Sequence[Picture], record: Mapping[str, Any]) -> str:
@@ -76,6 +77,7 @@ def _blocks(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[str]
 def _test(c: GroupComparison, family: int) -> dict[str, str]:
     """The numbers that one verdict rests on."""
     suffix = ", provisional" if c.is_provisional and c.difference.n >= MIN_TESTED else ""
+    floor = "" if math.isnan(c.noise_floor) else f"±{points(c.noise_floor, c.metric, signed=False)}"
     return {
         "style": STYLES.get(mark(c)[:1], ""),
         "group": c.candidate.group.name,
@@ -85,9 +87,7 @@ def _test(c: GroupComparison, family: int) -> dict[str, str]:
         "p": p_value(c.difference.p),
         "p_adjusted": p_value(c.p_adjusted),
         "sign_flips": sign_flip_result(c, family),
-        "noise_floor": ""
-        if math.isnan(c.noise_floor)
-        else f"±{points(c.noise_floor, c.metric, signed=False)}",
+        "noise_floor": floor,
         "delta": "" if c.delta is None else f"±{c.delta:g}",
         "correlation": "" if math.isnan(c.correlation) else f"{c.correlation:.2f}",
         "at_best_val": mean_and_interval(c.at_best_val, c.metric) if c.at_best_val.n else "",
@@ -98,9 +98,6 @@ def _test(c: GroupComparison, family: int) -> dict[str, str]:
 def _pair_name(key: PairKey) -> str:
     seed, fold = key
     return f"seed {seed}" + ("" if fold is None else f" fold {fold}")
-
-
-COST_TITLES = ("reached", "epochs", "seconds", "images/s", "parameters")
 
 
 def _metric_names(comparison: Comparison) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -61,5 +62,17 @@ def _sync_folder(path: Path) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    """Writes ``values`` as JSON, atomically. JSON has no nan and no infinity: they become null."""
+    text = json.dumps(nulls_for_nonfinite(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def nulls_for_nonfinite(values: Any) -> Any:
+    """``values``, nested in dictionaries and lists, with None in place of nan and infinity."""
+    if isinstance(values, float):
+        return values if math.isfinite(values) else None
+    if isinstance(values, dict):
+        return {str(key): nulls_for_nonfinite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [nulls_for_nonfinite(value) for value in values]
+    return values

@@ -1,3 +1,6 @@
+import json
+import math
+
 import pytest
 
 from bnexp.files import write_atomically, write_json
@@ -15,3 +18,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_atomically(path, write_half)
     assert path.read_text() == '{\n  "epoch": 1\n}\n'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_has_null_for_nan_and_infinity(tmp_path):
+    path = tmp_path / "values.json"
+    write_json(path, {"loss": math.nan, "all": [1.5, (math.inf, -math.inf)], "n": 3, "text": "nan"})
+    assert json.loads(path.read_text(), parse_constant=pytest.fail) == {
+        "loss": None, "all": [1.5, [None, None]], "n": 3, "text": "nan",
+    }  # fmt: skip

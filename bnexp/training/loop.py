@@ -54,8 +54,7 @@ def fit(
         first_step = progress.step - len(window.losses) + 1
         logger.steps(first_step, window.losses)
         for step, loss in enumerate(window.losses, first_step):
-            if not math.isfinite(loss):
-                raise Diverged(f"the loss became {loss} in epoch {progress.epoch + 1}, step {step}")
+            require_finite(loss, f"epoch {progress.epoch + 1}, step {step}")
 
     def must_stop() -> bool:
         # Several processes must agree, which takes a message: they do so when a window begins.
@@ -86,8 +85,16 @@ def fit(
         trainer.schedule.after_epoch(metrics)
         is_best = progress.record(metrics)
         logger.epoch(metrics | {"epoch_s": time.perf_counter() - start}, epoch, trainer.model)
+        for split in data.watched:
+            require_finite(metrics[f"{split}/loss"], f"the {split} images after epoch {epoch}")
         is_last = progress.is_done(settings.epochs, settings.patience)
         checkpoints.save(trainer.state(progress), epoch, best=is_best, final=is_last)
+
+
+def require_finite(loss: float, place: str) -> None:
+    """Raises Diverged, naming the place, if a loss is not a finite number."""
+    if not math.isfinite(loss):
+        raise Diverged(f"the loss became {loss} in {place}")
 
 
 def final_metrics(
@@ -102,12 +109,14 @@ def final_metrics(
 
     train/* are means in training mode while the weights moved. train_eval/* are the final weights in eval
     mode: only these can be compared with val/* and test/*. The test set is evaluated here, after everything
-    has been chosen. ``load_best`` reads the checkpoint of the best epoch.
+    has been chosen. ``load_best`` reads the checkpoint of the best epoch. Raises Diverged if a loss of the
+    final weights is not finite.
     """
     final = {name: value for name, value in progress.metrics.items() if "/" in name}
     for split, batches in {"train_eval": data.train, "test": data.test}.items():
         if f"{split}/loss" not in final:
             final |= trainer.evaluate({split: batches}, batch_size)
+        require_finite(final[f"{split}/loss"], f"the final evaluation ({split})")
     if progress.best is None:
         return final, None
     if progress.best["epoch"] == progress.epoch:

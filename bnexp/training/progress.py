@@ -84,11 +84,11 @@ class Progress:
     def record(self, metrics: dict[str, float]) -> bool:
         """Takes the metrics of the completed epoch; returns whether it is the best one so far.
 
-        Without a validation set there is no best epoch.
+        Without a validation set there is no best epoch, and an epoch whose value is nan is never the best.
         """
         self.metrics = metrics
         value = metrics.get(self.monitor)
-        if value is None:
+        if value is None or math.isnan(value):
             return False
         sign = -1.0 if self.monitor.endswith("loss") else 1.0
         is_best = self.best is None or sign * value > sign * self.best[self.monitor]

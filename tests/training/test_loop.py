@@ -177,3 +177,43 @@ def test_final_metrics_include_the_test_set_at_the_best_epochs_weights(tmp_path)
     assert best["test/loss"] == trainer().evaluate({"test": data.test}, 8)["test/loss"]
     assert final["test/loss"] != best["test/loss"]
     assert {"train/loss", "train_eval/accuracy", "val/loss", "test/accuracy"} <= set(final)
+
+
+class NanInEvaluation(nn.CrossEntropyLoss):
+    """A loss that is nan in evaluation from its call number ``first`` on."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first, self.calls = first, 0
+
+    def forward(self, logits, labels):
+        self.calls += not torch.is_grad_enabled()
+        is_nan = not torch.is_grad_enabled() and self.calls >= self.first
+        return super().forward(logits, labels) * (math.nan if is_nan else 1)
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run(tmp_path):
+    logger = RecordingLogger()
+    loss = NanInEvaluation(first=4)  # the validation set is evaluated in three batches
+    with pytest.raises(Diverged, match=r"the loss became nan in the val images after epoch 2"):
+        run(trainer(loss=loss), tmp_path, logger=logger)
+    assert [epoch for epoch, _ in logger.epochs] == [1, 2]
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["progress"]["epoch"] == 1
+
+
+def test_a_final_loss_that_is_not_finite_ends_the_run(tmp_path):
+    loss = NanInEvaluation(first=4)
+    trained, data = trainer(loss=loss), splits(val=batches(20, 1))
+    progress = run(trained, tmp_path, data=data, epochs=1)
+    with pytest.raises(Diverged, match=r"the loss became nan in the final evaluation \(train_eval\)"):
+        final_metrics(trained, data, progress, batch_size=8, load_best=dict)
+
+
+@pytest.mark.parametrize("monitor", ["val/loss", "val/accuracy"])
+def test_nan_is_never_the_best(monitor):
+    progress = Progress(monitor, epoch=1)
+    assert not progress.record({monitor: math.nan})
+    assert progress.best is None
+    progress.epoch = 2
+    assert progress.record({monitor: 0.5})
+    assert progress.best["epoch"] == 2

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import Any
 
+from bnexp.files import nulls_for_nonfinite
 from bnexp.report.analysis.curves import TimeToTarget
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
     """Per-seed values, tests, method names and a schema version; nan and infinity become null."""
     grouping = comparison.grouping
-    return _nulls_for_nonfinite(
+    return nulls_for_nonfinite(
         {
             "schema": "bnexp-comparison",
             "schema_version": SCHEMA_VERSION,
@@ -104,13 +104,3 @@ def _comparison(c: GroupComparison, family: int) -> dict[str, Any]:
 
 def _pair_keys(keys: tuple[PairKey, ...]) -> list[dict[str, int | None]]:
     return [{"seed": seed, "fold": fold} for seed, fold in keys]
-
-
-def _nulls_for_nonfinite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _nulls_for_nonfinite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_nulls_for_nonfinite(item) for item in value]
-    return value

@@ -56,16 +56,17 @@ class ComputeDevice:
         return f"{self.torch_device} ({name}), {precision}"
 
 
-def prepare_device(settings: schema.Device, number: int | None = None) -> ComputeDevice:
-    """Sets torch's global switches for this run. Each one is set every time: no run sees an earlier one's.
+def prepare_device(settings: schema.Device, gpu_number: int | None = None) -> ComputeDevice:
+    """Sets torch's global switches for this run, whatever an earlier run in the process has set.
 
-    ``number`` is the job's number where several jobs share this machine: GPUs are dealt round-robin.
+    ``gpu_number`` picks the GPU where several jobs or processes share this machine: the job's number or the
+    local rank, round-robin.
     Raises UserError for a device that does not exist here or cannot do what is asked of it.
     """
     tune_process_once()
     device = torch.device(_choose_device(settings.name))
-    if device.type == "cuda" and number is not None:
-        device = torch.device("cuda", number % torch.cuda.device_count())
+    if device.type == "cuda" and gpu_number is not None:
+        device = torch.device("cuda", gpu_number % torch.cuda.device_count())
         torch.cuda.set_device(device)
     if settings.graphs is True and (reason := graph_obstacle(device, settings)):
         raise bad_value("device.graphs", "true", reason)

@@ -9,14 +9,14 @@ import torch
 
 from bnexp.errors import OutOfMemory
 
-# Some allocators raise a plain RuntimeError. These are parts of the messages: Apple's, the CPU's on Linux and
-# on Windows, and torch's own for sizes that are too large to be counted in bytes.
+# Some allocators raise a plain RuntimeError. These are parts of their messages: Apple's, the CPU's on Linux
+# and on Windows, C++'s, and torch's own for sizes that are too large to be counted in bytes.
 _MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "overflow")
 
 
 @contextmanager
 def memory_guard(keys: str) -> Iterator[None]:
-    """Raises OutOfMemory if the block needs more memory than there is; ``keys`` are those that take less."""
+    """Raises OutOfMemory if the block needs more memory than there is; ``keys`` are those to make smaller."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

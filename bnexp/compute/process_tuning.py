@@ -18,7 +18,8 @@ import os
 SPIN_COUNT = "10000"
 # glibc gives memory above this size back to the system.
 TRIM_THRESHOLD_BYTES = 1 << 30
-# glibc takes larger blocks from the system one by one; this is the largest value that it would reach itself.
+# glibc takes larger blocks from the system one by one; this is the maximum of
+# glibc's own automatic threshold.
 MMAP_THRESHOLD_BYTES = 32 << 20
 # A step with less forward work than this runs on one thread: waking a second one costs as much as it saves.
 # On 2 quiet cores MNIST's MLP ran 0.9 to 1.1 times as fast on two threads (10 to 40 MFLOP a batch), its
@@ -38,7 +39,7 @@ def prepare_process() -> None:
 @functools.cache
 def tune_process_once() -> None:
     """Settings that need all imports done. Only the first call in a process does anything."""
-    _initial_threads()
+    _initial_threads()  # remembers the number before a run changes it
     gc.enable()
     gc.freeze()  # imported modules live for ever: collections skip them from here on
     atexit.register(gc.unfreeze)  # leak detectors look at all objects in the last collection

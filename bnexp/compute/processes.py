@@ -64,7 +64,7 @@ class Processes:
                 dist.destroy_process_group()
 
     def shard(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """This process's rows of each tensor (B, ...): B / world_size, and one of the remainder if any."""
+        """This process's rows of each tensor (B, ...). If B does not divide, the first ranks get one more."""
         if not self.is_distributed:
             return tensors
         return tuple(tensor.tensor_split(self.world_size)[self.rank] for tensor in tensors)

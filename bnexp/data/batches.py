@@ -29,7 +29,7 @@ Numbers = tuple[float, ...]
 class Order:
     """The order of one epoch: which image comes at each of its n positions, and how it is augmented there."""
 
-    rows: Tensor  # int64 (n,), positions in the stored images
+    rows: Tensor  # int64 (n,), the row of each image in the stored images
     labels: Tensor  # int64 (n,)
     draws: augmentation.Draws | None
 
@@ -41,17 +41,17 @@ class Order:
             self.draws.copy_(other.draws)
 
 
-class Batches:
+class Split:
     """One split of a data set on the device.
 
     Its batches are (images, labels). Images are float32 (B, C, S, S), ``(pixel / 255 - mean) / std`` per
     channel; labels are int64 (B,). Nothing in a loop over them waits for the device. Flips and crops act on
     the stored images: ``crop_padding`` counts pixels before ``resize``, and the padding is black. ``resize``
-    is bilinear (align_corners=False). Where it shrinks it is antialiased, as in torchvision. It does not
-    round.
+    is bilinear (align_corners=False). Where it shrinks it is antialiased, as in torchvision. Its result is
+    not rounded to whole pixel values.
 
-    ``index`` (int64, positions in ``images``) picks the split without a copy of its pixels: train and val
-    share one tensor, also on a GPU if ``images`` were moved there first (``Images.to``).
+    ``index`` (int64, rows of ``images``) picks the split without a copy of its pixels: train and val share
+    one tensor, also on a GPU if ``images`` were moved there first (``Images.to``).
     Raises UserError if ``mean`` or ``std`` has neither one entry nor one per channel, or if a std is 0.
     """
 
@@ -103,7 +103,7 @@ class Batches:
         Order and augmentation depend on ``seed`` and ``epoch`` alone.
         """
         order = self.order(seed, epoch)
-        chunk = _Chunk(self, order, batch_size)
+        chunk = _ChunkReader(self, order, batch_size)
         for start in range(first * batch_size, len(self), batch_size):
             yield Batch(order, start, min(batch_size, len(self) - start), chunk)
 
@@ -165,10 +165,10 @@ class Batches:
         return 4 * count * self.in_channels * self.image_size**2
 
 
-class _Chunk:
+class _ChunkReader:
     """The batches that were gathered together; the newest chunk replaces the one before."""
 
-    def __init__(self, split: Batches, order: Order, batch_size: int) -> None:
+    def __init__(self, split: Split, order: Order, batch_size: int) -> None:
         self.split, self.order, self.batch_size = split, order, batch_size
         self.size = split.chunk_size(batch_size)
         self.start = -1
@@ -195,7 +195,7 @@ class Batch:
 
     __slots__ = ("_chunk", "order", "size", "start")
 
-    def __init__(self, order: Order, start: int, size: int, chunk: _Chunk) -> None:
+    def __init__(self, order: Order, start: int, size: int, chunk: _ChunkReader) -> None:
         self.order, self.start, self.size, self._chunk = order, start, size, chunk
 
     def tensors(self) -> tuple[Tensor, Tensor]:
@@ -207,9 +207,9 @@ class Batch:
 class DataSplits:
     """The three splits on the device; ``val`` is None where nothing was held out."""
 
-    train: Batches
-    val: Batches | None
-    test: Batches
+    train: Split
+    val: Split | None
+    test: Split
     classes: tuple[str, ...]
 
     @property
@@ -223,7 +223,7 @@ class DataSplits:
         return int(self.test.labels.bincount().max()) / len(self.test)
 
     @property
-    def watched(self) -> dict[str, Batches]:
+    def watched(self) -> dict[str, Split]:
         """What is evaluated every epoch: val, or test where there is no val. Test then chooses nothing."""
         return {"test": self.test} if self.val is None else {"val": self.val}
 

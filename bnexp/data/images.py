@@ -21,7 +21,7 @@ class Images:
     def to(self, device: torch.device | str) -> Images:
         """The same images on ``device``, without a copy if they are there already.
 
-        Move the training images once and give them to several Batches: then train and val share their pixels.
+        Move the training images once and give them to several Split: then train and val share their pixels.
         """
         return Images(self.pixels.to(device), self.labels.to(device))
 

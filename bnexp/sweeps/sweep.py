@@ -163,7 +163,7 @@ class SweepStart(Callback):
 
 
 class _ComposedConfigs:
-    """Caches composed configs: Hydra would compose each job three times."""
+    """Caches composed configs: each job would be composed three times, by the check and twice by Hydra."""
 
     MOST = 1000  # 20 kB each
     compose = ConfigLoaderImpl.load_sweep_config

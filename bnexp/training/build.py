@@ -1,7 +1,4 @@
-"""Builds what a run needs from its configuration: data, network, trainer, loggers.
-
-Each is given what it needs of those before it.
-"""
+"""Builds what a run needs from its configuration: data, network, trainer, loggers."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from bnexp.compute.memory import memory_guard
 from bnexp.compute.processes import SINGLE_PROCESS, Processes
 from bnexp.config.instantiate import instantiate
 from bnexp.config.schema import Component, Config
-from bnexp.data import Batches, DataSplits
+from bnexp.data import DataSplits, Split
 from bnexp.errors import OutOfMemory, UserError, bad_value, one_line
 from bnexp.models.initialization import build_seeded
 from bnexp.models.norms import has_manual_batch_norm, synchronize_batch_norms
@@ -48,8 +45,8 @@ def load_splits(config: Config, device: ComputeDevice) -> DataSplits:
         mean = channel_mean if mean == "auto" else mean
         std = channel_std if std == "auto" else std
 
-    def batches(images: data.Images, index: Tensor | None, augment: tuple[str, ...] = ()) -> Batches:
-        return Batches(
+    def batches(images: data.Images, index: Tensor | None, augment: tuple[str, ...] = ()) -> Split:
+        return Split(
             images, device.torch_device, index=index, mean=mean, std=std, resize=keys.resize,
             augment=augment, crop_padding=keys.crop_padding,
         )  # fmt: skip
@@ -79,12 +76,12 @@ def model(config: Config, splits: DataSplits) -> nn.Module:
 
 
 def summary(network: nn.Module, config: Config, splits: DataSplits) -> Summary:
-    """Runs a copy of the network once, on a batch as small as the last one: errors show before training.
+    """Runs a copy of the network once, on two images (one if the last batch has one): errors show early.
 
     Raises UserError if the network does not fit the images, the classes or the batch.
     """
-    last_batch = len(splits.train) % config.batch_size or config.batch_size
-    count, classes = min(last_batch, 2), len(splits.classes)
+    last_batch_size = len(splits.train) % config.batch_size or config.batch_size
+    count, classes = min(last_batch_size, 2), len(splits.classes)
     size, channels = splits.train.image_size, splits.train.in_channels
     try:
         with memory_guard(f"model={config.model.target}"):
@@ -170,11 +167,11 @@ def _check_shards(config: Config, splits: DataSplits, world_size: int) -> None:
     if config.batch_size % world_size:
         must = f"must be a multiple of the {world_size} processes that share each batch"
         raise bad_value("batch_size", config.batch_size, must)
-    last_batch = len(splits.train) % config.batch_size
-    if 0 < last_batch < 2 * world_size:
+    remainder = len(splits.train) % config.batch_size
+    if 0 < remainder < 2 * world_size:
         raise UserError(
             f"batch_size={config.batch_size}: the last of {len(splits.train)} training images would be"
-            f" {last_batch} for {world_size} processes, and each needs two; another size will do"
+            f" {remainder} for {world_size} processes, and each needs two; another size will do"
         )
 
 
@@ -185,7 +182,7 @@ def _synchronize_batch_norms(network: nn.Module, device: ComputeDevice, processe
         raise bad_value("device.sync_bn", "true", "this network has no batch norm to synchronise")
     if has_torch_norms and device.type != "cuda":
         only = f"torch's batch norm is synchronised on GPUs alone, not on {device.type}"
-        raise bad_value("device.sync_bn", "true", f"{only}; model.norm=batch_manual is anywhere")
+        raise bad_value("device.sync_bn", "true", f"{only}; model.norm=batch_manual is on any device")
     if not processes.is_distributed:
         return network
     network = synchronize_batch_norms(network)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.optim import SGD, Optimizer
 
-from bnexp.data import Batch, Batches
+from bnexp.data import Batch, Split
 from bnexp.data.batches import Order
 from bnexp.training.metrics import StepOutput
 from bnexp.training.trainer import Trainer
@@ -43,25 +43,26 @@ class CudaGraphTrainer(Trainer):
     The step runs on the GPU alone and never waits for it. The warm-up steps and batches of another size (the
     last one of an epoch) are launched plainly, so every batch trains exactly once. The learning rate may
     change at any time; any other change in the optimizer causes a new capture. The graph is for batches of
-    ``batch_size`` from ``split``. Everything else is taken from ``trainer``, a plain one.
+    ``batch_size`` from ``split``. ``trainer`` is a plain one without scaler, compilation or further
+    processes.
     """
 
-    def __init__(self, trainer: Trainer, split: Batches, batch_size: int) -> None:
+    def __init__(self, trainer: Trainer, split: Split, batch_size: int) -> None:
         super().__init__(
             trainer.model, trainer.loss, trainer.optimizer, trainer.device,
             schedule=trainer.schedule, l1=trainer.l1, grad_clip=trainer.grad_clip,
         )  # fmt: skip
         self.split, self.batch_size = split, batch_size
         self._allocate_buffers()
-        self.epoch_order: Order | None = None  # the order that was copied to self.order
-        self.warm_up_steps = 0
-        self.replay: Callable[[], None] | None = None
+        self.copied_order: Order | None = None  # what was copied to device_order
+        self.warm_up_steps_done = 0
+        self.replay_graph: Callable[[], None] | None = None
         self.captured_settings: list[dict[str, Any]] = []
 
     def _allocate_buffers(self) -> None:
         """Allocates what the graph reads and writes: a graph uses fixed addresses."""
-        self.order = self.split.order(0, 0)
-        count, device = len(self.split), self.order.rows.device
+        self.device_order = self.split.order(0, 0)
+        count, device = len(self.split), self.device_order.rows.device
         self.positions = torch.zeros(self.batch_size, dtype=torch.int64, device=device)  # of the batch
         self.losses = torch.zeros(count, device=device)  # of each batch, at its first image's position
         self.classes = torch.zeros(count, dtype=torch.int64, device=device)  # predicted for each image
@@ -69,24 +70,24 @@ class CudaGraphTrainer(Trainer):
         self.copied_lrs = [float("nan") for _ in self.device_lrs]  # their values, known on the host
 
     def step(self, batch: Batch) -> StepOutput:
-        if batch.order is not self.epoch_order:
+        if batch.order is not self.copied_order:
             self._start_epoch(batch)
         self._copy_learning_rates()
         if batch.size < self.batch_size:
-            self._launch(batch.size)
-        elif self.warm_up_steps < WARM_UP_STEPS:
-            self.warm_up_steps += 1
-            self._warm_up(raise_on_sync=self.warm_up_steps == WARM_UP_STEPS)
+            self._step_at_positions(batch.size)
+        elif self.warm_up_steps_done < WARM_UP_STEPS:
+            self.warm_up_steps_done += 1
+            self._warm_up(raise_on_sync=self.warm_up_steps_done == WARM_UP_STEPS)
         else:
-            self._replay()
+            self._replay_or_capture()
         images = slice(batch.start, batch.start + batch.size)
         return StepOutput(
-            self.losses[batch.start], self.classes[images], self.order.labels[images], batch.size
+            self.losses[batch.start], self.classes[images], self.device_order.labels[images], batch.size
         )
 
     def _start_epoch(self, batch: Batch) -> None:
-        self.epoch_order = batch.order
-        self.order.copy_(batch.order)
+        self.copied_order = batch.order
+        self.device_order.copy_(batch.order)
         torch.arange(batch.start, batch.start + self.batch_size, out=self.positions)
 
     def _copy_learning_rates(self) -> None:
@@ -96,10 +97,10 @@ class CudaGraphTrainer(Trainer):
                 self.copied_lrs[index] = group["lr"]
                 self.device_lrs[index].fill_(group["lr"])
 
-    def _launch(self, size: int) -> None:
+    def _step_at_positions(self, size: int) -> None:
         """The step of the next ``size`` images, from uint8 pixels to metrics. This is what a graph holds."""
         groups, positions = self.optimizer.param_groups, self.positions[:size]
-        images, labels = self.split.gather(self.order, positions)
+        images, labels = self.split.gather(self.device_order, positions)
         try:
             for group, device_lr in zip(groups, self.device_lrs, strict=True):
                 group["lr"] = device_lr
@@ -111,11 +112,11 @@ class CudaGraphTrainer(Trainer):
         self.classes.index_copy_(0, positions, logits.argmax(1))
         self.positions += self.batch_size
 
-    def _replay(self) -> None:
+    def _replay_or_capture(self) -> None:
         settings = self._optimizer_settings()
-        if self.replay is None or self.captured_settings != settings:
-            self.replay, self.captured_settings = self._capture(), settings
-        self.replay()
+        if self.replay_graph is None or self.captured_settings != settings:
+            self.replay_graph, self.captured_settings = self._capture(), settings
+        self.replay_graph()
 
     def _optimizer_settings(self) -> list[dict[str, Any]]:
         """What the graph holds as constants."""
@@ -133,7 +134,7 @@ class CudaGraphTrainer(Trainer):
         graph, current_stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph, stream=self.stream):
-                self._launch(self.batch_size)
+                self._step_at_positions(self.batch_size)
         finally:
             torch.cuda.set_stream(current_stream)  # a failed capture may leave another one
         return graph.replay
@@ -141,14 +142,14 @@ class CudaGraphTrainer(Trainer):
     def _warm_up(self, *, raise_on_sync: bool) -> None:
         """A plain step on the capture stream; with ``raise_on_sync`` it raises where it waits for the GPU.
 
-        A failed capture leaves traces in torch, a failed plain step does not.
+        The last warm-up step checks for waits, because a failed capture would leave traces in torch.
         """
         current_stream, sync_mode = torch.cuda.current_stream(), torch.cuda.get_sync_debug_mode()
         self.stream.wait_stream(current_stream)
         torch.cuda.set_sync_debug_mode("error" if raise_on_sync else sync_mode)
         try:
             with torch.cuda.stream(self.stream):
-                self._launch(self.batch_size)
+                self._step_at_positions(self.batch_size)
         finally:
             torch.cuda.set_sync_debug_mode(sync_mode)
         current_stream.wait_stream(self.stream)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bnexp.compute.device import graph_obstacle
 from bnexp.config.schema import Config
-from bnexp.data import Batches
+from bnexp.data import Split
 from bnexp.errors import bad_value, one_line
 from bnexp.seeding import seed_global
 from bnexp.training.cuda_graph import WARM_UP_STEPS, CudaGraphTrainer, is_capturable, make_capturable
@@ -29,7 +29,7 @@ TrainerFactory = Callable[[], Trainer]
 
 
 def with_cuda_graph(
-    config: Config, trainer: Trainer, split: Batches, used_before: bool | None = None
+    config: Config, trainer: Trainer, split: Split, used_before: bool | None = None
 ) -> Trainer:
     """``trainer``, or one that takes its steps on ``split`` as CUDA graphs, as ``device.graphs`` says.
 
@@ -42,7 +42,7 @@ def with_cuda_graph(
     return CudaGraphTrainer(trainer, split, config.batch_size)
 
 
-def _wants_graph(config: Config, trainer: Trainer, split: Batches, used_before: bool | None) -> bool:
+def _wants_graph(config: Config, trainer: Trainer, split: Split, used_before: bool | None) -> bool:
     if config.device.graphs is False:
         return False
     reason = graph_obstacle(trainer.device.torch_device, config.device) or _step_obstacle(config, trainer)
@@ -50,7 +50,9 @@ def _wants_graph(config: Config, trainer: Trainer, split: Batches, used_before: 
         if reason is not None:
             raise bad_value("device.graphs", "true", reason)
         return True
-    if reason is not None or config.device.deterministic:  # a trial's clock must not decide about bits
+    if (
+        reason is not None or config.device.deterministic
+    ):  # times differ from run to run, so they must not choose between two roundings
         return False
     if used_before is not None:
         return used_before
@@ -76,12 +78,12 @@ def _is_known_code(trainer: Trainer) -> bool:
     return packages <= {"torch", "torchvision", "bnexp"}
 
 
-def _wins_trial(config: Config, trainer: Trainer, split: Batches) -> bool:
+def _wins_trial(config: Config, trainer: Trainer, split: Split) -> bool:
     """Whether a trial on copies finds the graph's losses the same and the graph faster."""
 
     def copy_trainer() -> Trainer:
         model, optimizer = copy.deepcopy((trainer.model, trainer.optimizer))
-        make_capturable(optimizer)
+        make_capturable(optimizer)  # the same kernels in both: only the launches differ
         return Trainer(
             model, trainer.loss, optimizer, trainer.device, l1=trainer.l1, grad_clip=trainer.grad_clip
         )
@@ -95,12 +97,12 @@ def _wins_trial(config: Config, trainer: Trainer, split: Batches) -> bool:
 
 
 def graph_is_faster(
-    make_plain: TrainerFactory, make_graphed: TrainerFactory, split: Batches, batch_size: int
+    make_plain: TrainerFactory, make_graphed: TrainerFactory, split: Split, batch_size: int
 ) -> tuple[bool, str]:
     """Whether the graphed trainer gives the losses of the plain one in less time; and the reason in words.
 
-    Both must start from the same weights. The plain trainer's batches are gathered before the clock starts,
-    so the comparison favours it a little.
+    Both must start from the same weights. Where several batches are gathered in one go, the plain trainer's
+    may be gathered before the clock starts: the comparison then favours it a little.
     """
     try:
         # The first trainer is freed before the second is made: both may not fit the memory.
@@ -114,10 +116,10 @@ def graph_is_faster(
     return speed_up > 1, f"{speed_up:.2g} x as fast in a trial of {TIMED_STEPS} steps"
 
 
-def time_steps(trainer: Trainer, split: Batches, batch_size: int) -> tuple[Tensor, float]:
-    """The losses of some steps, and the seconds of the last ``TIMED_STEPS`` whole batches.
+def time_steps(trainer: Trainer, split: Split, batch_size: int) -> tuple[Tensor, float]:
+    """The losses of some steps, and the seconds of the last ``TIMED_STEPS`` of them.
 
-    An epoch's last batch is trained before and after them: it may be of another size, which needs another
+    An epoch's last batch is trained before and after: it may be of another size, which needs another
     search for the fastest kernels, and memory beside the graph's.
     """
     seed_global(0, "trial")

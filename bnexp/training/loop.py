@@ -44,12 +44,13 @@ def fit(
     An epoch is logged before it is saved, so that no checkpoint is ahead of the log. Raises Diverged if a
     loss is not finite, and Interrupted after a signal, with the last step saved.
     """
-    processes, meter = trainer.processes, Meter(settings.log_every, trainer.processes)
+    processes = trainer.processes
+    meter = Meter(settings.log_every, processes)
 
-    def read_meter() -> None:
+    def record_window() -> None:
         if meter.is_empty:
             return
-        window = meter.read()  # the one place that waits for the device
+        window = meter.read()  # within an epoch, only this waits for the device
         progress.add_window(window)
         first_step = progress.step - len(window.losses) + 1
         logger.steps(first_step, window.losses)
@@ -57,31 +58,31 @@ def fit(
             require_finite(loss, f"epoch {progress.epoch + 1}, step {step}")
 
     def must_stop() -> bool:
-        # Several processes must agree, which takes a message: they do so when a window begins.
+        # Several processes agree by a message. They send one per window, not one per step.
         if processes.is_distributed and not meter.is_empty:
             return False
         return processes.any(stop.received is not None, trainer.device.torch_device)
 
     while not progress.is_done(settings.epochs, settings.patience):
         start, epoch = time.perf_counter(), progress.epoch + 1
-        trainer.begin_epoch(settings.seed, epoch, progress.current.noise)
+        trainer.begin_epoch(settings.seed, epoch, progress.current.rng_states)
         for batch in data.train.epoch(settings.batch_size, settings.seed, epoch, progress.current.steps):
             if must_stop():
-                read_meter()
-                noise = processes.gather(global_rng_state(trainer.device.torch_device))
-                progress.interrupt_epoch(time.perf_counter() - start, noise)
+                record_window()
+                rng_states = processes.gather(global_rng_state(trainer.device.torch_device))
+                progress.interrupt_epoch(time.perf_counter() - start, rng_states)
                 checkpoints.save_last(trainer.state(progress))
                 raise stop.interrupted()
             meter.add(trainer.step(batch))  # the same call for a plain step and a CUDA graph
             trainer.schedule.after_step()
             progress.count_step()
             if meter.is_full:
-                read_meter()
-        read_meter()
+                record_window()
+        record_window()
 
         metrics = progress.finish_epoch(len(data.train), time.perf_counter() - start)
         metrics |= trainer.evaluate(data.watched, settings.eval_batch_size)
-        metrics["lr"] = trainer.lr
+        metrics["lr"] = trainer.lr  # of this epoch; with interval=step, of the next step
         trainer.schedule.after_epoch(metrics)
         is_best = progress.record(metrics)
         logger.epoch(metrics | {"epoch_s": time.perf_counter() - start}, epoch, trainer.model)
@@ -109,10 +110,11 @@ def final_metrics(
 
     train/* are means in training mode while the weights moved. train_eval/* are the final weights in eval
     mode: only these can be compared with val/* and test/*. The test set is evaluated here, after everything
-    has been chosen. ``load_best`` reads the checkpoint of the best epoch. Raises Diverged if a loss of the
+    has been chosen. ``load_best`` reads the checkpoint of the best epoch, whose weights
+    then stay in the trainer. Raises Diverged if a loss of the
     final weights is not finite.
     """
-    final = {name: value for name, value in progress.metrics.items() if "/" in name}
+    final = {name: value for name, value in progress.metrics.items() if "/" in name}  # SPLIT/METRIC
     for split, batches in {"train_eval": data.train, "test": data.test}.items():
         if f"{split}/loss" not in final:
             final |= trainer.evaluate({split: batches}, batch_size)

@@ -15,7 +15,7 @@ class StepOutput(NamedTuple):
     """What one step leaves on the device."""
 
     loss: Tensor  # (), before the update: the mean over the batch, or the share of it that this process has
-    scores: Tensor  # logits (B, K), or the classes (B,) if the step has already chosen them
+    predictions: Tensor  # logits (B, K), or the classes (B,) if the step has already chosen them
     labels: Tensor  # (B,)
     batch_size: int  # images of the batch in all processes
 
@@ -52,9 +52,9 @@ class Meter:
 
         Waits for the device. At least one step must have been added.
         """
-        losses, scores, labels, batch_sizes = zip(*self.outputs, strict=True)
+        losses, predictions, labels, batch_sizes = zip(*self.outputs, strict=True)
         self.outputs = []
-        classes = torch.cat(scores)
+        classes = torch.cat(predictions)
         if classes.dim() == 2:
             classes = classes.argmax(1)
         correct = self.processes.sum_((classes == torch.cat(labels)).sum())

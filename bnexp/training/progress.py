@@ -21,7 +21,7 @@ class EpochProgress:
     losses: list[float] = field(default_factory=list)
     correct: int = 0
     train_s: float = 0.0
-    noise: list[list[Tensor]] = field(default_factory=list)  # each process's generators at the interruption
+    rng_states: list[list[Tensor]] = field(default_factory=list)  # each process's, at an interruption
 
 
 @dataclass
@@ -60,10 +60,10 @@ class Progress:
         self.current.losses += [loss * size for loss, size in losses]
         self.current.correct += window.correct
 
-    def interrupt_epoch(self, seconds: float, noise: list[list[Tensor]]) -> None:
-        """Notes the ``seconds`` spent on the current epoch since the start or the last interruption."""
+    def interrupt_epoch(self, seconds: float, rng_states: list[list[Tensor]]) -> None:
+        """Adds the ``seconds`` since the epoch began or was resumed, and keeps the generator states."""
         self.current.train_s += seconds
-        self.current.noise = noise
+        self.current.rng_states = rng_states
 
     def finish_epoch(self, images: int, seconds: float) -> dict[str, float]:
         """Counts the current epoch as completed.

@@ -26,10 +26,12 @@ from bnexp.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: SweepJob | None) -> None:
+def train(
+    config: Config, folder: RunFolder, config_yaml: str, stop: StopSignal, job: SweepJob | None
+) -> None:
     """One run, from a checked configuration to a complete record; ``job`` if it belongs to a sweep.
 
-    It continues from the checkpoint in the folder if there is one. ``text`` is the configuration as YAML.
+    It continues from the checkpoint in the folder if there is one. ``config_yaml`` is the configuration.
     """
     processes = Processes.from_environment()
     job_number = job.number if job else None
@@ -49,9 +51,11 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: S
             device=str(device), threads=threads, processes=processes.world_size,
             **({"command": job.command} if job else {}),
         )  # fmt: skip
-        several = f", {processes.world_size} processes" if processes.is_distributed else ""
+        process_count = f", {processes.world_size} processes" if processes.is_distributed else ""
         plural = "s" * (threads > 1)
-        log.info(f"{config.name}: seed {config.seed} on {device}, {threads} CPU thread{plural}{several}")
+        log.info(
+            f"{config.name}: seed {config.seed} on {device}, {threads} CPU thread{plural}{process_count}"
+        )
         log.log(logging.DEBUG if job else logging.INFO, str(summary))
         folder.update(
             parameters=summary.parameters, images=splits.counts, classes=len(splits.classes),
@@ -61,8 +65,8 @@ def train(config: Config, folder: RunFolder, text: str, stop: StopSignal, job: S
             config, network, device, splits, processes, graph_used_before=folder.summary["graph"]
         )
         folder.update(graph=isinstance(trainer, CudaGraphTrainer))
-        notes = {"config": f"```yaml\n{text}```", "model": summary.markdown()}
-        final, best, progress = fit_and_test(config, trainer, splits, folder, stop, notes, job)
+        tensorboard_texts = {"config": f"```yaml\n{config_yaml}```", "model": summary.markdown()}
+        final, best, progress = fit_and_test(config, trainer, splits, folder, stop, tensorboard_texts, job)
     folder.update(best=best, final=final, time=progress.times())
     accuracy, loss = final["test/accuracy"], final["test/loss"]
     log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
@@ -74,12 +78,12 @@ def fit_and_test(
     splits: DataSplits,
     folder: RunFolder,
     stop: StopSignal,
-    notes: Mapping[str, str],
+    tensorboard_texts: Mapping[str, str],
     job: SweepJob | None,
 ) -> tuple[dict[str, float], dict[str, float] | None, Progress]:
     """Trains to the end; returns the final metrics, those of the best epoch, and the progress.
 
-    ``notes`` are Markdown texts for TensorBoard.
+    ``tensorboard_texts`` are in Markdown.
     """
     settings = FitSettings(
         epochs=config.epochs, batch_size=config.batch_size, eval_batch_size=config.eval_batch_size,
@@ -94,7 +98,7 @@ def fit_and_test(
         quiet=bool(job and job.quiet), hparams=job.hparams if job else {},
     )  # fmt: skip
     with closing(logger):
-        for tag, markdown in notes.items():
+        for tag, markdown in tensorboard_texts.items():
             logger.text(tag, markdown)
         fit(trainer, splits, settings, progress, logger=logger, checkpoints=checkpoints, stop=stop)
         final, best = final_metrics(
@@ -108,7 +112,10 @@ def fit_and_test(
 def resume_or_start(
     config: Config, trainer: Trainer, checkpoints: Checkpoints, folder: RunFolder
 ) -> Progress:
-    """Restores the trainer from the folder's newest checkpoint, if any; returns how far that run had come."""
+    """Restores the trainer from the folder's newest checkpoint and returns how far that run had come.
+
+    Without a checkpoint the run starts anew, and records of an earlier attempt are removed.
+    """
     state = trainer.processes.broadcast(checkpoints.newest)
     if state is None:
         folder.clear()

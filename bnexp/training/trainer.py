@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from bnexp.compute.device import ComputeDevice
 from bnexp.compute.processes import SINGLE_PROCESS, Processes
 from bnexp.compute.torch_overhead import unwrapped_backward, unwrapped_step
-from bnexp.data import Batch, Batches
+from bnexp.data import Batch, Split
 from bnexp.errors import UserError, one_line
 from bnexp.seeding import seed_global, set_global_rng_state
 from bnexp.training.metrics import StepOutput
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
 
-# These say how an optimizer launches its kernels on this device. A checkpoint from another device has no say.
+# These say how an optimizer launches its kernels on this device. ``restore`` ignores their saved values.
 DEVICE_KEYS = ("capturable", "fused")
 
 
@@ -48,25 +48,27 @@ class Trainer:
         self.schedule = schedule or Schedule()
         self.l1, self.grad_clip, self.processes = l1, grad_clip, processes
         self.scaler = device.scaler() if scaler is None else scaler
-        self.forward = model if compiled is None else compiled  # not "or": a compiled module has a length
-        self.training_forward = processes.wrap_ddp(self.forward)
+        self.eval_network = (
+            model if compiled is None else compiled
+        )  # "or" would call a compiled module's len()
+        self.training_network = processes.wrap_ddp(self.eval_network)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # The L1 penalty is on matrices and kernels, not on biases nor on the scale of a norm.
         self.l1_weights = [parameter for parameter in self.parameters if parameter.ndim > 1]
         self.optimizer_step = unwrapped_step(optimizer)
         # A compiled or distributed network needs the wrappers of Tensor.backward.
-        self.backward = unwrapped_backward if self.training_forward is model else Tensor.backward
+        self.backward = unwrapped_backward if self.training_network is model else Tensor.backward
 
-    def begin_epoch(self, seed: int, epoch: int, noise: list[list[Tensor]]) -> None:
+    def begin_epoch(self, seed: int, epoch: int, rng_states: list[list[Tensor]]) -> None:
         """Training mode, and torch's global generators as they are in this epoch.
 
-        ``noise`` holds each process's generator state at an interruption, empty for a new epoch.
+        ``rng_states`` holds each process's states at an interruption; it is empty for a new epoch.
         """
         self.model.train()
         rank = self.processes.rank
         seed_global(seed, f"noise of {rank}" if rank else "noise", epoch)
-        if rank < len(noise):
-            set_global_rng_state(noise[rank], self.device.torch_device)
+        if rank < len(rng_states):
+            set_global_rng_state(rng_states[rank], self.device.torch_device)
 
     def step(self, batch: Batch) -> StepOutput:
         """One update from a batch; of several processes each takes its own shard."""
@@ -75,16 +77,16 @@ class Trainer:
         return StepOutput(loss, logits, labels, batch.size)
 
     def update(self, images: Tensor, labels: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
-        """One update from images (B, C, H, W) and labels (B,); the loss () and logits (B, K) before it.
+        """One update from images (B, C, H, W) and labels (B,); its loss () and logits (B, K).
 
-        ``share`` is the part of the batch that these images are. The loss is multiplied by it, so the sum
-        over all processes is the loss of the batch. The gradients stay until the next update, for the
+        ``share`` is the number of these images over that of the whole batch. The loss is multiplied by it:
+        the sum over all processes is the loss of the batch. The gradients stay until the next update, for the
         loggers.
         """
         for parameter in self.parameters:
             parameter.grad = None
         with self.device.autocast():
-            logits = self.training_forward(images)
+            logits = self.training_network(images)
             loss = self.loss(logits, labels)
         if self.processes.is_distributed:
             loss = loss * share
@@ -117,7 +119,7 @@ class Trainer:
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def evaluate(self, splits: Mapping[str, Batches], batch_size: int) -> dict[str, float]:
+    def evaluate(self, splits: Mapping[str, Split], batch_size: int) -> dict[str, float]:
         """``SPLIT/loss`` and ``SPLIT/accuracy`` of each split in eval mode; every image weighs the same."""
         metrics: dict[str, float] = {}
         for split, batches in splits.items():
@@ -126,7 +128,7 @@ class Trainer:
         return metrics
 
     @torch.inference_mode()
-    def classify(self, batches: Batches, batch_size: int) -> tuple[float, float, Tensor]:
+    def classify(self, batches: Split, batch_size: int) -> tuple[float, float, Tensor]:
         """Mean loss, accuracy, and the class (N,) that the network gives to each image of a split.
 
         Several processes take turns at the batches; the images of other processes have class -1.
@@ -143,7 +145,7 @@ class Trainer:
             if step % world_size != rank:
                 continue
             with self.device.autocast():
-                logits = self.forward(images)
+                logits = self.eval_network(images)
                 losses[step] = self.loss(logits, labels)
             torch.argmax(logits, 1, out=classes[starts[step] : starts[step] + batch_size])
         correct = self.processes.sum_((classes == batches.labels).sum())
@@ -153,7 +155,11 @@ class Trainer:
         return loss_sum / count, int(correct) / count, classes
 
     def state(self, progress: Progress) -> dict[str, Any]:
-        """Everything that a run needs to continue. Randomness is a function of the seed: it needs nothing."""
+        """Everything that a run needs to continue.
+
+        Randomness is a function of the seed. Only an interrupted epoch keeps generator states, in its
+        progress.
+        """
         scheduler = self.schedule.scheduler
         return {
             "model": self.model.state_dict(),

@@ -15,7 +15,8 @@ from bnexp.compute.torch_overhead import unwrapped_step
 from bnexp.config.schema import Config
 from bnexp.training import trainer as trainer_module
 
-# The functions of bnexp.compute.torch_overhead that each variant replaces by torch's own.
+# What each variant puts in place of functions of bnexp.compute.torch_overhead. "neither" replaces one by
+# itself: patch.multiple needs at least one name.
 VARIANTS: dict[str, dict[str, Callable]] = {
     "neither": {"unwrapped_step": unwrapped_step},
     "optimizer step": {"unwrapped_step": lambda optimizer: optimizer.step},
@@ -28,7 +29,7 @@ def overhead(models: list[str], repeats: int, scale: float) -> list[Table]:
     rows: list[Row] = []
     for name in models:
         config = recipe_config(name, scale)
-        measurements = {variant: partial(_time_steps, config, variant) for variant in VARIANTS}
+        measurements = {variant: partial(_images_per_s, config, variant) for variant in VARIANTS}
         for measure in measurements.values():
             measure()  # warm-up
         rates = measure_in_turn(measurements, repeats)
@@ -49,10 +50,10 @@ def overhead(models: list[str], repeats: int, scale: float) -> list[Table]:
     return [Table("torch's wrappers", note, rows)]
 
 
-def _time_steps(config: Config, variant: str) -> float:
+def _images_per_s(config: Config, variant: str) -> float:
     with patch.multiple(trainer_module, **VARIANTS[variant]):
         trainer, splits = prepare_trainer(config)
-    trainer.begin_epoch(seed=0, epoch=1, noise=[])
+    trainer.begin_epoch(seed=0, epoch=1, rng_states=[])
     start = time.perf_counter()
     for batch in splits.train.epoch(config.batch_size, 0, 1):
         trainer.step(batch)

@@ -97,7 +97,7 @@ def _part_shares(config: Config, epoch_images: int) -> dict[str, float]:
 
     def prepare_timed(config: Config) -> tuple[Trainer, DataSplits]:
         trainer, splits = prepare_trainer(config)
-        trainer.training_forward = timer.wrap("forward", trainer.training_forward)
+        trainer.training_network = timer.wrap("forward", trainer.training_network)
         trainer.loss = timer.wrap("loss", trainer.loss)
         trainer.backward = timer.wrap("backward", trainer.backward)
         trainer.optimizer_step = timer.wrap("update", trainer.optimizer_step)

@@ -22,7 +22,7 @@ from bench.recipes import (
 )
 from bench.table import Row, Table, measure_in_turn, median, median_ratio, ratio_range
 from bnexp.config.schema import Config
-from bnexp.data import Batches
+from bnexp.data import Split
 from bnexp.training.trainer import Trainer
 
 BATCH_SIZES = (16, 64, 256, 1024, 4096)
@@ -106,7 +106,7 @@ def evaluate(models: list[str], repeats: int, scale: float) -> list[Table]:
     return [Table("Evaluation", note, rows)]
 
 
-def _evaluation_speed(trainer: Trainer, batches: Batches, size: int, passes: int) -> float:
+def _evaluation_speed(trainer: Trainer, batches: Split, size: int, passes: int) -> float:
     start = time.perf_counter()
     for _ in range(passes):
         trainer.evaluate(batches, size)

@@ -198,7 +198,7 @@ def test_a_signal_to_torchrun_saves_the_run(torchrun, tmp_path):
 REFUSED = {
     ("batch_size=33",): "batch_size=33: must be a multiple of the 2 processes that share each batch",
     ("batch_size=50", "dataset.val_size=0", "dataset.train_size=51"): "would be 1 for 2 processes",
-    ("device.sync_bn=true", "model.norm=batch"): "model.norm=batch_manual is anywhere",
+    ("device.sync_bn=true", "model.norm=batch"): "model.norm=batch_manual is on any device",
     ("device.sync_bn=true", "model.norm=none"): "device.sync_bn=true: this network has no batch norm",
     ("-m", "seed=0,1"): "-m: torchrun's processes train one network",
     ("experiment=bn_study",): "-m: torchrun's processes train one network",

@@ -1,4 +1,4 @@
-"""Batches: their values, their order, and the memory that they take."""
+"""Split: their values, their order, and the memory that they take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnexp.data import Batches, Images, augment, batches, channel_statistics
+from bnexp.data import Images, Split, augment, batches, channel_statistics
 from bnexp.errors import UserError
 from bnexp.seeding import generator
 
@@ -31,11 +31,11 @@ def normalized(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels.double() / 255 - mean) / std
 
 
-def make_split(stored: Images, **keys) -> Batches:
-    return Batches(stored, keys.pop("device", CPU), **({"mean": MEAN, "std": STD} | keys))
+def make_split(stored: Images, **keys) -> Split:
+    return Split(stored, keys.pop("device", CPU), **({"mean": MEAN, "std": STD} | keys))
 
 
-def epoch_tensors(split: Batches, *args, **keys) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def epoch_tensors(split: Split, *args, **keys) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Images and labels of each batch of an epoch."""
     return [batch.tensors() for batch in split.epoch(*args, **keys)]
 
@@ -217,7 +217,7 @@ def test_a_channel_of_one_value_is_an_error():
 
 MEMORY = """
 import sys, torch
-from bnexp.data import Batches, load_dataset
+from bnexp.data import Split, load_dataset
 from bnexp.data.splits import holdout
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
@@ -227,10 +227,10 @@ memory_before = peak()
 dataset = load_dataset("mnist", sys.argv[1], None)
 train_index, val_index = holdout(dataset.train.labels, 6000, torch.Generator().manual_seed(0))
 keys = dict(device=torch.device("cpu"), mean=(0.5,), std=(0.5,))
-train, val = (Batches(dataset.train, index=index, **keys) for index in (train_index, val_index))
+train, val = (Split(dataset.train, index=index, **keys) for index in (train_index, val_index))
 for batch in train.epoch(64, 0, 0):
     batch.tensors()
-for split in (val, Batches(dataset.test, **keys)):
+for split in (val, Split(dataset.test, **keys)):
     for images, labels in split.in_order(128):
         pass
 print((peak() - memory_before) / (70000 * 784))

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bnexp.compute.device import ComputeDevice
-from bnexp.data import Batches
+from bnexp.data import Split
 from bnexp.training.cuda_graph import CudaGraphTrainer, is_capturable, make_capturable
 from bnexp.training.metrics import Meter
 from bnexp.training.progress import Progress
@@ -109,7 +109,7 @@ class RecordedTrainer(CudaGraphTrainer):
     def _capture(self):
         rng_state = torch.get_rng_state()
         with Recording() as recording:
-            self._launch(self.batch_size)
+            self._step_at_positions(self.batch_size)
         recording.undo()
         torch.set_rng_state(rng_state)
         self.recordings.append(recording)
@@ -117,7 +117,7 @@ class RecordedTrainer(CudaGraphTrainer):
 
     def _warm_up(self, *, raise_on_sync):
         with RaisesOnRead() if raise_on_sync else contextlib.nullcontext():
-            self._launch(self.batch_size)
+            self._step_at_positions(self.batch_size)
 
 
 def dense() -> nn.Module:
@@ -145,16 +145,16 @@ def plain_trainer(
     return Trainer(model, nn.CrossEntropyLoss(), optimizer, compute_device, schedule=schedule, **more)
 
 
-def graph_trainer(*args, split: Batches | None = None, trainer_class=RecordedTrainer, **keys):
+def graph_trainer(*args, split: Split | None = None, trainer_class=RecordedTrainer, **keys):
     trainer = plain_trainer(*args, **keys)
     return trainer_class(trainer, split or images(trainer.device.type), BATCH_SIZE)
 
 
-def images(device="cpu", count=IMAGES, **keys) -> Batches:
+def images(device="cpu", count=IMAGES, **keys) -> Split:
     return batches(count, device=device, **keys)
 
 
-def train(trainer: Trainer, epochs: int = 3, split: Batches | None = None, progress=None, last_step=None):
+def train(trainer: Trainer, epochs: int = 3, split: Split | None = None, progress=None, last_step=None):
     """Trains like the loop: losses of all steps, accuracy of each epoch, the final state of the model.
 
     ``last_step`` ends the last epoch after so many of its steps.
@@ -165,7 +165,7 @@ def train(trainer: Trainer, epochs: int = 3, split: Batches | None = None, progr
     )
     losses, accuracies = [], []
     for _ in range(epochs):
-        trainer.begin_epoch(0, progress.epoch + 1, progress.current.noise)
+        trainer.begin_epoch(0, progress.epoch + 1, progress.current.rng_states)
         meter = Meter(capacity=1000)
         first = progress.current.steps
         for batch in itertools.islice(split.epoch(BATCH_SIZE, 0, progress.epoch + 1, first), last_step):

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-# Measured times and speeds; noise: the random state within an epoch, which only a stopped run has.
-IGNORED_KEYS = ("train_s", "images_per_s", "epoch_s", "noise")
+# Measured times and speeds; rng_states: those within an epoch, which only an interrupted run has.
+IGNORED_KEYS = ("train_s", "images_per_s", "epoch_s", "rng_states")
 
 
 def record(run: Path) -> dict[str, Any]:

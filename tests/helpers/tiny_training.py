@@ -6,24 +6,22 @@ import torch
 from torch import nn
 
 from bnexp.compute.device import ComputeDevice
-from bnexp.data import Batches, DataSplits, Images
+from bnexp.data import DataSplits, Images, Split
 from bnexp.runs.loggers import Logger
 from bnexp.training.trainer import Trainer
 
 CPU = ComputeDevice(torch.device("cpu"), torch.float32)
 
 
-def batches(count: int = 50, seed: int = 0, device: str = "cpu", **keys) -> Batches:
+def batches(count: int = 50, seed: int = 0, device: str = "cpu", **keys) -> Split:
     """``count`` random images (1, 6, 6) of three classes."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (count, 1, 6, 6), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 3, (count,), generator=generator)
-    return Batches(Images(pixels, labels), torch.device(device), mean=(0.5,), std=(0.5,), **keys)
+    return Split(Images(pixels, labels), torch.device(device), mean=(0.5,), std=(0.5,), **keys)
 
 
-def splits(
-    train: Batches | None = None, val: Batches | None = None, test: Batches | None = None
-) -> DataSplits:
+def splits(train: Split | None = None, val: Split | None = None, test: Split | None = None) -> DataSplits:
     classes = ("a", "b", "c")
     return DataSplits(train or batches(), val, test or batches(20, 2), classes)
 

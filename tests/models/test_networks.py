@@ -1,5 +1,7 @@
 """Every network with every norm: shapes, gradients, parameter counts, the order of layers, mistakes."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
@@ -14,7 +16,7 @@ from helpers.yaml_defaults import CONF, SHAPES, build, defaults, images_for, tar
 
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "custom")
 FAMILIES = sorted(SHAPES)
-NORMS = ["none", "batch", "batch_manual", "layer", "group", "instance"]
+NORMS = get_args(norms.NormName)
 WITH_VECTOR_NORMS = ("mlp", "lenet")  # instance norm does not fit vectors
 SMALL_ARCH = {"arch": "squeezenet1_1"}  # 0.7 million parameters
 

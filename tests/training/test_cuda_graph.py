@@ -80,7 +80,7 @@ def test_a_step_launches_one_replay_and_nothing_else(monkeypatch):
     for batch in itertools.islice(batch_iterator, WARM_UP_STEPS + 1):
         trainer.step(batch)
     replays = []
-    monkeypatch.setattr(trainer, "replay", lambda: replays.append(1))
+    monkeypatch.setattr(trainer, "replay_graph", lambda: replays.append(1))
     with Recording() as recording:
         for batch in itertools.islice(batch_iterator, 3):
             trainer.step(batch)
@@ -200,7 +200,7 @@ def test_a_cuda_graph_trains_the_same_weights(kind, keys):
     plain = plain_trainer(kind, keys, "cuda")
     graphed = graph_trainer(kind, keys, "cuda", trainer_class=CudaGraphTrainer)
     assert_close(train(graphed), train(plain))
-    assert graphed.replay is not None
+    assert graphed.replay_graph is not None
 
 
 @needs_gpu

@@ -44,12 +44,12 @@ def test_a_step_gives_loss_logits_and_labels_of_its_batch():
     batch = list(batches().epoch(16, 0, 1))[-1]
     images, labels = batch.tensors()
     output = trained.step(batch)
-    torch.testing.assert_close(output.scores, model(images))
+    torch.testing.assert_close(output.predictions, model(images))
     torch.testing.assert_close(output.loss, nn.functional.cross_entropy(model(images), labels))
     assert torch.equal(output.labels, labels)
     assert output.batch_size == len(labels) == 2
     assert not output.loss.requires_grad
-    assert not output.scores.requires_grad
+    assert not output.predictions.requires_grad
 
 
 def test_bf16_trains_near_fp32():

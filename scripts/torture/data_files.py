@@ -44,9 +44,9 @@ def damage(path: Path, kind: str, trial: Trial) -> None:
 def data_file(trial: Trial) -> None:
     """A file of the data set is cut, has a flipped bit, or has the content of another file."""
     raw = copy_mnist(trial)
-    name, kind = trial.random.choice(IDX), ("cut", "flipped", "other")[trial.number % 3]
-    if kind == "other":
-        shutil.copyfile(raw / trial.random.choice([other for other in IDX if other != name]), raw / name)
+    name, kind = trial.random.choice(IDX), ("cut", "flipped", "swapped")[trial.number % 3]
+    if kind == "swapped":
+        shutil.copyfile(raw / trial.random.choice([file for file in IDX if file != name]), raw / name)
     else:
         damage(raw / name, kind, trial)
     result = trial.run(*MNIST, "hydra.run.dir=run")

@@ -216,7 +216,7 @@ def make_style(index: int) -> Style:
 
 def group_style(summary: GroupSummary, comparison: Comparison) -> Style:
     """The style of a group, the same in all blocks."""
-    names = dict.fromkeys(other.group.value for other in comparison.summaries)
+    names = dict.fromkeys(peer.group.value for peer in comparison.summaries)
     names.pop(comparison.grouping.baseline, None)
     return make_style(1 + list(names).index(summary.group.value) if summary.group.value in names else 0)
 

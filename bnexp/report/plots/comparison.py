@@ -37,7 +37,7 @@ MAX_RELATIVE_EXTENT = 5  # the axis of the forest ends at this many times the me
 
 
 def draw_pictures(comparison: Comparison) -> list[Picture]:
-    """All pictures that the runs have data for: blocks side by side, only the curves one picture a block."""
+    """All pictures that the runs have data for. Blocks share a picture; only the curves have one for each."""
     import matplotlib as mpl
 
     with mpl.rc_context(RC_PARAMS):

@@ -98,7 +98,7 @@ MISTAKES = [
     ("model=mlp_bn batch_size=4 dataset.train_size=13", "batch_size=4: the last of 13"),
     ("model=conv model.norm=group model.norm_groups=4", "model.norm_groups=4: must divide"),
     ("model.norm=instance", "model.norm=instance: "),
-    ("model=conv dataset.resize=4", "model.kernel_size=.*leaves nothing of the 2 x 2 map"),
+    ("model=conv dataset.resize=4", "model.kernel_size=.*convolution 2 and its pool, whose input is 2 x 2"),
     ("model=conv model.kernel_size=[3,3,3]", "model.kernel_size"),
     ("model=torchvision model.arch=vgg99", "model.arch=vgg99: "),
     ("model=torchvision model.arch=alexnet", "does not fit 28 x 28.*dataset.resize"),

@@ -11,7 +11,6 @@ import hashlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from bnexp.data import cache, splits
+from bnexp.data import cache, image_files, splits
 from bnexp.data.images import ImageDataset, Images
 from bnexp.errors import UserError, bad_value, nearest_match
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 TEST_SHARE = 0.2
 GRAY = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
 UNBOUNDED = ("I", "F")  # 32 bits per pixel; nothing says which value is white
@@ -87,22 +85,40 @@ def list_images(root: Path) -> Listing:
         raise _bad_root(root, f"{base} must hold at least two class folders, but holds {number}")
     if has_train and (unused := set(_folders(root)) - {"train", "test"}):
         log.warning("%s: only train and test are read, not %s", root, ", ".join(sorted(unused)))
-    train = _list_part(root, base, classes)
-    labels = {label for _, label in train}
-    for label, name in enumerate(classes):
-        if label not in labels:
-            raise _bad_root(root, f"{base / name} holds no image ({', '.join(SUFFIXES)})")
-    if not has_test:
-        return Listing(root, classes, *_split_off_test(root, classes, train))
-    for name in _folders(root / "test"):
+    test_classes = _folders(root / "test") if has_test else []
+    for name in test_classes:
         if name not in classes:
             near = nearest_match(name, classes)
             hint = f"; did you mean {near}?" if near else ""
             raise _bad_root(root, f"the class test/{name} is not in train{hint}")
-    test = _list_part(root, root / "test", classes)
+    train, test = _list_parts(root, base, classes, test_classes)
+    labels = {label for _, label in train}
+    for label, name in enumerate(classes):
+        if label not in labels:
+            raise _bad_root(root, f"{base / name} holds no image")
+    if not has_test:
+        return Listing(root, classes, *_split_off_test(root, classes, train))
     if not test:
-        raise _bad_root(root, f"{root / 'test'} holds no image ({', '.join(SUFFIXES)})")
+        raise _bad_root(root, f"{root / 'test'} holds no image")
     return Listing(root, classes, train, test)
+
+
+def _list_parts(
+    root: Path, base: Path, classes: tuple[str, ...], test_classes: list[str]
+) -> tuple[Rows, Rows]:
+    """(train, test): the images of each class in both parts. Logs what is left out."""
+    left_out = image_files.LeftOut()
+    folders = [base / name for name in classes] + [root / "test" / name for name in test_classes]
+    image_files.count_unclassified(root, sorted({root, *(f.parent for f in folders)}), left_out)
+    images = image_files.find_images(root, folders, left_out)
+    if left_out:
+        log.warning("%s: left out: %s", root, left_out)
+    train: Rows = []
+    test: Rows = []
+    for folder, paths in zip(folders, images, strict=True):
+        part = train if folder.parent == base else test
+        part += [(path, classes.index(folder.name)) for path in paths]
+    return train, test
 
 
 def _split_off_test(root: Path, classes: tuple[str, ...], rows: Rows) -> tuple[Rows, Rows]:
@@ -117,25 +133,13 @@ def _split_off_test(root: Path, classes: tuple[str, ...], rows: Rows) -> tuple[R
     return [rows[i] for i in train.tolist()], [rows[i] for i in test.tolist()]
 
 
-def _list_part(root: Path, base: Path, classes: tuple[str, ...]) -> Rows:
-    """The images of each class below ``base``."""
-    return [(path, label) for label, name in enumerate(classes) for path in _images(root, base / name)]
-
-
 def _folders(folder: Path) -> list[str]:
     """The names of the folders in it, except hidden ones such as the cache's."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _images(root: Path, folder: Path) -> Iterator[str]:
-    """The images of one class at any depth, relative to ``root``, in the same order on every machine."""
-    paths = []
-    for parent, _, names in os.walk(folder, followlinks=True):
-        paths += [Path(parent, n) for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
-    return iter(sorted(path.relative_to(root).as_posix() for path in paths))
+        folders = [entry.name for entry in entries if image_files.is_folder(entry)]
+    return sorted(name for name in folders if not image_files.is_hidden(name))
 
 
 def _decode(listing: Listing, resize: int | None) -> ImageDataset:
@@ -155,12 +159,23 @@ def _decode(listing: Listing, resize: int | None) -> ImageDataset:
 
         for _ in tqdm(pool.map(decode_row, range(len(paths))), total=len(paths), disable=None, leave=False):
             pass
+    _warn_of_test_images_in_train(listing)
     train, test = torch.from_numpy(pixels).split([len(listing.train), len(listing.test)])
     return ImageDataset(
         Images(train, torch.tensor([label for _, label in listing.train])),
         Images(test, torch.tensor([label for _, label in listing.test])),
         listing.classes,
     )
+
+
+def _warn_of_test_images_in_train(listing: Listing) -> None:
+    """One line if files are equal. It comes when images are decoded: a cached start reads no image."""
+    parts = ([path for path, _ in part] for part in (listing.train, listing.test))
+    pairs = image_files.equal_files(listing.root, *parts)
+    if pairs:
+        count, total, (train_path, test_path) = len(pairs), len(listing.test), pairs[0]
+        example = f"{test_path} equals {train_path}"
+        log.warning("%s: %d of %d test images are training images: %s", listing.root, count, total, example)
 
 
 def _common_side(paths: list[str], sizes: list[tuple[int, int]]) -> int:

@@ -1,0 +1,167 @@
+"""Which files of a data set's class folders are images, and a count of everything else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bnexp.errors import bad_value
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+SYSTEM_FOLDERS = ("@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+
+Identity = tuple[int, int]  # the device and the inode: the same for every path to a folder
+
+
+class LeftOut:
+    """What was not read: how often each reason applied, with the first path as an example."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+
+    def add(self, reason: str, path: str) -> None:
+        self._counts[reason] += 1
+        self._examples.setdefault(reason, path)
+
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{n} {reason} ({self._examples[reason]})" for reason, n in self._counts.items())
+
+
+def is_hidden(name: str) -> bool:
+    """Whether it belongs to the system or a program: their previews are images too, often of test images."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one. A link that leads nowhere, or to itself, is none."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def find_images(root: Path, class_folders: Sequence[Path], left_out: LeftOut) -> list[list[str]]:
+    """The images below each class folder, relative to ``root``, in the same order on every machine.
+
+    Each real folder is read once, as part of the class that holds it without a link. A broken link with an
+    image's ending counts as an image: reading it gives the error. Raises UserError.
+    """
+    visited = _enclosing_folders(root, class_folders)
+    _check_class_folders(root, class_folders, visited)
+    images: list[list[str]] = [[] for _ in class_folders]
+    queue = deque(zip(class_folders, images, strict=True))
+    while queue:
+        folder, paths = queue.popleft()
+        identity = _identity(folder)
+        if identity in visited:
+            left_out.add("linked folder that is read elsewhere", _relative(folder, root))
+            continue
+        visited.add(identity)
+        for entry in _entries(root, folder):
+            path = _relative(entry.path, root)
+            if is_hidden(entry.name):
+                left_out.add("hidden or system", path)
+            elif is_folder(entry):
+                # Links come last: then they can take no folder from the class that holds it.
+                (queue.append if entry.is_symlink() else queue.appendleft)((folder / entry.name, paths))
+            elif reason := _reason_to_skip(entry):
+                left_out.add(reason, path)
+            else:
+                paths.append(path)
+    return [sorted(paths) for paths in images]
+
+
+def count_unclassified(root: Path, folders: Iterable[Path], left_out: LeftOut) -> None:
+    """Counts what lies beside the class folders and looks like part of the data set."""
+    for folder in folders:
+        for entry in _entries(root, folder):
+            path = _relative(entry.path, root)
+            if entry.name in SYSTEM_FOLDERS:
+                left_out.add("hidden or system", path)
+            elif not is_hidden(entry.name) and _ending(entry.name) in SUFFIXES:
+                left_out.add("beside the class folders", path)
+
+
+def equal_files(root: Path, first: Iterable[str], second: Iterable[str]) -> list[tuple[str, str]]:
+    """(path in ``first``, path in ``second``) for each file in ``second`` whose bytes ``first`` has too.
+
+    Reads only files whose size occurs in both. At worst it reads all files once.
+    """
+    by_size: defaultdict[int, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for part, paths in enumerate((first, second)):
+        for path in paths:
+            by_size[os.stat(root / path).st_size][part].append(path)
+    candidates = [pair for pair in by_size.values() if all(pair)]
+    of_first, of_second = ([path for pair in candidates for path in pair[part]] for part in (0, 1))
+    paths_by_digest = {_digest(root / path): path for path in reversed(of_first)}
+    digests = ((_digest(root / path), path) for path in of_second)
+    return [(paths_by_digest[digest], path) for digest, path in digests if digest in paths_by_digest]
+
+
+def _enclosing_folders(root: Path, class_folders: Sequence[Path]) -> set[Identity]:
+    """The folders that hold the class folders: a link to one of them would read every image again."""
+    parents = {root.resolve(), *(folder.parent.resolve() for folder in class_folders)}
+    enclosing = parents.union(*(parent.parents for parent in parents))
+    enclosing.update(*(folder.resolve().parents for folder in class_folders))
+    return {_identity(folder) for folder in enclosing}
+
+
+def _check_class_folders(root: Path, class_folders: Sequence[Path], enclosing: set[Identity]) -> None:
+    """Raises UserError if links give the images of one class folder to another class or part too."""
+    folders: dict[Identity, Path] = {}
+    for folder in class_folders:
+        identity = _identity(folder)
+        name = _relative(folder, root)
+        if identity in enclosing:
+            raise bad_value("dataset.root", root, f"{name} holds the folder of another class")
+        if identity in folders:
+            other = _relative(folders[identity], root)
+            raise bad_value("dataset.root", root, f"{name} and {other} are the same folder")
+        folders[identity] = folder
+
+
+def _entries(root: Path, folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        problem = f"{_relative(folder, root)} can't be read ({error.strerror or error})"
+        raise bad_value("dataset.root", root, problem) from None
+
+
+def _reason_to_skip(entry: os.DirEntry[str]) -> str | None:
+    """Why a file is not read; None for an image."""
+    is_broken_link = entry.is_symlink() and not os.path.exists(entry.path)
+    is_file = os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
+    if not is_file and not is_broken_link:
+        return "not a regular file"  # opening a FIFO would wait for ever
+    ending = _ending(entry.name)
+    if ending in SUFFIXES:
+        return None
+    return ending or "without an ending"
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _identity(folder: Path) -> Identity:
+    stat = folder.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def _relative(path: str | Path, root: Path) -> str:
+    # Ten times as fast as Path.relative_to, which would need most of the time of a start with many images.
+    return os.fspath(path)[len(os.fspath(root)) :].replace(os.sep, "/").lstrip("/")
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.digest()

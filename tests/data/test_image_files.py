@@ -1,0 +1,167 @@
+"""Which files of an image folder are read: hidden folders, links, files that are no images, equal files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bnexp.data import datasets, image_files, image_folder
+from bnexp.errors import UserError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """cat and dog with three images each."""
+    for label, name in enumerate(("cat", "dog")):
+        for i in range(3):
+            save(tmp_path / "pets" / name / f"{i}.png", 10 * label + i)
+    return tmp_path / "pets"
+
+
+def save(path: Path, seed: int, **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def images_by_class(root: Path) -> dict[str, list[str]]:
+    listing = image_folder.list_images(root)
+    rows = sorted(listing.train + listing.test)
+    return {name: [path for path, row in rows if row == i] for i, name in enumerate(listing.classes)}
+
+
+def three(name: str) -> list[str]:
+    return [f"{name}/{i}.png" for i in range(3)]
+
+
+def error_message(root: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        image_folder.list_images(root)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", [".ipynb_checkpoints", ".thumbnails", "@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN"]
+)
+@pytest.mark.parametrize("place", [".", "cat", "cat/young/blue"])
+def test_hidden_and_system_folders_are_skipped_at_every_depth(root, caplog, name, place):
+    shutil.copytree(root / "cat", root / place / name / "cat")
+    assert images_by_class(root) == {"cat": three("cat"), "dog": three("dog")}
+    path = os.path.normpath(f"{place}/{name}")
+    expected = f"{root}: left out: 1 hidden or system ({path})"
+    assert caplog.messages == ([] if path.startswith(".") else [expected])
+
+
+def test_hidden_files_are_skipped(root, caplog):
+    shutil.copy(root / "cat" / "0.png", root / "cat" / "._0.png")
+    assert images_by_class(root)["cat"] == three("cat")
+    assert caplog.messages == [f"{root}: left out: 1 hidden or system (cat/._0.png)"]
+
+
+@pytest.mark.parametrize("target", ["..", ".", "../dog", "../../.."])
+def test_a_link_to_a_folder_that_is_read_elsewhere_adds_no_image(root, caplog, target):
+    (root / "cat" / "more").symlink_to(target)
+    assert images_by_class(root) == {"cat": three("cat"), "dog": three("dog")}
+    assert caplog.messages == [f"{root}: left out: 1 linked folder that is read elsewhere (cat/more)"]
+
+
+def test_a_folder_belongs_to_the_class_that_holds_it_without_a_link(root):
+    save(root / "dog" / "old" / "9.png", 9)
+    (root / "cat" / "more").symlink_to("../dog/old")
+    assert images_by_class(root) == {"cat": three("cat"), "dog": [*three("dog"), "dog/old/9.png"]}
+
+
+def test_links_to_other_places_are_followed_once(root, tmp_path):
+    save(tmp_path / "pool" / "7.png", 7)
+    save(tmp_path / "birds" / "8.png", 8)
+    (root / "cat" / "a").symlink_to(tmp_path / "pool")
+    (root / "cat" / "b").symlink_to(tmp_path / "pool")
+    (root / "bird").symlink_to(tmp_path / "birds")
+    (tmp_path / "birds" / "up").symlink_to(tmp_path)
+    expected = {"bird": ["bird/8.png"], "cat": [*three("cat"), "cat/a/7.png"], "dog": three("dog")}
+    names = ["bird", "cat", "dog"]
+    paths = image_files.find_images(root, [root / name for name in names], image_files.LeftOut())
+    assert dict(zip(names, paths, strict=True)) == expected
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "problem"),
+    [
+        ("kitten", "cat", "kitten and cat are the same folder"),
+        ("all", ".", "all holds the folder of another class"),
+        ("young", "cat/young", "cat holds the folder of another class"),
+    ],
+)
+def test_links_cannot_give_an_image_two_classes(root, link, target, problem):
+    save(root / "cat" / "young" / "9.png", 9)
+    (root / link).symlink_to(target)
+    assert error_message(root) == f"dataset.root={root}: {problem}"
+
+
+def test_a_link_cannot_make_the_training_images_the_test_images(root):
+    (root / "train").mkdir()
+    for name in ("cat", "dog"):
+        (root / name).rename(root / "train" / name)
+    (root / "test").symlink_to("train")
+    assert error_message(root) == f"dataset.root={root}: test/cat and train/cat are the same folder"
+
+
+def test_a_link_to_itself_is_no_folder(root):
+    (root / "loop").symlink_to("loop")
+    (root / "cat" / "loop").symlink_to("loop")
+    assert images_by_class(root) == {"cat": three("cat"), "dog": three("dog")}
+
+
+@pytest.mark.parametrize("through_link", [False, True])
+def test_a_fifo_is_not_opened(root, caplog, through_link):
+    for name in ("pipe.png", "pipe"):
+        os.mkfifo(root.parent / name)
+        if through_link:
+            (root / "cat" / name).symlink_to(root.parent / name)
+        else:
+            (root.parent / name).rename(root / "cat" / name)
+    datasets.load_dataset("image_folder", str(root), None)
+    assert caplog.messages[0] == f"{root}: left out: 2 not a regular file (cat/pipe)"
+
+
+def test_a_folder_that_cannot_be_read_is_named(root, monkeypatch):
+    """The tests may run as root, who can read every folder."""
+    (root / "cat" / "private").mkdir()
+    scandir = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == "private":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert error_message(root) == f"dataset.root={root}: cat/private can't be read (Permission denied)"
+
+
+def test_test_images_that_equal_training_images_are_reported(root, caplog):
+    for name in ("cat", "dog"):
+        shutil.copytree(root / name, root / "train" / name)
+    save(root / "test" / "cat" / "new.png", 77)
+    shutil.copy(root / "dog" / "1.png", root / "test" / "cat" / "copy.png")
+    shutil.copy(root / "cat" / "2.png", root / "test" / "cat" / "other.png")
+    for name in ("cat", "dog"):
+        shutil.rmtree(root / name)
+    datasets.load_dataset("image_folder", str(root), None)
+    example = "test/cat/copy.png equals train/dog/1.png"
+    assert caplog.messages == [f"{root}: 2 of 3 test images are training images: {example}"]
+
+
+def test_only_files_of_equal_size_are_compared(tmp_path, monkeypatch):
+    contents = {"a": b"12", "b": b"345", "c": b"34", "d": b"6", "e": b"12"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    compared = []
+    digest = image_files._digest
+    monkeypatch.setattr(image_files, "_digest", lambda path: compared.append(path.name) or digest(path))
+    assert image_files.equal_files(tmp_path, ["a", "b"], ["c", "d", "e"]) == [("a", "e")]
+    assert sorted(compared) == ["a", "c", "e"]

@@ -1,4 +1,9 @@
-"""Which files of a data set's class folders are images, and a count of everything else."""
+"""Which files of a data set's class folders are images, and a count of everything else.
+
+A cached start reads no image, so the ending of a name decides. Pillow is imported only for endings that need
+a decoder which not every Pillow has, and for names without an ending: such a file is an image if Pillow
+recognises its first bytes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,17 @@ from pathlib import Path
 
 from bnexp.errors import bad_value
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+SUFFIXES = (
+    ".apng", ".bmp", ".bw", ".dds", ".dib", ".gif", ".icb", ".icns", ".ico", ".im", ".j2c", ".j2k", ".jfif",
+    ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm", ".png",
+    ".pnm", ".ppm", ".psd", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".tif", ".tiff", ".vda", ".vst",
+    ".webp", ".xbm", ".xpm",
+)  # fmt: skip
+# Read where this Pillow has a decoder for them.
+OPTIONAL_SUFFIXES = (".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif", ".jxl")
+# Formats that begin with a mark of their own. Others could take a text file for an image.
+MARKED_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
+REASONS_SHOWN = 8  # each ending that is not read is a reason
 SYSTEM_FOLDERS = ("@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
 Identity = tuple[int, int]  # the device and the inode: the same for every path to a folder
@@ -31,7 +46,11 @@ class LeftOut:
         return bool(self._counts)
 
     def __str__(self) -> str:
-        return ", ".join(f"{n} {reason} ({self._examples[reason]})" for reason, n in self._counts.items())
+        common = self._counts.most_common(REASONS_SHOWN)
+        texts = [f"{count} {reason} ({self._examples[reason]})" for reason, count in common]
+        if others := len(self._counts) - len(common):
+            texts.append(f"and files with {others} other endings")
+        return ", ".join(texts)
 
 
 def is_hidden(name: str) -> bool:
@@ -82,7 +101,7 @@ def count_unclassified(root: Path, folders: Iterable[Path], left_out: LeftOut) -
             path = _relative(entry.path, root)
             if entry.name in SYSTEM_FOLDERS:
                 left_out.add("hidden or system", path)
-            elif not is_hidden(entry.name) and _ending(entry.name) in SUFFIXES:
+            elif not is_hidden(entry.name) and _ending(entry.name) in SUFFIXES + OPTIONAL_SUFFIXES:
                 left_out.add("beside the class folders", path)
 
 
@@ -142,7 +161,27 @@ def _reason_to_skip(entry: os.DirEntry[str]) -> str | None:
     ending = _ending(entry.name)
     if ending in SUFFIXES:
         return None
-    return ending or "without an ending"
+    if ending in OPTIONAL_SUFFIXES:
+        return None if _pillow_decodes(ending) else f"{ending} without a decoder in Pillow"
+    if not ending:
+        return None if _starts_like_an_image(entry.path) else "without an ending"
+    return ending
+
+
+def _pillow_decodes(ending: str) -> bool:
+    from PIL import Image
+
+    return ending in Image.registered_extensions()
+
+
+def _starts_like_an_image(path: str) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=MARKED_FORMATS):
+            return True
+    except Exception:  # PIL raises many types
+        return False
 
 
 def _ending(name: str) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from bnexp.data import datasets, image_files, image_folder
 from bnexp.errors import UserError
+
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 
 
 @pytest.fixture
@@ -115,6 +119,68 @@ def test_a_link_to_itself_is_no_folder(root):
     (root / "loop").symlink_to("loop")
     (root / "cat" / "loop").symlink_to("loop")
     assert images_by_class(root) == {"cat": three("cat"), "dog": three("dog")}
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("photo.jfif", "JPEG"),
+        ("photo.JPE", "JPEG"),
+        ("photo.jp2", "JPEG2000"),
+        ("photo.tga", "TGA"),
+        ("photo", "PNG"),
+        ("photo", "JPEG"),
+        ("photo", "WEBP"),
+        pytest.param("photo.avif", "AVIF", marks=needs_avif),
+        pytest.param("photo", "AVIF", marks=needs_avif),
+    ],
+)
+def test_what_pillow_decodes_is_read(root, caplog, name, format):
+    save(root / "cat" / name, 5, format=format)
+    dataset = datasets.load_dataset("image_folder", str(root), None)
+    assert len(dataset.train) + len(dataset.test) == 7
+    assert images_by_class(root)["cat"] == [*three("cat"), f"cat/{name}"]
+    assert not caplog.messages
+
+
+def test_every_ending_is_one_of_pillows():
+    assert set(image_files.SUFFIXES) <= set(Image.registered_extensions())
+
+
+def test_files_that_are_not_read_are_counted_by_ending(root, caplog):
+    for name in ("a.txt", "b.TXT", "Thumbs.db", "README", "c.heic", "d.mpg"):
+        (root / "dog" / name).write_text("no image")
+    save(root / "sheet.png", 5)
+    (root / "labels.csv").write_text("beside the class folders only images are counted")
+    assert images_by_class(root) == {"cat": three("cat"), "dog": three("dog")}
+    assert caplog.messages == [
+        f"{root}: left out: 2 .txt (dog/a.txt), 1 beside the class folders (sheet.png),"
+        " 1 without an ending (dog/README), 1 .db (dog/Thumbs.db),"
+        " 1 .heic without a decoder in Pillow (dog/c.heic), 1 .mpg (dog/d.mpg)"
+    ]
+
+
+def test_a_heic_file_is_read_where_pillow_has_a_decoder(root, monkeypatch):
+    monkeypatch.setitem(Image.registered_extensions(), ".heic", "HEIF")
+    (root / "dog" / "c.heic").write_text("content")
+    assert images_by_class(root)["dog"] == [*three("dog"), "dog/c.heic"]
+
+
+def test_many_endings_make_one_short_line(root, caplog):
+    for i in range(100):
+        (root / "dog" / f"x.{i:03}").touch()
+    images_by_class(root)
+    assert caplog.messages[0].endswith(", 1 .007 (dog/x.007), and files with 92 other endings")
+
+
+def test_a_cached_start_imports_no_decoder(root):
+    (root / "dog" / "notes.txt").touch()
+    code = (
+        "import sys; from bnexp.data import load_dataset; load_dataset('image_folder', sys.argv[1], None);"
+        "print('PIL' in sys.modules)"
+    )
+    run = [subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True) for _ in "12"]
+    assert [process.stdout for process in run] == ["True\n", "False\n"]
 
 
 @pytest.mark.parametrize("through_link", [False, True])

@@ -86,6 +86,16 @@ def read_or_build(
         return dataset
 
 
+def file_state(path: Path) -> tuple[int, ...]:
+    """Changes when a file is written or replaced; raises OSError.
+
+    Size and mtime alone stay the same where ``mv`` exchanges files of one size, and where an archive or
+    ``touch`` sets the time. A copy of the data set is decoded again: it has other inodes.
+    """
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns
+
+
 @contextmanager
 def no_empty_folders(*folders: Path) -> Iterator[None]:
     """If the block fails, removes those of ``folders`` (inner ones first) that it created and left empty."""

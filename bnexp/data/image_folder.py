@@ -45,15 +45,15 @@ class Listing:
     test: Rows
 
     def fingerprint(self, resize: int | None) -> str:
-        """Changes with ``resize``, and when an image is added, removed, or gets another size or time."""
+        """Changes with ``resize``, and when an image is added, removed, changed or replaced."""
         digest = hashlib.sha256(f"{resize}".encode())
         for part in (self.train, self.test):
             for path, label in part:
                 try:
-                    stat = os.stat(self.root / path)
+                    state = cache.file_state(self.root / path)
                 except OSError as error:
                     raise _unreadable(self.root, path, error) from None
-                text = f"\0{path}\0{label}\0{stat.st_size}\0{stat.st_mtime_ns}"
+                text = f"\0{path}\0{label}\0{state}"
                 digest.update(text.encode(errors="surrogateescape"))
             digest.update(b"\1")
         return digest.hexdigest()

@@ -114,12 +114,11 @@ def _first_missing(root: Path, files: DatasetFiles) -> str | None:
 
 
 def _fingerprint(root: Path, files: DatasetFiles) -> str | None:
-    """Size and time of every file; None if one is missing."""
+    """The state of every file; None if one is missing."""
     try:
-        stats = {name: (root / files.folder / name).stat() for name in files.md5}
+        return json.dumps({name: cache.file_state(root / files.folder / name) for name in files.md5})
     except OSError:
         return None
-    return json.dumps({name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()})
 
 
 def _download(root: Path, files: DatasetFiles) -> None:

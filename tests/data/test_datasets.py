@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import pickle
 import struct
 import subprocess
@@ -144,6 +145,16 @@ def test_complete_files_are_not_downloaded(root, monkeypatch):
     monkeypatch.setattr(torchvision_sets, "_torchvision_dataset", lambda *_, **__: calls.append(1))
     datasets.load_dataset("mnist", str(root), None)
     assert not calls
+
+
+def test_a_file_that_changes_but_keeps_its_size_and_time_is_checked_again(root, monkeypatch):
+    write_mnist(root, monkeypatch, arrays())
+    datasets.load_dataset("mnist", str(root), None)
+    path = root / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    time, content = path.stat().st_mtime_ns, path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(time, time))
+    assert "train-labels-idx1-ubyte is damaged or another file" in error_message(root)
 
 
 @pytest.fixture

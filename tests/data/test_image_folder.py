@@ -175,6 +175,43 @@ def test_images_are_decoded_once_until_a_file_or_the_size_changes(root, monkeypa
     assert sizes == [None, 3, None, None, None]
 
 
+def swap_files(a: Path, b: Path) -> None:
+    temporary = a.with_name("temporary")
+    a.rename(temporary)
+    b.rename(a)
+    temporary.rename(b)
+
+
+def write_in_place(a: Path, b: Path) -> None:
+    a_content = a.read_bytes()
+    a.write_bytes(b.read_bytes())
+    b.write_bytes(a_content)
+
+
+@pytest.mark.parametrize("exchange", [swap_files, write_in_place])
+def test_files_of_one_size_and_time_that_change_places_are_decoded_again(root, exchange):
+    time = 10**18
+    paths = []
+    for label, name in enumerate(("cat", "dog")):
+        for i in range(5):
+            paths.append(root / name / f"{i}.bmp")
+            save(paths[-1], random_pixels(100 * label + i))
+            os.utime(paths[-1], ns=(time, time))
+    assert len({path.stat().st_size for path in paths}) == 1
+
+    def class_means(dataset: ImageDataset) -> list[float]:
+        pixels = torch.cat([dataset.train.pixels, dataset.test.pixels]).double()
+        labels = torch.cat([dataset.train.labels, dataset.test.labels])
+        return [pixels[labels == label].mean().item() for label in (0, 1)]
+
+    before = class_means(load(root))
+    for i in range(5):
+        exchange(root / "cat" / f"{i}.bmp", root / "dog" / f"{i}.bmp")
+    for path in paths:
+        os.utime(path, ns=(time, time))
+    assert class_means(load(root)) == pytest.approx(before[::-1], rel=1e-12)
+
+
 def test_the_cache_of_a_read_only_folder_lies_in_the_users_cache_folder(root, user_cache):
     fill(root)
     (root / ".bnexp").write_text("a file at this path stops even the superuser")

@@ -6,6 +6,8 @@ torch they take a few lines. Labels are int64 (N,) on the CPU. The results are i
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -13,6 +15,10 @@ from torch import Tensor
 
 from bnexp.errors import bad_value
 from bnexp.seeding import generator
+
+log = logging.getLogger(__name__)
+
+CLASSES_SHOWN = 5
 
 Size = int | float  # a count, or a share of the images
 
@@ -30,11 +36,14 @@ class SplitSettings(Protocol):
     def fold(self) -> int | None: ...
 
 
-def train_val_indices(labels: Tensor, dataset: SplitSettings, seed: int) -> tuple[Tensor, Tensor | None]:
+def train_val_indices(
+    labels: Tensor, dataset: SplitSettings, seed: int, classes: Sequence[str] = ()
+) -> tuple[Tensor, Tensor | None]:
     """(train, val): positions in the training images; val is None if there is no validation.
 
-    Validation images are taken first, and ``train_size`` counts within the remaining images. So runs that
-    differ only in ``train_size`` are validated on the same images. Raises UserError for a size out of range.
+    Validation images are taken first, and ``train_size`` counts within the remaining images. A ``val_size``
+    that is a share then shrinks in proportion; one that is a count stays, and so do its images. Raises
+    UserError for a size out of range. Warns of a class without a training image, by its name in ``classes``.
     """
     train, val = torch.arange(len(labels)), None
     stream = generator(seed, "split")
@@ -47,10 +56,18 @@ def train_val_indices(labels: Tensor, dataset: SplitSettings, seed: int) -> tupl
             "dataset.val_size", dataset.val_size, len(labels), "the training images", reserve=1
         )
         train, val = holdout(labels, count, stream)
+        _warn_of_missing_classes("dataset.val_size", dataset.val_size, labels, labels[train], classes)
     if dataset.train_size is not None:
         pool = "the training images" if val is None else "the training images without the validation images"
-        count = _checked_count("dataset.train_size", dataset.train_size, len(train), pool)
-        train = train[subset(labels[train], count, generator(seed, "split", "train"))]
+        available = train
+        count = _checked_count("dataset.train_size", dataset.train_size, len(available), pool)
+        train = available[subset(labels[available], count, generator(seed, "split", "train"))]
+        _warn_of_missing_classes(
+            "dataset.train_size", dataset.train_size, labels[available], labels[train], classes
+        )
+        if val is not None and dataset.folds is None and isinstance(dataset.val_size, float):
+            val_count = max(1, round(len(val) * count / len(available)))
+            val = val[subset(labels[val], val_count, generator(seed, "split", "val"))]
     return train, val
 
 
@@ -127,6 +144,18 @@ def _checked_count(key: str, size: Size, total: int, pool: str, reserve: int = 0
         problem = "takes no image" if count < 1 else "leaves no image to train with"
         raise bad_value(key, size, f"{problem} out of {total} ({pool})")
     return count
+
+
+def _warn_of_missing_classes(
+    key: str, size: Size, labels: Tensor, remaining: Tensor, classes: Sequence[str]
+) -> None:
+    """One line if ``key`` leaves no training image of a class: the network cannot learn that class."""
+    missing = sorted(set(labels.tolist()) - set(remaining.tolist()))
+    if missing:
+        names = [str(classes[label] if classes else label) for label in missing]
+        text = ", ".join(names[:CLASSES_SHOWN]) + (", ..." if len(names) > CLASSES_SHOWN else "")
+        noun = "class" if len(names) == 1 else f"{len(names)} classes:"
+        log.warning("%s=%s: leaves no training image of %s %s", key, size, noun, text)
 
 
 def _check_folds(labels: Tensor, folds: int) -> None:

@@ -35,7 +35,8 @@ def load_splits(config: Config, device: ComputeDevice) -> DataSplits:
     """Loads the images and splits them; raises UserError for what the data does not allow."""
     keys = config.dataset
     dataset = data.load_dataset(keys.name, keys.root, keys.resize)
-    train_index, val_index = data.train_val_indices(dataset.train.labels, keys, config.seed)
+    labels = dataset.train.labels
+    train_index, val_index = data.train_val_indices(labels, keys, config.seed, dataset.classes)
     test_index = data.test_indices(dataset.test.labels, keys.test_size)
     train = dataset.train.to(device.torch_device)  # once, for train and val
     test = dataset.test.to(device.torch_device)

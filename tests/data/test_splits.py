@@ -98,7 +98,7 @@ def test_the_split_depends_on_the_seed_alone():
     assert labels[val].bincount().tolist() == [30, 30]
 
 
-def test_train_size_does_not_change_the_validation_images():
+def test_train_size_does_not_change_a_counted_validation_set():
     labels = shuffled_labels(300, 300)
     _, val = splits.train_val_indices(labels, Settings(val_size=60), 0)
     for size, count in ((100, 100), (0.5, 270), (540, 540)):
@@ -109,6 +109,53 @@ def test_train_size_does_not_change_the_validation_images():
         assert len(train) == count
         assert not set(train.tolist()) & set(val.tolist())
         assert labels[train].bincount().tolist() == [count // 2, count // 2]
+
+
+@pytest.mark.parametrize(("size", "val_count"), [(60, 7), (0.5, 30), (540, 60), (2, 1)])
+def test_a_share_of_validation_images_shrinks_with_train_size(size, val_count):
+    labels = shuffled_labels(300, 300)
+    whole_train, whole_val = splits.train_val_indices(labels, Settings(), 3)
+    train, val = splits.train_val_indices(labels, Settings(train_size=size), 3)
+    same_train, _ = splits.train_val_indices(labels, Settings(val_size=60, train_size=size), 3)
+    assert len(val) == val_count
+    assert abs(int(labels[val].sum()) - val_count / 2) < 1, "each class must keep its share"
+    assert set(val.tolist()) <= set(whole_val.tolist())
+    assert set(train.tolist()) <= set(whole_train.tolist())
+    assert torch.equal(train, same_train), "the training images must not depend on it"
+
+
+def test_folds_keep_all_their_validation_images():
+    labels = shuffled_labels(30, 30)
+    settings = Settings(folds=5, fold=0, train_size=10)
+    train, val = splits.train_val_indices(labels, settings, 0)
+    assert (len(train), len(val)) == (10, 12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(val_size=0.8), "dataset.val_size=0.8: leaves no training image of class owl"),
+        (
+            Settings(val_size=0, train_size=100),
+            "dataset.train_size=100: leaves no training image of class owl",
+        ),
+        (
+            Settings(val_size=0, train_size=1),
+            "dataset.train_size=1: leaves no training image of 2 classes: dog, owl",
+        ),
+    ],
+)
+def test_a_class_without_a_training_image_is_named(caplog, settings, message):
+    labels = shuffled_labels(600, 400, 1)
+    splits.train_val_indices(labels, settings, 0, ("cat", "dog", "owl"))
+    assert caplog.messages == [message]
+
+
+def test_many_classes_without_a_training_image_make_one_short_line(caplog):
+    splits.train_val_indices(shuffled_labels(*[5] * 100), Settings(val_size=0, train_size=90), 0)
+    start = "dataset.train_size=90: leaves no training image of 10 classes: "
+    assert caplog.messages[0].startswith(start)
+    assert len(caplog.messages[0].removeprefix(start).split(", ")) == 6
 
 
 @pytest.mark.parametrize("zero", [0, 0.0])

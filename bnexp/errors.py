@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -26,6 +27,10 @@ class OutOfMemory(RuntimeError):
 
 class ProcessLost(RuntimeError):
     """Another process of a distributed run has ended; the message says how to resume the run."""
+
+
+class ExitCalled(RuntimeError):
+    """The user's own code called sys.exit; the message has the text that it gave."""
 
 
 class WriteError(OSError):
@@ -46,6 +51,18 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(signal.Signals(signum).name)
         self.exit_code = 128 + signum
         Interrupted.latest = signum
+
+
+@contextmanager
+def forbid_exit(caller: str) -> Iterator[None]:
+    """Raises ExitCalled in place of a SystemExit, which would end the process in silence.
+
+    ``caller`` says whose code runs inside the block.
+    """
+    try:
+        yield
+    except SystemExit as request:
+        raise ExitCalled(one_line(f"{caller} called sys.exit ({request.code})")) from request
 
 
 def one_line(text: object) -> str:

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from bnexp.cli import argument_parser, composed_config, exit_codes
 from bnexp.config.schema import COMPONENTS, Config, parse
 from bnexp.config.trust import check_target
-from bnexp.errors import UserError, one_line
+from bnexp.errors import UserError, forbid_exit, one_line
 from bnexp.files import write_atomically
 from bnexp.runs.environment import recorded_threads
 from bnexp.runs.folder import load_summary
@@ -81,6 +81,7 @@ def load_config(run: Path, device: str | None, trusted_targets: Collection[str])
     return config
 
 
+@forbid_exit("the network or the loss")
 def evaluate(args: argparse.Namespace) -> None:
     config = load_config(args.run, args.device, args.trust)
 

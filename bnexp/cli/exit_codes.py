@@ -12,6 +12,7 @@ from typing import Any
 from bnexp.compute import torchrun
 from bnexp.errors import (
     Diverged,
+    ExitCalled,
     Interrupted,
     OutOfMemory,
     ProcessLost,
@@ -28,7 +29,10 @@ def exit_code(command: Callable[[], Any]) -> int:
     try:
         command()
     except SystemExit as request:  # an inner command has already printed its error
-        return request.code if isinstance(request.code, int) else 0
+        if request.code is None or isinstance(request.code, int):
+            return request.code or 0
+        print(f"bnexp: {one_line(request.code)}", file=sys.stderr)  # sys.exit("text") of somebody else's code
+        return 1
     except BrokenPipeError:  # the reader of the output has ended, as "head" does in "| head"
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python writes the rest of its buffer at exit
         return 141
@@ -58,7 +62,7 @@ def _expected_failure(error: Exception) -> str | None:
             return f"diverged: {error}"
         case OutOfMemory():
             return f"out of memory: {error}"
-        case ProcessLost():
+        case ProcessLost() | ExitCalled():
             return str(error)
         case WriteError():
             return f"{error}; what was saved before is complete, and bnexp-resume continues from it"

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bnexp.cli.help import GROUPS, choices
 from bnexp.config.overrides import flatten, override_values, split_override
-from bnexp.errors import UserError, bad_choice, nearest_match, one_line, unknown_key
+from bnexp.errors import ExitCalled, UserError, bad_choice, nearest_match, one_line, unknown_key
 
 # The extra of bnexp that installs each launcher.
 EXTRAS = {
@@ -36,7 +36,7 @@ def translate_hydra_errors(compose: Callable[[], Any], arguments: list[str]) -> 
     """
     try:
         compose()
-    except (UserError, BrokenExecutor):
+    except (UserError, ExitCalled, BrokenExecutor):
         raise
     except Exception as error:  # a run handles its own exceptions: these come from the command line
         raise _translate(error, arguments) from error

@@ -15,7 +15,7 @@ from typing import Any
 
 from bnexp.config.schema import ARGUMENT_TYPES, Component, Config
 from bnexp.config.validation import check_arguments
-from bnexp.errors import UserError, nearest_match, one_line
+from bnexp.errors import ExitCalled, UserError, forbid_exit, nearest_match, one_line
 from bnexp.runs.identity import RUN_LENGTH_KEYS
 
 # Keys of a scheduler that bnexp computes from the run where they are null.
@@ -32,7 +32,8 @@ CALLER_ARGUMENTS = {
 def instantiate(component: Component, caller_arguments: Mapping[str, Any]) -> Any:
     """Calls the component's target with its keys and those of ``caller_arguments`` that it accepts.
 
-    Raises UserError for a key that the target does not take, and for a value that it refuses.
+    Raises UserError for a key that the target does not take, and for a value that it refuses; ExitCalled if
+    the target calls sys.exit.
     """
     function = import_target(component)
     parameters = inspect.signature(function).parameters
@@ -49,7 +50,8 @@ def instantiate(component: Component, caller_arguments: Mapping[str, Any]) -> An
         annotations=ARGUMENT_TYPES[group],
     )
     try:
-        return function(**accepted_arguments, **keys)
+        with forbid_exit(f"{group}._target_={component.target}"):
+            return function(**accepted_arguments, **keys)
     except UserError:
         raise
     except (TypeError, ValueError) as error:
@@ -85,7 +87,10 @@ def import_target(component: Component) -> Callable[..., Any]:
     if not module_name:
         raise UserError(f"{key}={target}: write the module too, as in mynets.Net")
     try:
-        module = importlib.import_module(module_name)
+        with forbid_exit(f"{key}={target}: its module"):
+            module = importlib.import_module(module_name)
+    except ExitCalled:
+        raise
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
         raise UserError(

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bnexp.errors import Diverged, UserError, one_line
+from bnexp.errors import Diverged, UserError, forbid_exit, one_line
 from bnexp.files import write_json
 from bnexp.runs.environment import ENVIRONMENT, describe_environment, read_environment, recorded_threads
 from bnexp.runs.identity import can_resume, config_hash
@@ -134,7 +134,8 @@ def record_outcome(folder: RunFolder, *, keep: bool) -> Iterator[None]:
 
     try:
         folder.update()
-        yield
+        with forbid_exit("the network, loss, optimizer or scheduler"):
+            yield
         record("finished")
     except UserError as error:
         if keep:

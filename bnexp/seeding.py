@@ -8,10 +8,15 @@ difference between twins is a paired difference, which needs fewer seeds for the
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
+
+RandomState = dict[str, Any]  # the states of the global generators: cpu, device, random, numpy
 
 
 def derive(seed: int, stream: str, position: str | int = 0) -> int:
@@ -29,39 +34,49 @@ def generator(seed: int, stream: str, position: str | int = 0) -> torch.Generato
 
 
 def seed_global(seed: int, stream: str, position: str | int = 0) -> None:
-    """Seeds torch's global generators on every device.
+    """Seeds the global generators: torch's on every device, Python's ``random``, and numpy's ``np.random``.
 
     Dropout, and modules that are not bnexp's, draw from the global generators only.
     """
-    torch.manual_seed(derive(seed, stream, position))
+    number = derive(seed, stream, position)
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)
 
 
-def global_rng_state(device: torch.device) -> list[torch.Tensor]:
-    """The states of torch's global generators that a run on ``device`` draws from.
+def global_rng_state(device: torch.device) -> RandomState:
+    """The states of the global generators that a run on ``device`` draws from.
 
-    Each is a uint8 CPU tensor: the CPU generator's, then the device's if that is not the CPU.
+    Plain values and uint8 CPU tensors, for a checkpoint; ``device`` is None if that is the CPU.
     """
-    if device.type == "cpu":
-        return [torch.get_rng_state()]
-    return [torch.get_rng_state(), torch.get_device_module(device.type).get_rng_state()]
+    on_cpu = device.type == "cpu"
+    name, key, *rest = np.random.get_state()
+    return {
+        "cpu": torch.get_rng_state(),
+        "device": None if on_cpu else torch.get_device_module(device.type).get_rng_state(),
+        "random": random.getstate(),
+        "numpy": (name, np.asarray(key).tolist(), *rest),
+    }
 
 
-def set_global_rng_state(states: list[torch.Tensor], device: torch.device) -> None:
+def set_global_rng_state(state: RandomState, device: torch.device) -> None:
     """Restores what ``global_rng_state`` returned.
 
-    If it was taken on a CPU and ``device`` is not one, only the CPU generator is restored, and vice versa.
+    If it was taken on a CPU and ``device`` is not one, the device's generator stays as it is.
     """
-    torch.set_rng_state(states[0])
-    if len(states) > 1 and device.type != "cpu":
-        torch.get_device_module(device.type).set_rng_state(states[1])
+    torch.set_rng_state(state["cpu"])
+    if state["device"] is not None and device.type != "cpu":
+        torch.get_device_module(device.type).set_rng_state(state["device"])
+    random.setstate(state["random"])
+    np.random.set_state(state["numpy"])
 
 
 @contextmanager
 def global_stream(seed: int, stream: str, position: str | int = 0) -> Iterator[None]:
-    """Seeds torch's global generators for a block; afterwards the CPU generator is as before the block."""
-    state = torch.get_rng_state()
+    """Seeds the global generators for a block; afterwards those of the CPU are as before the block."""
+    state = global_rng_state(torch.device("cpu"))
     seed_global(seed, stream, position)
     try:
         yield
     finally:
-        torch.set_rng_state(state)
+        set_global_rng_state(state, torch.device("cpu"))

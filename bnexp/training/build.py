@@ -25,6 +25,7 @@ from bnexp.runs.csv_logger import CsvLogger
 from bnexp.runs.identity import RUN_LENGTH_KEYS
 from bnexp.runs.loggers import Logger, LoggerGroup, RecordedProgress
 from bnexp.runs.tensorboard_logger import TensorBoardLogger
+from bnexp.seeding import seed_global
 from bnexp.training.graph_selection import with_cuda_graph
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
@@ -118,6 +119,7 @@ def trainer(
     graph_used_before: bool | None = None,
 ) -> Trainer:
     """Everything that a step needs. ``graph_used_before``: whether the run that continues used a graph."""
+    seed_global(config.seed, "components")  # optimizer, loss and scheduler may draw when they are built
     if processes.is_distributed:
         _check_shards(config, splits, processes.world_size)
     if config.device.sync_bn:
@@ -134,6 +136,7 @@ def trainer(
         grad_clip=config.grad_clip,
         compiled=torch.compile(network) if config.device.compile else None,  # type: ignore[arg-type]
         processes=processes,
+        seed=config.seed,
     )
     return with_cuda_graph(config, plain, splits.train, graph_used_before)
 

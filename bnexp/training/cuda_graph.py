@@ -50,7 +50,7 @@ class CudaGraphTrainer(Trainer):
     def __init__(self, trainer: Trainer, split: Split, batch_size: int) -> None:
         super().__init__(
             trainer.model, trainer.loss, trainer.optimizer, trainer.device,
-            schedule=trainer.schedule, l1=trainer.l1, grad_clip=trainer.grad_clip,
+            schedule=trainer.schedule, l1=trainer.l1, grad_clip=trainer.grad_clip, seed=trainer.seed,
         )  # fmt: skip
         self.split, self.batch_size = split, batch_size
         self._allocate_buffers()

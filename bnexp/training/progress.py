@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
+from bnexp.seeding import RandomState
 from bnexp.training.metrics import Window
 
 
@@ -21,7 +20,7 @@ class EpochProgress:
     losses: list[float] = field(default_factory=list)
     correct: int = 0
     train_s: float = 0.0
-    rng_states: list[list[Tensor]] = field(default_factory=list)  # each process's, at an interruption
+    rng_states: list[RandomState] = field(default_factory=list)  # each process's, at an interruption
 
 
 @dataclass
@@ -60,7 +59,7 @@ class Progress:
         self.current.losses += [loss * size for loss, size in losses]
         self.current.correct += window.correct
 
-    def interrupt_epoch(self, seconds: float, rng_states: list[list[Tensor]]) -> None:
+    def interrupt_epoch(self, seconds: float, rng_states: list[RandomState]) -> None:
         """Adds the ``seconds`` since the epoch began or was resumed, and keeps the generator states."""
         self.current.train_s += seconds
         self.current.rng_states = rng_states

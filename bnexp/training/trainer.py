@@ -14,7 +14,7 @@ from bnexp.compute.processes import SINGLE_PROCESS, Processes
 from bnexp.compute.torch_overhead import unwrapped_backward, unwrapped_step
 from bnexp.data import Batch, Split
 from bnexp.errors import UserError, one_line
-from bnexp.seeding import seed_global, set_global_rng_state
+from bnexp.seeding import RandomState, seed_global, set_global_rng_state
 from bnexp.training.metrics import StepOutput
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
@@ -43,7 +43,9 @@ class Trainer:
         compiled: nn.Module | None = None,
         processes: Processes = SINGLE_PROCESS,
         scaler: torch.amp.GradScaler | None = None,
+        seed: int = 0,
     ) -> None:
+        self.seed = seed
         self.model, self.loss, self.optimizer, self.device = model, loss, optimizer, device
         self.schedule = schedule or Schedule()
         self.l1, self.grad_clip, self.processes = l1, grad_clip, processes
@@ -59,8 +61,8 @@ class Trainer:
         # A compiled or distributed network needs the wrappers of Tensor.backward.
         self.backward = unwrapped_backward if self.training_network is model else Tensor.backward
 
-    def begin_epoch(self, seed: int, epoch: int, rng_states: list[list[Tensor]]) -> None:
-        """Training mode, and torch's global generators as they are in this epoch.
+    def begin_epoch(self, seed: int, epoch: int, rng_states: list[RandomState]) -> None:
+        """Training mode, and the global generators as they are in this epoch.
 
         ``rng_states`` holds each process's states at an interruption; it is empty for a new epoch.
         """
@@ -134,6 +136,7 @@ class Trainer:
         Several processes take turns at the batches; the images of other processes have class -1.
         """
         self.model.eval()
+        seed_global(self.seed, "evaluation")  # a network may draw in eval mode too; bnexp-eval repeats it
         self.processes.copy_buffers(self.model)
         rank, world_size, count = self.processes.rank, self.processes.world_size, len(batches)
         device = self.device.torch_device

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -69,19 +68,18 @@ def compare_folders() -> None:
     )
     for problem in comparison.problems[len(problems) :]:
         print(f"bnexp: {problem}", file=sys.stderr)
-    try:
-        print_comparison(comparison)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    page = None
     if args.output:
         from bnexp.report.write import write_report
 
-        print(f"\n{write_report(comparison, args.output)}")
+        page = write_report(comparison, args.output)  # before printing, which may fail
+    print_comparison(comparison)
+    if page is not None:
+        print(f"\n{page}")
 
 
 def main() -> None:
-    sys.exit(exit_codes.exit_code(compare_folders))
+    sys.exit(exit_codes.printed_exit_code(compare_folders))
 
 
 if __name__ == "__main__":

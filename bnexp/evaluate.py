@@ -110,15 +110,18 @@ def evaluate(args: argparse.Namespace) -> None:
     with memory.memory_guard(f"--batch-size={size}"):
         loss, accuracy, classes = trainer.classify(batches, size)
     predictions, labels = classes.tolist(), batches.labels.tolist()
+    notes = []  # the files are written before anything is printed
+    if args.predictions is not None:
+        notes.append(_write_predictions(args.predictions, labels, predictions))
+    if args.export is not None:
+        notes.append(_export_weights(args, config, state))
     print(
         f"{args.run}, checkpoint {args.checkpoint}, {args.split}: {len(labels)} images, on {compute_device}"
     )
     print(f"accuracy {accuracy:.4f}, loss {loss:.4f}")
     print(format_confusion(confusion_matrix(labels, predictions, len(images.classes)), images.classes))
-    if args.predictions is not None:
-        _write_predictions(args.predictions, labels, predictions)
-    if args.export is not None:
-        _export_weights(args, config, state)
+    for note in notes:
+        print(note)
 
 
 def _checkpoint_path(run: Path, name: str) -> Path:
@@ -135,19 +138,20 @@ def _checkpoint_path(run: Path, name: str) -> Path:
     )
 
 
-def _write_predictions(path: Path, labels: list[int], predictions: list[int]) -> None:
+def _write_predictions(path: Path, labels: list[int], predictions: list[int]) -> str:
     try:
-        with path.open("w", newline="") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["image", "label", "prediction"])
             writer.writerows((i, *pair) for i, pair in enumerate(zip(labels, predictions, strict=True)))
     except OSError as error:
         raise UserError(f"--predictions={path}: cannot be written ({error.strerror})") from error
-    print(f"predictions in {path}")
+    return f"predictions in {path}"
 
 
-def _export_weights(args: argparse.Namespace, config: Config, state: dict[str, Any]) -> None:
-    """Writes the state dict with its own names and numbers. The metadata says which run it comes from."""
+def _export_weights(args: argparse.Namespace, config: Config, state: dict[str, Any]) -> str:
+    """Writes the state dict with its own names and numbers. The metadata says which run it
+    comes from."""
     from safetensors.torch import save
 
     model, summary = config.model, load_summary(args.run)
@@ -163,11 +167,11 @@ def _export_weights(args: argparse.Namespace, config: Config, state: dict[str, A
         write_atomically(args.export, lambda file: file.write(save(weights, metadata)))
     except OSError as error:
         raise UserError(f"--export={args.export}: cannot be written ({error.strerror})") from error
-    print(f"{len(weights)} tensors in {args.export}")
+    return f"{len(weights)} tensors in {args.export}"
 
 
 def main() -> None:
-    sys.exit(exit_codes.exit_code(lambda: evaluate(arguments())))
+    sys.exit(exit_codes.printed_exit_code(lambda: evaluate(arguments())))
 
 
 if __name__ == "__main__":

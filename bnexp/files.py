@@ -61,10 +61,15 @@ def _sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes ``text`` as UTF-8. A byte of a path that is no text is written as an escape, as ``\\udcf6``."""
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+
 def write_json(path: Path, values: Any) -> None:
     """Writes ``values`` as JSON, atomically. JSON has no nan and no infinity: they become null."""
     text = json.dumps(nulls_for_nonfinite(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_text(path, text)
 
 
 def nulls_for_nonfinite(values: Any) -> Any:

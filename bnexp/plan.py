@@ -79,7 +79,7 @@ def main() -> None:
         overrides = arguments().overrides
         hydra_errors.translate_hydra_errors(lambda: print_plan(overrides), overrides)
 
-    sys.exit(exit_codes.exit_code(plan))
+    sys.exit(exit_codes.printed_exit_code(plan))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bnexp.errors import UserError, one_line
-from bnexp.files import write_atomically
+from bnexp.files import write_text
 from bnexp.runs.identity import NON_IDENTITY_KEYS, config_hash, experiment
 
 # Linear scaling rule (Goyal et al. 2017): the learning rate grows in proportion to the batch size.
@@ -43,8 +43,7 @@ def save_config(folder: Path, composed: DictConfig) -> None:
 
 
 def _write_yaml(path: Path, values: Any) -> None:
-    text = OmegaConf.to_yaml(values).encode()
-    write_atomically(path, lambda file: file.write(text))
+    write_text(path, OmegaConf.to_yaml(values))
 
 
 def resolve_config(config: DictConfig) -> dict[str, Any]:

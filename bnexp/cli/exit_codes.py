@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
+from bnexp.cli.streams import output_error, protect_streams
 from bnexp.compute import torchrun
 from bnexp.errors import (
     Diverged,
@@ -26,6 +27,7 @@ log = logging.getLogger("bnexp")
 
 def exit_code(command: Callable[[], Any]) -> int:
     """Runs ``command`` and returns its exit code. An exception becomes one line on standard error."""
+    protect_streams()
     try:
         command()
     except SystemExit as request:  # an inner command has already printed its error
@@ -33,9 +35,6 @@ def exit_code(command: Callable[[], Any]) -> int:
             return request.code or 0
         print(f"bnexp: {one_line(request.code)}", file=sys.stderr)  # sys.exit("text") of somebody else's code
         return 1
-    except BrokenPipeError:  # the reader of the output has ended, as "head" does in "| head"
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python writes the rest of its buffer at exit
-        return 141
     except UserError as error:
         if not torchrun.is_secondary():
             print(f"bnexp: {error}", file=sys.stderr)
@@ -53,6 +52,19 @@ def exit_code(command: Callable[[], Any]) -> int:
             _log_traceback(error)
         return 1
     return 0
+
+
+def printed_exit_code(command: Callable[[], Any]) -> int:
+    """``exit_code`` of a command whose result is what it prints: not 0 if that could not be written.
+
+    A run and a sweep have their result in files, and do not need this.
+    """
+    if code := exit_code(command):
+        return code
+    error = output_error()
+    if isinstance(error, BrokenPipeError):  # the reader has ended, as "head" does in "| head"
+        return 128 + 13  # SIGPIPE
+    return 0 if error is None else 1
 
 
 def _expected_failure(error: Exception) -> str | None:

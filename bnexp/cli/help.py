@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 CONF = Path(str(importlib.resources.files("bnexp.conf")))
 GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss", "device", "experiment")
-DEFAULTS = dict(re.findall(r"^  - (\w+): (\w+)$", (CONF / "config.yaml").read_text(), re.MULTILINE))
+DEFAULTS = dict(
+    re.findall(r"^  - (\w+): (\w+)$", (CONF / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+)
 LINE = re.compile(r"^( *)([A-Za-z_]\w*):(?: (.*?))?(?:\s+# (.*))?$")
 
 EXAMPLES = """\
@@ -63,7 +65,7 @@ def _list_experiments(names: list[str]) -> list[str]:
     """One line for each experiment: the comment on the second line of its file."""
     lines = []
     for name in names:
-        comment = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[1]
+        comment = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[1]
         lines.append(_wrap(f"  {name:<38} ", comment.lstrip("# ")))
     return lines
 
@@ -99,7 +101,7 @@ def _list_other_defaults(group: str, names: list[str], key: str, default: str) -
 
 def _default(path: Path, key: str) -> str | None:
     """The value of a key in a file, or in the file that it inherits from."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     if match := re.search(rf"^{key}: (.*?)(?:\s+#.*)?$", text, re.MULTILINE):
         return match[1]
     base = re.match(r"defaults: \[(\w+)", text)
@@ -107,7 +109,7 @@ def _default(path: Path, key: str) -> str | None:
 
 
 def _inherits(path: Path) -> bool:
-    return path.read_text().startswith("defaults: [")
+    return path.read_text(encoding="utf-8").startswith("defaults: [")
 
 
 def _list_keys(path: Path) -> str:
@@ -118,7 +120,7 @@ def _explained_keys(path: Path) -> dict[str, ExplainedKey]:
     """Every key of a file that has a comment behind it."""
     keys: dict[str, ExplainedKey] = {}
     parents: list[str] = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if match := LINE.match(line):
             indent, name, value, comment = len(match[1]) // 2, match[2], match[3], match[4]
             parents = [*parents[:indent], name]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from bnexp.cli.exit_codes import exit_code
+from bnexp.cli.exit_codes import exit_code, printed_exit_code
 from bnexp.cli.help import help_text
 from bnexp.cli.hydra_errors import put_flags_first, translate_hydra_errors
 from bnexp.compute import torchrun
@@ -23,8 +23,7 @@ def launch(entry: Callable[[], Any], arguments: list[str] | None = None) -> int:
     if torchrun.is_secondary():
         command_line = torchrun.secondary_arguments(command_line)
     if any(argument in ("--help", "-h") for argument in command_line):
-        print(help_text())
-        return 0
+        return printed_exit_code(lambda: print(help_text()))
     prepare_process()
 
     def run() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bnexp.errors import UserError, one_line
-from bnexp.files import write_atomically, write_json
+from bnexp.files import write_atomically, write_json, write_text
 from bnexp.report.analysis.verdict import Comparison
 from bnexp.report.read.looks import RECORD_FILE
 from bnexp.report.render.csv_export import runs_csv
@@ -24,19 +24,15 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RECORD_FILE, record)
-        _write_text(folder / CSV_FILE, runs_csv(comparison))
-        _write_text(folder / MARKDOWN_FILE, render_markdown(comparison))
+        write_text(folder / CSV_FILE, runs_csv(comparison))
+        write_text(folder / MARKDOWN_FILE, render_markdown(comparison))
         pictures = draw_pictures(comparison)
         for picture in pictures:
-            _write_text(folder / f"{picture.name}.svg", picture.svg)
+            write_text(folder / f"{picture.name}.svg", picture.svg)
             write_atomically(folder / f"{picture.name}.png", picture.write_png)
-        _write_text(folder / PAGE_FILE, render_page(comparison, pictures, record))
+        write_text(folder / PAGE_FILE, render_page(comparison, pictures, record))
     except OSError as error:
         raise UserError(
             one_line(f"{error.filename or folder}: cannot be written ({error.strerror})")
         ) from None
     return folder / PAGE_FILE
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from torch import nn
 
-from bnexp.files import write_atomically
+from bnexp.files import write_text
 from bnexp.runs.loggers import NEW_RUN, Logger, RecordedProgress
 
 log = logging.getLogger(__name__)
@@ -51,11 +51,11 @@ def _open_truncated(path: Path, header: str, last: int) -> TextIO:
 
     A run that is killed has written rows after its last checkpoint.
     """
-    lines = path.read_text().split("\n") if last and path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if last and path.exists() else []
     rows = [line.strip() for line in lines[1:-1]]  # the last line has no line end: it is empty or incomplete
     rows = [row for row in rows if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= last]
     if len(rows) != last:
         log.warning(f"{path}: has {len(rows)} of the first {last} rows; the others are lost")
     text = "".join(f"{row}\r\n" for row in [header, *rows])
-    write_atomically(path, lambda file: file.write(text.encode()))
-    return path.open("a", newline="")
+    write_text(path, text)
+    return path.open("a", newline="", encoding="utf-8")

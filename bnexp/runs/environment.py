@@ -42,8 +42,8 @@ def _git_state() -> dict[str, Any] | None:
     """None outside of a git checkout, and where git is not installed."""
 
     def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        output = subprocess.run(["git", *arguments], capture_output=True, timeout=10, check=True).stdout
+        return output.decode("utf-8", "replace").strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
@@ -54,7 +54,7 @@ def _git_state() -> dict[str, Any] | None:
 def read_environment(path: Path) -> dict[str, Any]:
     """The environment.json of the run in folder ``path``; empty where it is missing or damaged."""
     try:
-        environment = json.loads((path / ENVIRONMENT).read_text())
+        environment = json.loads((path / ENVIRONMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return environment if isinstance(environment, dict) else {}

@@ -178,7 +178,7 @@ def load_summary(path: Path) -> dict[str, Any]:
     """
     check_inside(path)
     try:
-        summary = json.loads((path / SUMMARY).read_text())
+        summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: not a run folder ({SUMMARY}: {error.strerror})") from None
     except ValueError as error:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -34,6 +34,9 @@ from bnexp.runs.sweep_job import SweepJob
 from bnexp.sweeps import launchers
 from bnexp.sweeps.job_folders import completed_jobs, job_folder
 from bnexp.sweeps.workers import SignalForwarder
+
+if TYPE_CHECKING:
+    from bnexp.report.analysis.verdict import Comparison
 
 log = logging.getLogger(__name__)
 
@@ -263,8 +266,6 @@ def finish_sweep(code: int) -> int:
     from bnexp.report.analysis.verdict import compare
     from bnexp.report.read.looks import earlier_looks
     from bnexp.report.read.runs import read_runs
-    from bnexp.report.render.terminal import print_comparison
-    from bnexp.report.write import write_report
 
     folder = Path(os.path.relpath(sweep.folder))
     runs, problems = read_runs([folder])
@@ -272,16 +273,32 @@ def finish_sweep(code: int) -> int:
     if runs or problems:
         try:
             comparison = compare(runs, problems, looks=earlier_looks([folder]))
-            print()
-            print_comparison(comparison)
-            print(f"\n{write_report(comparison, folder)}")
         except UserError as error:
             failed.append(str(error))
+        else:
+            failed += _report(comparison, folder)
     for line in [*failed, *map(str, problems), *lost_jobs]:
         print(line, file=sys.stderr)
     if code >= 128:
         print(f"carry on: bnexp-resume {shlex.quote(str(folder))}")
     return code or (1 if failed or lost_jobs or any(not problem.used for problem in problems) else 0)
+
+
+def _report(comparison: Comparison, folder: Path) -> list[str]:
+    """Writes the verdict's files, then prints it. Returns what went wrong, in one line or none."""
+    from bnexp.report.render.terminal import print_comparison
+    from bnexp.report.write import write_report
+
+    problems, last_line = [], ""
+    try:
+        last_line = f"\n{write_report(comparison, folder)}"  # first: printing may fail
+    except UserError as error:
+        problems.append(str(error))
+    print()
+    print_comparison(comparison)
+    if last_line:
+        print(last_line)
+    return problems
 
 
 def format_duration(seconds: float) -> str:

@@ -43,7 +43,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     path = folder / CONFIG_FILE
     try:
-        text = path.read_text() if path.stat().st_size <= MAX_BYTES else ""
+        text = path.read_text(encoding="utf-8") if path.stat().st_size <= MAX_BYTES else ""
         if not text or re.search(r"(^|[\s\[,])\*\w", text):  # nested aliases can fill the memory
             raise UserError(f"{CONFIG_FILE}: damaged (empty, above 1 MiB, or with YAML aliases)")
         values = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -115,7 +115,7 @@ def _shipped_delta(dataset: str) -> float | None:
     import yaml
 
     path = importlib.resources.files("bnexp.conf") / "dataset" / f"{dataset}.yaml"
-    return yaml.safe_load(path.read_text()).get("delta") if path.is_file() else None
+    return yaml.safe_load(path.read_text(encoding="utf-8")).get("delta") if path.is_file() else None
 
 
 def positive_int(value: object) -> int | None:

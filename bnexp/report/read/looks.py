@@ -21,7 +21,7 @@ def earlier_looks(folders: Iterable[Path]) -> list[Look]:
     looks: dict[str, Look] = {}
     for folder in folders:
         try:
-            recorded = json.loads((folder / RECORD_FILE).read_text())["looks"]
+            recorded = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["looks"]
             looks |= {str(look["at"]): look for look in recorded if _is_valid(look["runs"])}
         except (OSError, ValueError, KeyError, TypeError):
             continue

@@ -214,7 +214,7 @@ def _metrics(summary: Mapping[str, Any], section: str) -> dict[str, float]:
 def _environment(folder: Path) -> tuple[dict[str, str], int | None, str]:
     """Versions and device, CPU threads, time of the start; empty where the file is missing or damaged."""
     try:
-        environment = json.loads((folder / ENVIRONMENT).read_text())
+        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
         versions = {str(name): str(version) for name, version in environment.get("versions", {}).items()}
         versions |= {key: str(environment[key]) for key in ("device", "platform") if key in environment}
         threads = environment.get("threads")

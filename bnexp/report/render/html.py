@@ -30,7 +30,7 @@ def render_page(comparison: Comparison, pictures: Sequence[Picture], record: Map
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    source = importlib.resources.files("bnexp.report.render").joinpath(TEMPLATE).read_text()
+    source = importlib.resources.files("bnexp.report.render").joinpath(TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,0 +1,87 @@
+"""Standard output and standard error that cannot end a command.
+
+A stream may be closed, full, ASCII only, or a pipe whose reader has ended. None of these may cost a result.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import select
+import sys
+from typing import Any, TextIO
+
+from bnexp.errors import one_line
+
+TITLES = {"stdout": "standard output", "stderr": "standard error"}
+
+
+class _TolerantOutput(io.RawIOBase):
+    """Writes to ``raw``. After a write that fails it drops what follows; ``error`` is then the reason."""
+
+    def __init__(self, raw: Any, name: str) -> None:
+        self._raw, self._name = raw, name
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def isatty(self) -> bool:
+        return self._raw.isatty()
+
+    def write(self, data: Any) -> int:
+        if self.error is None:
+            try:
+                while (count := self._raw.write(data)) is None:  # a non-blocking pipe that is full
+                    select.select([], [self._raw], [])
+                return count
+            except OSError as error:
+                self.error = error
+                if self._name == "stdout" and not isinstance(error, BrokenPipeError):
+                    text = f"bnexp: {TITLES[self._name]}: cannot be written ({error.strerror})"
+                    print(one_line(text), file=sys.stderr)
+        return len(data)
+
+
+def protect_streams() -> None:
+    """Makes standard output and standard error tolerate what would raise an exception in ``print``.
+
+    A missing stream becomes the null device. What cannot be written is dropped, and a character that the
+    encoding lacks is replaced. A stream that somebody else has put into ``sys`` is left alone.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # It takes the free descriptor: otherwise the next file that is opened would get the output of
+            # other libraries.
+            null = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115
+            os.set_inheritable(null.fileno(), True)  # for the processes that a sweep starts
+            setattr(sys, name, null)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
+            tolerant = _make_tolerant(stream, name)
+            setattr(sys, name, tolerant)
+            for handler in logging.getLogger().handlers:  # of a job in a worker: Hydra made it before
+                if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
+                    handler.setStream(tolerant)
+
+
+def _make_tolerant(stream: io.TextIOWrapper, name: str) -> TextIO:
+    raw = getattr(stream.buffer, "raw", stream.buffer)  # python -u has no buffer
+    return io.TextIOWrapper(
+        io.BufferedWriter(_TolerantOutput(raw, name)),
+        encoding=stream.encoding,
+        errors="backslashreplace" if name == "stderr" else "replace",
+        line_buffering=stream.line_buffering or stream.write_through,
+    )
+
+
+def output_error() -> OSError | None:
+    """Why something that was printed did not reach standard output; None if all of it did."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return raw.error if isinstance(raw, _TolerantOutput) else None

@@ -51,7 +51,7 @@ def test_a_run_folder_has_all_its_files_and_values(commands):
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "finished"
     assert summary["parameters"] == 6530
-    assert (summary["images"], summary["classes"]) == ({"train": 200, "val": 144, "test": 359}, 10)
+    assert (summary["images"], summary["classes"]) == ({"train": 200, "val": 22, "test": 359}, 10)
     assert summary["majority"] == 37 / 359  # the most frequent digit
     assert summary["tags"] == ["a"]
     assert summary["error"] is None

@@ -6,7 +6,7 @@ import argparse
 import csv
 import sys
 import textwrap
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from bnexp.errors import UserError, forbid_exit, one_line
 from bnexp.files import write_atomically
 from bnexp.runs.environment import recorded_threads
 from bnexp.runs.folder import load_summary
+
+PREDICTION_COLUMNS = ("image", "label", "prediction")
 
 
 def arguments() -> argparse.Namespace:
@@ -92,6 +94,8 @@ def evaluate(args: argparse.Namespace) -> None:
     size = config.eval_batch_size if args.batch_size is None else args.batch_size
     if size < 1:
         raise UserError(f"--batch-size={size}: must be at least 1")
+    _check_replaces_own("--predictions", args.predictions, _is_predictions)
+    _check_replaces_own("--export", args.export, _is_export)
     config = replace(config, device=device.evaluation_settings(config.device))
     compute_device = device.prepare_device(config.device)
     images = build.load_splits(config, compute_device)
@@ -138,11 +142,36 @@ def _checkpoint_path(run: Path, name: str) -> Path:
     )
 
 
+def _check_replaces_own(option: str, path: Path | None, is_own: Callable[[Path], bool]) -> None:
+    """Raises UserError where the file exists and was not written with the same option before."""
+    if path is not None and path.exists() and not is_own(path):
+        raise UserError(f"{option}={path}: this file was not written by bnexp; choose another name")
+
+
+def _is_predictions(path: Path) -> bool:
+    if not path.is_file():  # /dev/stdout, for example: nothing is replaced
+        return True
+    with path.open("rb") as file:
+        return file.readline(100).decode(errors="replace").strip() == ",".join(PREDICTION_COLUMNS)
+
+
+def _is_export(path: Path) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():  # a device: it would be replaced
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return "config_hash" in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def _write_predictions(path: Path, labels: list[int], predictions: list[int]) -> str:
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["image", "label", "prediction"])
+            writer.writerow(PREDICTION_COLUMNS)
             writer.writerows((i, *pair) for i, pair in enumerate(zip(labels, predictions, strict=True)))
     except OSError as error:
         raise UserError(f"--predictions={path}: cannot be written ({error.strerror})") from error

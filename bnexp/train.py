@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from bnexp.cli.composed_config import resolve_config, save_config
 from bnexp.cli.exit_codes import exit_code
 from bnexp.cli.launch import launch
+from bnexp.cli.run_guard import RunGuard
 from bnexp.compute import torchrun
 from bnexp.config.schema import parse
 from bnexp.runs.folder import RunFolder, lock_folder, record_outcome
@@ -42,7 +43,7 @@ def entry(composed: DictConfig) -> None:
 
         values = resolve_config(composed)
         with lock_folder(path):
-            folder = RunFolder(path, values, list(hydra_config.overrides.task))
+            folder = RunFolder(path, values, list(hydra_config.overrides.task), RunGuard.new_folders)
             if folder.previous_summary is None:
                 save_config(path, composed)
             with record_outcome(folder, keep=sweep is not None):

@@ -20,6 +20,17 @@ def test_runs_are_compared_and_the_report_is_written(commands):
     assert "Look 2" not in second.out  # the same runs are no new look
 
 
+@pytest.mark.parametrize("name", ["report.html", "comparison.json", "comparison.csv", "forest.png"])
+def test_a_file_that_bnexp_did_not_write_is_not_replaced(commands, name):
+    write_sweep(commands.folder / "sweep", GROUPS)
+    (commands.folder / "out").mkdir()
+    (commands.folder / "out" / name).write_text("{}")
+    result = commands.compare("sweep", "--output", "out")
+    assert result.code == 2
+    assert result.err == f"bnexp: out/{name}: not written by bnexp; choose another folder\n"
+    assert {path.name: path.read_text() for path in (commands.folder / "out").iterdir()} == {name: "{}"}
+
+
 def test_overlapping_folders_count_each_run_once(commands):
     write_sweep(commands.folder / "a", {"none": [97.0, 97.2, 96.9]})
     write_sweep(commands.folder / "b", {"batch": [98.0, 98.1, 98.0]})

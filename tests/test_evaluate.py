@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -331,3 +332,35 @@ def test_help_imports_no_torch():
     imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
     assert "omegaconf" in imported
     assert not imported & {"torch", "torchvision", "numpy", "pandas", "scipy", "sklearn"}
+
+
+@pytest.mark.parametrize("option", ["--predictions", "--export"])
+@pytest.mark.parametrize("name", ["notes.txt", "RUN/metrics.csv", "RUN/checkpoints/last.pt"])
+def test_a_file_that_bnexp_did_not_write_is_not_replaced(commands, run, option, name):
+    path = Path(name.replace("RUN", str(run)))
+    if not path.exists():
+        path.write_text("my notes")
+    content = path.read_bytes()
+    result = commands.eval(str(run), option, str(path))
+    assert (result.code, result.out) == (2, "")
+    assert result.err == f"bnexp: {option}={path}: this file was not written by bnexp; choose another name\n"
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("option", ["--predictions", "--export"])
+def test_a_file_of_an_earlier_evaluation_is_replaced(commands, run, option):
+    files = []
+    for _ in range(2):
+        result = commands.eval(str(run), option, "file")
+        assert (result.code, result.err) == (0, "")
+        files.append(Path("file").stat())
+    assert files[0].st_size == files[1].st_size
+    assert files[0].st_mtime_ns < files[1].st_mtime_ns
+
+
+def test_an_export_replaces_no_device(commands, run):
+    os.mkfifo("pipe")
+    result = commands.eval(str(run), "--export", "pipe")
+    assert (result.code, result.out) == (2, "")
+    assert "--export=pipe: this file was not written by bnexp" in result.err
+    assert Path("pipe").is_fifo()

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bnexp.errors import UserError, one_line
+from bnexp.errors import UserError, bad_value, one_line
 from bnexp.files import write_text
 from bnexp.runs.identity import NON_IDENTITY_KEYS, config_hash, experiment
 
@@ -30,6 +30,20 @@ def experiment_of(config: DictConfig) -> dict[str, Any]:
     """The keys of a composed configuration that can change a result, as plain values."""
     keys = [str(key) for key in config if key not in ("hydra", "experiment", *NON_IDENTITY_KEYS)]
     return experiment(resolve_config(OmegaConf.masked_copy(config, keys)))
+
+
+def output_folder(config: DictConfig, key: str) -> Path:
+    """The folder that ``hydra.run.dir`` or ``hydra.sweep.dir`` names.
+
+    Raises UserError for an empty value, which an unset shell variable gives: it would be the current folder.
+    """
+    try:
+        value = OmegaConf.select(config, key)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key}: {str(error).splitlines()[0]}") from None
+    if value is None or not str(value).strip():
+        raise bad_value(key, value, "must name a folder")
+    return Path(str(value))
 
 
 def save_config(folder: Path, composed: DictConfig) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor
 from itertools import accumulate
-from typing import Any, NoReturn
+from typing import NoReturn, TypeVar
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
@@ -17,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from bnexp.cli.help import GROUPS, choices
 from bnexp.config.overrides import flatten, override_values, split_override
 from bnexp.errors import ExitCalled, UserError, bad_choice, nearest_match, one_line, unknown_key
+
+T = TypeVar("T")
 
 # The extra of bnexp that installs each launcher.
 EXTRAS = {
@@ -29,13 +31,13 @@ EXTRAS = {
 }
 
 
-def translate_hydra_errors(compose: Callable[[], Any], arguments: list[str]) -> None:
-    """Calls ``compose``, which composes a configuration from ``arguments``.
+def translate_hydra_errors(compose: Callable[[], T], arguments: list[str]) -> T:
+    """Calls ``compose``, which composes a configuration from ``arguments``, and returns its result.
 
     Raises UserError in place of Hydra's and OmegaConf's errors.
     """
     try:
-        compose()
+        return compose()
     except (UserError, ExitCalled, BrokenExecutor):
         raise
     except Exception as error:  # a run handles its own exceptions: these come from the command line

@@ -1,45 +1,62 @@
-"""Refuses to overwrite the folder of another run, before Hydra creates anything."""
+"""Refuses to write into a folder with another run or with other files, before Hydra creates anything."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from bnexp.cli.composed_config import config_identity, experiment_of
+from bnexp.cli.composed_config import config_identity, experiment_of, output_folder
 from bnexp.cli.exit_codes import exit_code
 from bnexp.compute import torchrun
 from bnexp.config.overrides import flatten
 from bnexp.errors import UserError
-from bnexp.runs.folder import SUMMARY, check_inside, load_summary, lock_folder
+from bnexp.runs.folder import SUMMARY, check_inside, is_free, load_summary, lock_folder, missing_folders
 from bnexp.runs.identity import RUN_LENGTH_KEYS, can_resume
 
 
 class RunGuard(Callback):
     """Hydra calls it before it creates the folder of a single run.
 
-    It ends the process where the folder holds another run, or the same run, finished.
+    It ends the process where the folder holds files that bnexp did not write, another run, or the same run,
+    finished.
     """
+
+    new_folders: ClassVar[list[Path]] = []  # the folders that Hydra creates after this callback
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         HydraConfig.instance().set_config(config)  # Hydra does so only later; the folder's name needs it now
-        folder = _run_folder(config)
-        if not (folder / SUMMARY).exists():
-            return
-        secondary = torchrun.is_secondary()  # another process checks the folder and prints
-        code = 0 if secondary else exit_code(lambda: _check_can_resume(folder, experiment_of(config)))
+        secondary = torchrun.is_secondary()  # another process checks the folder, creates it and prints
+        code = 0 if secondary else exit_code(lambda: _check(config))
         if code:
             sys.exit(code)  # Hydra turns an exception of a callback into a warning, but not SystemExit
+        folder = _run_folder(config)
+        RunGuard.new_folders = [] if secondary else missing_folders(folder)
+        if not (folder / SUMMARY).exists():
+            return
         summary = load_summary(folder)
         if summary["status"] == "finished" and summary["config_hash"] == config_identity(config):
             if not secondary:
                 print(f"{folder}: this run is finished; nothing to do")
             sys.exit(0)
+
+
+def _check(config: DictConfig) -> None:
+    """Raises UserError where the folder holds foreign files, another run, or a run that is being written."""
+    folder = _run_folder(config)
+    try:
+        free = is_free(folder)
+    except OSError as error:
+        raise UserError(f"hydra.run.dir={folder}: cannot be read ({error.strerror})") from None
+    if not free:
+        raise UserError(f"hydra.run.dir={folder}: holds files but no run of bnexp; choose another folder")
+    if (folder / SUMMARY).exists():
+        _check_can_resume(folder, experiment_of(config))
 
 
 def _run_folder(config: DictConfig) -> Path:
@@ -53,7 +70,7 @@ def _run_folder(config: DictConfig) -> Path:
         folders = [override.value() for override in overrides if override.key_or_group == "hydra.run.dir"]
         if len(folders) > 1:
             return Path(str(folders[-2]))
-    return Path(str(config.hydra.run.dir))
+    return output_folder(config, "hydra.run.dir")
 
 
 def _check_can_resume(folder: Path, experiment: dict[str, Any]) -> None:

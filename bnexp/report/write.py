@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from bnexp.errors import UserError, one_line
@@ -9,24 +10,29 @@ from bnexp.files import write_atomically, write_json, write_text
 from bnexp.report.analysis.verdict import Comparison
 from bnexp.report.read.looks import RECORD_FILE
 from bnexp.report.render.csv_export import runs_csv
-from bnexp.report.render.json_export import comparison_record
+from bnexp.report.render.json_export import SCHEMA, comparison_record
 from bnexp.report.render.markdown import render_markdown
 
 CSV_FILE, MARKDOWN_FILE, PAGE_FILE = "comparison.csv", "comparison.md", "report.html"
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
-    """Writes every file and returns the page's path. Raises UserError where the folder cannot be written."""
+    """Writes every file and returns the page's path.
+
+    Raises UserError where the folder cannot be written, and where a file would replace one that bnexp did not
+    write.
+    """
     from bnexp.report.plots.comparison import draw_pictures
     from bnexp.report.render.html import render_page
 
-    record = comparison_record(comparison)
+    record, pictures = comparison_record(comparison), draw_pictures(comparison)
+    picture_files = [f"{picture.name}.{ending}" for picture in pictures for ending in ("svg", "png")]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _check_replaces_own(folder, [RECORD_FILE, CSV_FILE, MARKDOWN_FILE, PAGE_FILE, *picture_files])
         write_json(folder / RECORD_FILE, record)
         write_text(folder / CSV_FILE, runs_csv(comparison))
         write_text(folder / MARKDOWN_FILE, render_markdown(comparison))
-        pictures = draw_pictures(comparison)
         for picture in pictures:
             write_text(folder / f"{picture.name}.svg", picture.svg)
             write_atomically(folder / f"{picture.name}.png", picture.write_png)
@@ -36,3 +42,17 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
             one_line(f"{error.filename or folder}: cannot be written ({error.strerror})")
         ) from None
     return folder / PAGE_FILE
+
+
+def _check_replaces_own(folder: Path, names: list[str]) -> None:
+    """Raises UserError where one of the files exists in a folder without a comparison of bnexp."""
+    files = [folder / name for name in names if (folder / name).exists()]
+    if files and not _is_comparison(folder / RECORD_FILE):
+        raise UserError(f"{files[0]}: not written by bnexp; choose another folder")
+
+
+def _is_comparison(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_bytes())["schema"] == SCHEMA)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,34 @@ log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
 LOCK = ".lock"
+LOG = "train.log"
+# A run writes summary.json before any of them.
+RECORDS = (ENVIRONMENT, "metrics.csv", "steps.csv", "checkpoints")
 
 
 class RunFolder:
     """The folder of one run. Each update rewrites the complete summary.json.
 
-    ``previous_summary`` is the summary that was in the folder before: None for a new run. Raises UserError
-    if the folder holds a run that ``config`` does not resume.
+    ``previous_summary`` is the summary that was in the folder before: None for a new run. ``new_folders`` are
+    the folders that were created for this run. Raises UserError if the folder holds a run that ``config``
+    does not resume, or records that belong to no run of bnexp.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any], overrides: list[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: Mapping[str, Any],
+        overrides: list[str],
+        new_folders: Iterable[Path] = (),
+    ) -> None:
         self.path = path
+        self.new_folders = tuple(new_folders)
         self.previous_summary = load_summary(path) if (path / SUMMARY).exists() else None
         if self.previous_summary is not None and not can_resume(self.previous_summary, config):
             raise UserError(f"{path}: holds a run with another configuration; choose another folder")
+        records = [path / name for name in RECORDS if (path / name).exists()]
+        if self.previous_summary is None and records:
+            raise UserError(f"{records[0]}: belongs to no run of bnexp; choose another folder")
         self.summary: dict[str, Any] = {
             "status": "running",
             "name": config["name"],
@@ -62,8 +77,12 @@ class RunFolder:
 
     def clear(self) -> None:
         """Removes the records of an attempt that has no checkpoint: the run starts from the beginning."""
-        for path in (*self.path.glob("events.out.tfevents.*"), *self.path.glob("checkpoints/*.pt")):
-            path.unlink()
+        if self.previous_summary is None:
+            return
+        checkpoints = [f"checkpoints/{name}.pt" for name in ("last", "best", "previous", "epoch-*")]
+        for pattern in ("events.out.tfevents.*", *checkpoints):
+            for path in self.path.glob(pattern):
+                path.unlink()
         for name in ("metrics.csv", "steps.csv"):
             (self.path / name).unlink(missing_ok=True)
 
@@ -78,18 +97,38 @@ class RunFolder:
         return recorded_threads(self.path) if self.previous_summary is not None else None
 
 
-def discard(path: Path) -> None:
-    """Removes the files of a run that never started, and the folders that are empty then."""
-    for name in (SUMMARY, ENVIRONMENT, LOCK, "train.log", "metrics.csv", "steps.csv"):
+def is_free(path: Path) -> bool:
+    """Whether a run may write into ``path``: it is missing, empty, or bnexp's own.
+
+    A run that was killed before it wrote summary.json has left its lock, and perhaps its log and .hydra.
+    """
+    if (path / SUMMARY).exists():
+        return "config_hash" in load_summary(path)
+    if not path.is_dir():
+        return True
+    names = {entry.name for entry in path.iterdir() if not entry.name.startswith(f".{SUMMARY}.")}
+    if names == {LOG}:
+        return (path / LOG).stat().st_size == 0
+    return not names or (LOCK in names and names <= {LOCK, LOG, ".hydra"})
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """``path`` and the folders above it that do not exist yet, the deepest first."""
+    absolute = path.absolute()
+    return [folder for folder in (absolute, *absolute.parents) if not os.path.lexists(folder)]
+
+
+def discard(path: Path, new_folders: Iterable[Path]) -> None:
+    """Removes the files of a run that never started, and those of ``new_folders`` that are empty then."""
+    for name in (SUMMARY, ENVIRONMENT, LOCK, LOG, "metrics.csv", "steps.csv"):
         (path / name).unlink(missing_ok=True)
     for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
         (path / ".hydra" / name).unlink(missing_ok=True)
     for folder in (path / ".hydra", path / "checkpoints"):
         with suppress(OSError):  # it holds other files
             folder.rmdir()
-    parents = path.parents[:2]  # the day's folder and outputs/, unless the user chose another folder
     with suppress(OSError):  # the first folder that holds other files ends the loop
-        for folder in (path, *(parents if parents[-1].name == "outputs" else ())):
+        for folder in new_folders:
             folder.rmdir()
 
 
@@ -118,8 +157,9 @@ def lock_folder(path: Path) -> Iterator[None]:
 def record_outcome(folder: RunFolder, *, keep: bool) -> Iterator[None]:
     """Records how the block ends: finished, failed, diverged or interrupted.
 
-    After a user's mistake the folder is restored: a new run's is removed, a resumed run's gets its previous
-    summary. With ``keep``, for a job of a sweep, it stays and says that the job failed.
+    After a user's mistake the folder is restored: a new run's files and ``new_folders`` are removed, a
+    resumed run gets its previous summary. With ``keep``, for a job of a sweep, the folder stays and says that
+    the job failed.
     """
     start = time.monotonic()
     previous_seconds = ((folder.previous_summary or {}).get("time") or {}).get("total_s") or 0.0
@@ -141,7 +181,7 @@ def record_outcome(folder: RunFolder, *, keep: bool) -> Iterator[None]:
         if keep:
             record("failed", str(error))
         elif folder.previous_summary is None:
-            discard(folder.path)
+            discard(folder.path, folder.new_folders)
         else:
             write_json(folder.path / SUMMARY, folder.previous_summary)
         raise

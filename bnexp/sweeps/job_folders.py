@@ -23,6 +23,22 @@ def job_folder(sweep: Path, overrides: str, config_hash: str) -> str:
     return f"{label}-{config_hash}"
 
 
+def is_free(sweep: Path) -> bool:
+    """Whether a sweep may write into a folder: it is missing, holds only runs, or a sweep of bnexp."""
+    saved_command = sweep / "multirun.yaml"
+    if saved_command.is_file():
+        text = saved_command.read_text(errors="replace")
+        return not text or "bnexp." in text  # empty after a kill: Hydra does not write it atomically
+    return not sweep.is_dir() or all(_is_run(path) for path in sweep.iterdir())
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return "config_hash" in load_summary(path)
+    except UserError:
+        return False
+
+
 def completed_jobs(sweep: Path, config_hash: str = "*") -> list[Path]:
     """The folders of the jobs that finished or diverged: all of them, or those with one ``config_hash``."""
     folders = []

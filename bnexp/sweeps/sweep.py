@@ -29,10 +29,10 @@ from bnexp.config import instantiate
 from bnexp.config.overrides import override_values, quote_value, split_override
 from bnexp.config.schema import parse
 from bnexp.errors import UserError
-from bnexp.runs.folder import SUMMARY, discard, load_summary
+from bnexp.runs.folder import LOG, SUMMARY, discard, load_summary
 from bnexp.runs.sweep_job import SweepJob
 from bnexp.sweeps import launchers
-from bnexp.sweeps.job_folders import completed_jobs, job_folder
+from bnexp.sweeps.job_folders import completed_jobs, is_free, job_folder
 from bnexp.sweeps.workers import SignalForwarder
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ class Sweep:
         else:
             log.info("%s", self.progress(hydra.job.num, label))
             return True
-        if not (path / SUMMARY).exists():
-            discard(path)
+        if [entry.name for entry in path.iterdir()] == [LOG]:  # Hydra has just created the folder
+            discard(path, [path])
         return False
 
     def distinguishing_overrides(self, overrides: Iterable[str]) -> list[str]:
@@ -126,18 +126,19 @@ class SweepStart(Callback):
         self.forwarder: SignalForwarder | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        if code := exit_codes.exit_code(lambda: self._start(config)):
+            sys.exit(code)  # Hydra turns an exception of a callback into a warning, but not SystemExit
+
+    def _start(self, config: DictConfig) -> None:
         if torchrun.is_distributed():
-            # Hydra turns a callback's exceptions into warnings, except SystemExit.
-            sys.exit(exit_codes.exit_code(_refuse_torchrun))
-        folder = os.path.abspath(str(config.hydra.sweep.dir))
+            raise UserError(
+                "-m: torchrun's processes train one network;"
+                " hydra/launcher=joblib runs a sweep's jobs side by side"
+            )
+        folder = os.path.abspath(_check_folder(config))
         # An absolute path: a worker may have another current folder, and Hydra makes the job's folder first.
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote_value(folder)}")
-        jobs = jobs_of(config, list(config.hydra.overrides.task))
-        _ComposedConfigs.install()
-        if code := exit_codes.exit_code(
-            lambda: hydra_errors.translate_hydra_errors(lambda: _check(config, jobs), sys.argv[1:])
-        ):
-            sys.exit(code)  # before anything is written
+        jobs = hydra_errors.translate_hydra_errors(lambda: _plan(config), sys.argv[1:])
         stop_file = None
         if launchers.kind(config.hydra) == "RayLauncher":  # its workers may be on other machines
             stop_file = Path(folder) / ".stop"
@@ -197,13 +198,27 @@ class _ComposedConfigs:
         return config
 
 
-def _check(config: DictConfig, jobs: list[list[str]]) -> None:
-    """Raises UserError for the first job with an invalid configuration.
+def _check_folder(config: DictConfig) -> Path:
+    """The sweep's folder. Raises UserError where it holds files that belong to no sweep of bnexp."""
+    folder = composed_config.output_folder(config, "hydra.sweep.dir")
+    try:
+        free = is_free(folder)
+    except OSError as error:
+        raise UserError(f"hydra.sweep.dir={folder}: cannot be read ({error.strerror})") from None
+    if not free:
+        raise UserError(f"hydra.sweep.dir={folder}: holds files but no sweep of bnexp; choose another folder")
+    return folder
+
+
+def _plan(config: DictConfig) -> list[list[str]]:
+    """The overrides of each job. Raises UserError for the first job with an invalid configuration.
 
     Every value of every axis is checked once, not every combination of values: there may be thousands.
     """
+    jobs = jobs_of(config, list(config.hydra.overrides.task))
+    _ComposedConfigs.install()
     if config.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}":
-        return  # another sweeper chooses its jobs while it runs
+        return jobs  # another sweeper chooses its jobs while it runs
     loader = GlobalHydra.instance().config_loader()
     checked: set[str] = set()
     for job in jobs:
@@ -216,12 +231,7 @@ def _check(config: DictConfig, jobs: list[list[str]]) -> None:
         instantiate.check_components(
             parse(composed_config.resolve_config(OmegaConf.masked_copy(composed, keys)))
         )
-
-
-def _refuse_torchrun() -> None:
-    raise UserError(
-        "-m: torchrun's processes train one network; hydra/launcher=joblib runs a sweep's jobs side by side"
-    )
+    return jobs
 
 
 def jobs_of(config: DictConfig, arguments: list[str]) -> list[list[str]]:

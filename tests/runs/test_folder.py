@@ -4,14 +4,14 @@ import signal
 import pytest
 
 from bnexp.errors import Diverged, Interrupted, UserError
-from bnexp.runs.folder import RunFolder, discard, load_summary, record_outcome
+from bnexp.runs.folder import RunFolder, discard, load_summary, missing_folders, record_outcome
 
 CONFIG = {"name": "a", "tags": [], "seed": 0, "epochs": 2, "dataset": {"name": "digits", "root": "/x"}}
 
 
 def make_folder(path):
     path.mkdir()
-    return RunFolder(path, CONFIG, ["epochs=2"])
+    return RunFolder(path, CONFIG, ["epochs=2"], new_folders=[path])
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,39 @@ def test_discard_leaves_other_files(tmp_path):
     folder = make_folder(tmp_path / "run")
     folder.update()
     (folder.path / "thesis.tex").write_text("text")
-    discard(folder.path)
+    discard(folder.path, [folder.path])
     assert [path.name for path in folder.path.iterdir()] == ["thesis.tex"]
+
+
+def test_discard_removes_only_folders_that_were_created_for_the_run(tmp_path):
+    (tmp_path / "outputs").mkdir()
+    path = tmp_path / "outputs/today/run"
+    new_folders = missing_folders(path)
+    assert new_folders == [path, path.parent]
+    path.mkdir(parents=True)
+    discard(path, new_folders)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "outputs"]
+    discard(tmp_path / "outputs", missing_folders(tmp_path / "outputs"))
+    assert (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "steps.csv", "environment.json", "checkpoints/last.pt"])
+def test_records_without_a_summary_belong_to_no_run(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("text")
+    with pytest.raises(UserError, match="belongs to no run of bnexp"):
+        RunFolder(tmp_path, CONFIG, [])
+    assert (tmp_path / name).read_text() == "text"
+
+
+def test_clear_removes_only_what_a_run_writes(tmp_path):
+    make_folder(tmp_path / "run").update()
+    names = ["metrics.csv", "checkpoints/last.pt", "checkpoints/epoch-3.pt", "checkpoints/pretrained.pt"]
+    (tmp_path / "run/checkpoints").mkdir()
+    for name in names:
+        (tmp_path / "run" / name).write_text("text")
+    RunFolder(tmp_path / "run", CONFIG, []).clear()
+    assert [name for name in names if (tmp_path / "run" / name).exists()] == names[-1:]
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"seed": 1}'])

@@ -15,7 +15,7 @@ from bnexp.report.content.footnotes import METHODS, footnotes, sign_flip_result
 from bnexp.report.content.sentences import all_sentences, comparison_sentences
 from bnexp.report.read.runs import PairKey
 
-SCHEMA_VERSION = 1
+SCHEMA, SCHEMA_VERSION = "bnexp-comparison", 1
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
     grouping = comparison.grouping
     return nulls_for_nonfinite(
         {
-            "schema": "bnexp-comparison",
+            "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
             "metric": comparison.metric.key,
             "unit": "percent; differences in points" if comparison.metric.is_accuracy else "as logged",

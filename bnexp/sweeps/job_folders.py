@@ -27,7 +27,7 @@ def is_free(sweep: Path) -> bool:
     """Whether a sweep may write into a folder: it is missing, holds only runs, or a sweep of bnexp."""
     saved_command = sweep / "multirun.yaml"
     if saved_command.is_file():
-        text = saved_command.read_text(errors="replace")
+        text = saved_command.read_text(encoding="utf-8", errors="replace")
         return not text or "bnexp." in text  # empty after a kill: Hydra does not write it atomically
     return not sweep.is_dir() or all(_is_run(path) for path in sweep.iterdir())
 

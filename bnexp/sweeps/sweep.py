@@ -126,7 +126,10 @@ class SweepStart(Callback):
         self.forwarder: SignalForwarder | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        if code := exit_codes.exit_code(lambda: self._start(config)):
+        def start() -> None:
+            hydra_errors.translate_hydra_errors(lambda: self._start(config), sys.argv[1:])
+
+        if code := exit_codes.exit_code(start):
             sys.exit(code)  # Hydra turns an exception of a callback into a warning, but not SystemExit
 
     def _start(self, config: DictConfig) -> None:
@@ -138,7 +141,7 @@ class SweepStart(Callback):
         folder = os.path.abspath(_check_folder(config))
         # An absolute path: a worker may have another current folder, and Hydra makes the job's folder first.
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote_value(folder)}")
-        jobs = hydra_errors.translate_hydra_errors(lambda: _plan(config), sys.argv[1:])
+        jobs = _plan(config)
         stop_file = None
         if launchers.kind(config.hydra) == "RayLauncher":  # its workers may be on other machines
             stop_file = Path(folder) / ".stop"

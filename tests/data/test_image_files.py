@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -16,6 +17,12 @@ from bnexp.data import datasets, image_files, image_folder
 from bnexp.errors import UserError
 
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+
+
+@pytest.fixture(autouse=True)
+def only_warnings(caplog):
+    """Whatever level an earlier test has left: the log of a test holds warnings only."""
+    caplog.set_level(logging.WARNING)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from bnexp.seeding import global_rng_state
 from bnexp.training.cuda_graph import WARM_UP_STEPS, CudaGraphTrainer, is_capturable, make_capturable
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
@@ -118,7 +119,7 @@ def test_an_interrupted_epoch_continues_to_the_same_bits():
     expected = train(graph_trainer(*keys), epochs=2)
     trainer, progress = graph_trainer(*keys), Progress()
     first_losses, _, _ = train(trainer, epochs=1, progress=progress, last_step=2)
-    progress.interrupt_epoch(1.0, [[torch.get_rng_state()]])
+    progress.interrupt_epoch(1.0, [global_rng_state(torch.device("cpu"))])
     state, continued = copy.deepcopy(trainer.state(progress)), graph_trainer(*keys)
     losses, accuracies, final_state = train(continued, epochs=2, progress=continued.restore(state))
     assert first_losses + losses == expected[0]

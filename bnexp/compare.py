@@ -56,7 +56,7 @@ def compare_folders() -> None:
     runs, problems = read_runs(args.folders)
     for problem in problems:
         print(f"bnexp: {problem}", file=sys.stderr)
-    comparison = compare(
+    verdict = compare(
         runs,
         problems,
         by=args.by,
@@ -66,14 +66,14 @@ def compare_folders() -> None:
         delta=args.delta,
         looks=earlier_looks([*args.folders, *([args.output] if args.output else [])]),
     )
-    for problem in comparison.problems[len(problems) :]:
+    for problem in verdict.problems[len(problems) :]:
         print(f"bnexp: {problem}", file=sys.stderr)
     page = None
     if args.output:
         from bnexp.report.write import write_report
 
-        page = write_report(comparison, args.output)  # before printing, which may fail
-    print_comparison(comparison)
+        page = write_report(verdict, args.output)  # before printing, which may fail
+    print_comparison(verdict)
     if page is not None:
         print(f"\n{page}")
 

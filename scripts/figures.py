@@ -12,14 +12,14 @@ from pathlib import Path
 
 from bnexp.cli.exit_codes import exit_code
 from bnexp.report.analysis.statistical_tests import mean_sd
-from bnexp.report.analysis.verdict import Comparison, compare
+from bnexp.report.analysis.verdict import Verdict, compare
 from bnexp.report.read.runs import read_runs
 
 
-def curve_table(comparison: Comparison, tag: str) -> str:
+def curve_table(verdict: Verdict, tag: str) -> str:
     """Mean ± sd of ``tag`` in each group, at the epochs that all of the group's runs have logged."""
     rows = []
-    for summary in comparison.summaries:
+    for summary in verdict.summaries:
         curves = [run.curves[tag] for run in summary.group.runs if run.curves.get(tag)]
         cells = ["{:.4f} ± {:.4f}".format(*mean_sd(values)) for values in zip(*curves, strict=False)]
         rows.append(f"| {summary.group.name} | {len(curves)} | " + " | ".join(cells) + " |")
@@ -29,9 +29,9 @@ def curve_table(comparison: Comparison, tag: str) -> str:
 
 
 def print_tables(sweep: Path, tags: list[str]) -> None:
-    comparison = compare(*read_runs([sweep]))
+    verdict = compare(*read_runs([sweep]))
     for tag in tags:
-        print(curve_table(comparison, tag), end="\n\n")
+        print(curve_table(verdict, tag), end="\n\n")
 
 
 def main() -> None:

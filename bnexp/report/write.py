@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bnexp.errors import UserError, one_line
 from bnexp.files import write_atomically, write_json, write_text
-from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.read.looks import RECORD_FILE
 from bnexp.report.render.csv_export import runs_csv
 from bnexp.report.render.json_export import SCHEMA, comparison_record
@@ -16,7 +16,7 @@ from bnexp.report.render.markdown import render_markdown
 CSV_FILE, MARKDOWN_FILE, PAGE_FILE = "comparison.csv", "comparison.md", "report.html"
 
 
-def write_report(comparison: Comparison, folder: Path) -> Path:
+def write_report(verdict: Verdict, folder: Path) -> Path:
     """Writes every file and returns the page's path.
 
     Raises UserError where the folder cannot be written, and where a file would replace one that bnexp did not
@@ -25,18 +25,18 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
     from bnexp.report.plots.comparison import draw_pictures
     from bnexp.report.render.html import render_page
 
-    record, pictures = comparison_record(comparison), draw_pictures(comparison)
+    record, pictures = comparison_record(verdict), draw_pictures(verdict)
     picture_files = [f"{picture.name}.{ending}" for picture in pictures for ending in ("svg", "png")]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _check_replaces_own(folder, [RECORD_FILE, CSV_FILE, MARKDOWN_FILE, PAGE_FILE, *picture_files])
         write_json(folder / RECORD_FILE, record)
-        write_text(folder / CSV_FILE, runs_csv(comparison))
-        write_text(folder / MARKDOWN_FILE, render_markdown(comparison))
+        write_text(folder / CSV_FILE, runs_csv(verdict))
+        write_text(folder / MARKDOWN_FILE, render_markdown(verdict))
         for picture in pictures:
             write_text(folder / f"{picture.name}.svg", picture.svg)
             write_atomically(folder / f"{picture.name}.png", picture.write_png)
-        write_text(folder / PAGE_FILE, render_page(comparison, pictures, record))
+        write_text(folder / PAGE_FILE, render_page(verdict, pictures, record))
     except OSError as error:
         raise UserError(
             one_line(f"{error.filename or folder}: cannot be written ({error.strerror})")

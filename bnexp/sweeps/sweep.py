@@ -36,7 +36,7 @@ from bnexp.sweeps.job_folders import completed_jobs, is_free, job_folder
 from bnexp.sweeps.workers import SignalForwarder
 
 if TYPE_CHECKING:
-    from bnexp.report.analysis.verdict import Comparison
+    from bnexp.report.analysis.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
@@ -285,11 +285,11 @@ def finish_sweep(code: int) -> int:
     failed = [f"diverged: {run.folder}: {run.error}" for run in runs if run.diverged]
     if runs or problems:
         try:
-            comparison = compare(runs, problems, looks=earlier_looks([folder]))
+            verdict = compare(runs, problems, looks=earlier_looks([folder]))
         except UserError as error:
             failed.append(str(error))
         else:
-            failed += _report(comparison, folder)
+            failed += _report(verdict, folder)
     for line in [*failed, *map(str, problems), *lost_jobs]:
         print(line, file=sys.stderr)
     if code >= 128:
@@ -297,18 +297,18 @@ def finish_sweep(code: int) -> int:
     return code or (1 if failed or lost_jobs or any(not problem.used for problem in problems) else 0)
 
 
-def _report(comparison: Comparison, folder: Path) -> list[str]:
+def _report(verdict: Verdict, folder: Path) -> list[str]:
     """Writes the verdict's files, then prints it. Returns what went wrong, in one line or none."""
     from bnexp.report.render.terminal import print_comparison
     from bnexp.report.write import write_report
 
     problems, last_line = [], ""
     try:
-        last_line = f"\n{write_report(comparison, folder)}"  # first: printing may fail
+        last_line = f"\n{write_report(verdict, folder)}"  # first: printing may fail
     except UserError as error:
         problems.append(str(error))
     print()
-    print_comparison(comparison)
+    print_comparison(verdict)
     if last_line:
         print(last_line)
     return problems

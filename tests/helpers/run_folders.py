@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from bnexp.report.analysis.verdict import Comparison, compare
+from bnexp.report.analysis.verdict import Verdict, compare
 from bnexp.report.read.runs import read_runs
 
 CONFIG: dict[str, Any] = {
@@ -88,7 +88,7 @@ def write_sweep(root: Path, groups: Mapping[str, Accuracies], **keys: object) ->
     return root
 
 
-def compare_groups(root: Path, groups: Mapping[str, Accuracies], **options: Any) -> Comparison:
+def compare_groups(root: Path, groups: Mapping[str, Accuracies], **options: Any) -> Verdict:
     """The comparison of a sweep over ``model.norm``."""
     runs, problems = read_runs([write_sweep(root, groups)])
     return compare(runs, problems, **options)

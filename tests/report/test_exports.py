@@ -42,9 +42,9 @@ def test_json_holds_values_tests_and_methods(folder):
     assert [run["value"] for run in none["runs"]] == [97.0, 97.2, 96.9, None, 97.1]
     assert [run["diverged"] for run in none["runs"]] == [False, False, False, True, False]
     assert (batch["n"], batch["mean"]) == (5, pytest.approx(98.08))
-    (comparison,) = record["comparisons"]
-    assert comparison["method"] == "paired t"
-    assert comparison["differences"] == pytest.approx([1.0, 0.9, 1.3, 0.9])
+    (group_comparison,) = record["comparisons"]
+    assert group_comparison["method"] == "paired t"
+    assert group_comparison["differences"] == pytest.approx([1.0, 0.9, 1.3, 0.9])
     assert record["methods"]["family"].startswith("Holm")
     assert record["looks"][0]["runs"] == {"none": 5, "batch": 5}
 
@@ -67,11 +67,11 @@ def test_csv_has_a_line_a_run(folder):
 
 
 def test_every_rendering_has_the_same_sentences(tmp_path):
-    comparison = compare_groups(tmp_path / "runs", GROUPS)
-    write_report(comparison, tmp_path / "out")
+    verdict = compare_groups(tmp_path / "runs", GROUPS)
+    write_report(verdict, tmp_path / "out")
     for name in ("report.html", "comparison.md"):
         text = (tmp_path / "out" / name).read_text()
-        for sentence in all_sentences(comparison):
+        for sentence in all_sentences(verdict):
             assert sentence in text.replace("\\", "")
 
 

@@ -81,8 +81,8 @@ def test_ids_in_the_pictures_are_unique(folder):
 
 
 def test_names_are_escaped(tmp_path):
-    comparison = compare_groups(tmp_path / "runs", {"none": [97, 98, 97], HOSTILE_NAME: [98, 99, 98]})
-    write_report(comparison, tmp_path / "out")
+    verdict = compare_groups(tmp_path / "runs", {"none": [97, 98, 97], HOSTILE_NAME: [98, 99, 98]})
+    write_report(verdict, tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)" in text
@@ -99,11 +99,11 @@ def test_the_page_of_folds_has_one_scope_note_and_never_counts_seeds(tmp_path, s
             write_run(tmp_path, 0.97 - 0.01 * seed, seed=seed, dataset_fold=fold, model_norm="none")
             accuracy = 0.98 + 0.003 * fold - 0.01 * seed
             write_run(tmp_path, accuracy, seed=seed, dataset_fold=fold, model_norm="batch")
-    comparison = compare(*read_runs([tmp_path]))
-    page = render_page(comparison, [], {})
-    assert f"mean over {noun}, " in scope_note(comparison)
-    assert page.count("The interval covers") == page.count(scope_note(comparison)) == 1
-    (step,) = next_steps(comparison)
+    verdict = compare(*read_runs([tmp_path]))
+    page = render_page(verdict, [], {})
+    assert f"mean over {noun}, " in scope_note(verdict)
+    assert page.count("The interval covers") == page.count(scope_note(verdict)) == 1
+    (step,) = next_steps(verdict)
     assert step.commands
     assert f"Next: {step.count} more seed-fold pair" in page
     assert f"{2 * len(seeds)} paired {noun}" in page

@@ -26,9 +26,9 @@ def test_looks_are_read_back(tmp_path):
 def test_looks_of_every_folder_count(tmp_path):
     """Three seeds, then three others, then all six: the third look follows two earlier ones."""
     for i, name in enumerate(("a", "b")):
-        comparison = compare_groups(tmp_path / name, first_seeds(3))
+        verdict = compare_groups(tmp_path / name, first_seeds(3))
         look = {"at": f"2026-01-0{i + 1}", "runs": {"none": 3 + i}}
-        write_report(replace(comparison, looks=(look,)), tmp_path / name)
+        write_report(replace(verdict, looks=(look,)), tmp_path / name)
     looks = earlier_looks([tmp_path / "b", tmp_path / "a"])
     assert [look["runs"] for look in looks] == [{"none": 3}, {"none": 4}]
     assert len(record_look(looks, {"none": 7})) == 3

@@ -15,8 +15,8 @@ from helpers.run_folders import compare_groups, write_run, write_sweep
 GROUPS = {"none": [97.0, 97.2, 96.9, None, 97.1], "batch": [98.0, 98.1, 98.2, 98.1, 98.0]}
 
 
-def pictures_by_name(comparison):
-    return {picture.name: picture for picture in draw_pictures(comparison)}
+def pictures_by_name(verdict):
+    return {picture.name: picture for picture in draw_pictures(verdict)}
 
 
 def pictures_of_folder(folder):

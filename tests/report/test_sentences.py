@@ -72,9 +72,9 @@ def test_sentence_of_each_outcome(tmp_path, name):
 
 def test_sentence_of_a_difference_too_small_to_matter(tmp_path):
     groups = {"none": NONE, "batch": shifted(0.5, 0.52, 0.48, 0.51, 0.49)}
-    comparison = compare_groups(tmp_path, groups, delta=0.9)
-    assert comparison.comparisons[0].outcome == "small"
-    assert all_sentences(comparison) == [
+    verdict = compare_groups(tmp_path, groups, delta=0.9)
+    assert verdict.comparisons[0].outcome == "small"
+    assert all_sentences(verdict) == [
         "batch is detectably ahead of none, by 0.50 points (0.48 to 0.52), "
         "but by less than the 0.90 points that matter."
     ]
@@ -88,21 +88,21 @@ def test_sentences_never_claim_proof_or_equality(tmp_path):
 
 def test_divergence_comes_first(tmp_path):
     groups = {"none": [97.0, None, None, 97.1, 97.0], "batch": shifted(1, 1.1, 1, 0.9, 1)}
-    comparison = compare_groups(tmp_path, groups)
-    first, second = all_sentences(comparison)
+    verdict = compare_groups(tmp_path, groups)
+    first, second = all_sentences(verdict)
     assert first == (
         "none diverged in 2 of 5 runs (12-77 %), batch in 0 of 5. "
         "Stability is the main finding; accuracy covers the 3 seeds where both finished."
     )
     assert second.startswith("batch was ahead of none in 3 of 3 seeds by 0.97 points")
-    assert comparison.comparisons[0].incomplete_pairs == ((1, None), (2, None))
+    assert verdict.comparisons[0].incomplete_pairs == ((1, None), (2, None))
 
 
 def test_a_run_at_chance_counts_as_diverged(tmp_path):
     """MNIST's largest class, the ones: at most .1135 + 3 sqrt(.1135 x .8865 / 10,000) = 0.1230."""
-    comparison = compare_groups(tmp_path, {"none": [12.3, 97, 97], "batch": [12.31, 98, 98]})
-    assert [len(summary.diverged) for summary in comparison.summaries] == [1, 0]
-    assert all_sentences(comparison)[0].startswith("none ended at chance in 1 of 3 runs")
+    verdict = compare_groups(tmp_path, {"none": [12.3, 97, 97], "batch": [12.31, 98, 98]})
+    assert [len(summary.diverged) for summary in verdict.summaries] == [1, 0]
+    assert all_sentences(verdict)[0].startswith("none ended at chance in 1 of 3 runs")
 
 
 def test_chance_uses_the_recorded_share_of_the_largest_class(tmp_path):
@@ -110,33 +110,33 @@ def test_chance_uses_the_recorded_share_of_the_largest_class(tmp_path):
     for path in root.glob("*/summary.json"):
         counts = {"images": {"test": 10_000}, "classes": 3, "majority": 0.3}
         path.write_text(json.dumps(json.loads(path.read_text()) | counts))
-    comparison = compare(*read_runs([root]))
-    assert [len(summary.diverged) for summary in comparison.summaries] == [1, 0]
-    assert all_sentences(comparison)[0].startswith("none ended at chance in 1 of 3 runs")
+    verdict = compare(*read_runs([root]))
+    assert [len(summary.diverged) for summary in verdict.summaries] == [1, 0]
+    assert all_sentences(verdict)[0].startswith("none ended at chance in 1 of 3 runs")
 
 
 def test_the_kind_of_failure_is_named(tmp_path):
-    comparison = compare_groups(tmp_path, {"none": [12.0, None, 97], "batch": [10, 10, 10]})
-    kinds = [summary.failure_kind for summary in comparison.summaries]
+    verdict = compare_groups(tmp_path, {"none": [12.0, None, 97], "batch": [10, 10, 10]})
+    kinds = [summary.failure_kind for summary in verdict.summaries]
     assert kinds == ["diverged or ended at chance", "ended at chance"]
 
 
 def test_a_group_without_usable_runs_is_paired_and_asks_for_no_more_seeds(tmp_path):
     groups = {"none": [None] * 5, "batch": [97, None, 98, 97.5, 97.8]}
-    comparison = compare_groups(tmp_path, groups)
-    (group_comparison,) = comparison.comparisons
+    verdict = compare_groups(tmp_path, groups)
+    (group_comparison,) = verdict.comparisons
     assert group_comparison.is_paired
     assert (group_comparison.difference.n, group_comparison.plan) == (0, None)
-    assert all_sentences(comparison) == [
+    assert all_sentences(verdict) == [
         "none diverged in 5 of 5 runs (57-100 %), batch in 1 of 5. Stability is the main finding; "
         "no seed finished in both."
     ]
 
 
 def test_one_usable_pair_gets_no_verdict(tmp_path):
-    comparison = compare_groups(tmp_path, {"none": [None, None, 96], "batch": [97, 98, 97.5]})
+    verdict = compare_groups(tmp_path, {"none": [None, None, 96], "batch": [97, 98, 97.5]})
     sentence = "One seed finished in both: batch 97.50 %, none 96.00 %: no verdict."
-    assert sentence in all_sentences(comparison)
+    assert sentence in all_sentences(verdict)
 
 
 def test_two_axes_compare_each_norm_with_none_within_its_model(tmp_path):
@@ -144,17 +144,17 @@ def test_two_axes_compare_each_norm_with_none_within_its_model(tmp_path):
     for model, differences in models.items():
         keys = {"model__target_": f"bnexp.models.{model}"}
         write_sweep(tmp_path / model, {"none": NONE, "batch": shifted(*differences)}, **keys)
-    comparison = compare(*read_runs([tmp_path]))
-    assert comparison.grouping.by == "model.norm"
-    by_names = {(c.candidate.group.name, c.baseline.group.name): c for c in comparison.comparisons}
+    verdict = compare(*read_runs([tmp_path]))
+    assert verdict.grouping.by == "model.norm"
+    by_names = {(c.candidate.group.name, c.baseline.group.name): c for c in verdict.comparisons}
     assert set(by_names) == {
         ("batch (model=MLP)", "none (model=MLP)"),
         ("batch (model=ConvNet)", "none (model=ConvNet)"),
     }
-    assert (comparison.family, [c.difference.n for c in comparison.comparisons]) == (2, [5, 5])
+    assert (verdict.family, [c.difference.n for c in verdict.comparisons]) == (2, [5, 5])
     mlp = by_names["batch (model=MLP)", "none (model=MLP)"]
     assert mlp.p_adjusted == pytest.approx(2 * mlp.difference.p)
-    first, *others = all_sentences(comparison)
+    first, *others = all_sentences(verdict)
     assert first == "batch vs none over 2 values of model: better for MLP; not decided for ConvNet."
     assert any(sentence.startswith("model=MLP: batch beats none by 1.00 points") for sentence in others)
 
@@ -184,9 +184,9 @@ def test_groups_without_a_shared_seed_are_unpaired(tmp_path):
     write_sweep(tmp_path, {"none": NONE})
     for seed, accuracy in enumerate(shifted(1, 1.1, 1, 0.9, 1.2), 10):
         write_run(tmp_path, accuracy / 100, model_norm="batch", seed=seed)
-    comparison = compare(*read_runs([tmp_path]))
-    assert comparison.comparisons[0].difference.method == "Welch"
-    (sentence,) = all_sentences(comparison)
+    verdict = compare(*read_runs([tmp_path]))
+    assert verdict.comparisons[0].difference.method == "Welch"
+    (sentence,) = all_sentences(verdict)
     assert sentence.startswith("batch beats none by 1.04 points")
     assert sentence.endswith("No shared seeds: Welch's test, unpaired.")
     assert "ahead in" not in sentence

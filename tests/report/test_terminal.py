@@ -74,8 +74,8 @@ def test_plain_text_is_ascii(tmp_path):
 
 def test_long_names_are_cut(tmp_path):
     long_name = "my.package.with.a.very.long.path.VeryLongNorm" * 2
-    comparison = compare_groups(tmp_path, {"none": [97, 98, 97], long_name: [98, 99, 98.5]})
-    table = [line for line in render_text(comparison).splitlines()[:8] if "±" in line]
+    verdict = compare_groups(tmp_path, {"none": [97, 98, 97], long_name: [98, 99, 98.5]})
+    table = [line for line in render_text(verdict).splitlines()[:8] if "±" in line]
     assert max(map(len, table)) <= 80
     assert "…" in table[-1]
 
@@ -90,12 +90,12 @@ class Terminal(io.StringIO):
 def test_only_a_terminal_gets_colour(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    comparison = compare_groups(tmp_path, GROUPS)
+    verdict = compare_groups(tmp_path, GROUPS)
     pipe, terminal, colourless = io.StringIO(), Terminal(), Terminal()
-    print_comparison(comparison, pipe)
-    print_comparison(comparison, terminal)
+    print_comparison(verdict, pipe)
+    print_comparison(verdict, terminal)
     monkeypatch.setenv("NO_COLOR", "1")
-    print_comparison(comparison, colourless)
+    print_comparison(verdict, colourless)
     assert "\x1b[" not in pipe.getvalue()
     assert "\x1b[32m" in terminal.getvalue()
     assert "\x1b[32m" not in colourless.getvalue()

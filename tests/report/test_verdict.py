@@ -21,8 +21,8 @@ def test_delta_is_the_one_in_the_runs_configurations(tmp_path):
     shipped = compare_groups(tmp_path / "old", EQUIVALENT)  # these configurations have no delta
     assert shipped.comparisons[0].delta == 0.1
     write_sweep(tmp_path / "own", EQUIVALENT, dataset_delta=0.005)
-    (comparison,) = compare(*read_runs([tmp_path / "own"])).comparisons
-    assert (comparison.delta, comparison.outcome) == (0.005, "undecided")
+    (group_comparison,) = compare(*read_runs([tmp_path / "own"])).comparisons
+    assert (group_comparison.delta, group_comparison.outcome) == (0.005, "undecided")
     assert compare(*read_runs([tmp_path / "own"]), delta=0.4).comparisons[0].outcome == "equivalent"
     assert compare(*read_runs([tmp_path / "own"]), metric="test/loss").comparisons[0].delta is None
     write_sweep(tmp_path / "null", EQUIVALENT, dataset_delta=None)
@@ -32,45 +32,47 @@ def test_delta_is_the_one_in_the_runs_configurations(tmp_path):
 def test_runs_that_disagree_on_delta_are_noted(tmp_path):
     write_sweep(tmp_path, {"none": NONE}, dataset_delta=0.5)
     write_sweep(tmp_path, {"batch": shifted(1, 1.1, 1, 0.9, 1)}, dataset_delta=0.2)
-    comparison = compare(*read_runs([tmp_path]))
-    assert comparison.comparisons[0].delta == 0.2
-    assert "runs disagree on dataset.delta (0.2, 0.5): the least is used" in comparison.notes
+    verdict = compare(*read_runs([tmp_path]))
+    assert verdict.comparisons[0].delta == 0.2
+    assert "runs disagree on dataset.delta (0.2, 0.5): the least is used" in verdict.notes
     assert not any("delta" in note for note in compare(*read_runs([tmp_path]), delta=0.3).notes)
 
 
 def test_a_small_spread_by_luck_does_not_beat_the_noise_of_the_test_set(tmp_path):
     """97 % on 10,000 images: two runs differ by 1.96 sqrt(.06 / 20,000) = .34 by chance, three by .19."""
-    comparison = compare_groups(tmp_path, {"none": NONE[:3], "batch": shifted(0.1, 0.101, 0.099)})
-    (group_comparison,) = comparison.comparisons
+    verdict = compare_groups(tmp_path, {"none": NONE[:3], "batch": shifted(0.1, 0.101, 0.099)})
+    (group_comparison,) = verdict.comparisons
     assert group_comparison.p_adjusted < 0.001
     assert group_comparison.noise_floor == pytest.approx(0.196, abs=0.003)
     assert group_comparison.outcome == "undecided"
-    assert "within the ±0.19 points that chance gives" in all_sentences(comparison)[0]
+    assert "within the ±0.19 points that chance gives" in all_sentences(verdict)[0]
 
 
 def test_unequal_groups_are_compared_on_their_common_seeds(tmp_path):
-    (comparison,) = compare_groups(tmp_path, {"none": NONE, "batch": shifted(1.0, 1.1, 0.9)}).comparisons
-    assert (comparison.difference.n, comparison.incomplete_pairs) == (3, ((3, None), (4, None)))
+    (group_comparison,) = compare_groups(
+        tmp_path, {"none": NONE, "batch": shifted(1.0, 1.1, 0.9)}
+    ).comparisons
+    assert (group_comparison.difference.n, group_comparison.incomplete_pairs) == (3, ((3, None), (4, None)))
 
 
 def test_holm_covers_all_groups(tmp_path):
     groups = {"none": NONE, "batch": shifted(1, 1.1, 1, 0.9, 1), "layer": shifted(0, 0.1, -0.1, 0.2, 0)}
-    comparison = compare_groups(tmp_path, groups)
-    assert comparison.family == 2
-    batch, layer = comparison.comparisons
+    verdict = compare_groups(tmp_path, groups)
+    assert verdict.family == 2
+    batch, layer = verdict.comparisons
     assert batch.p_adjusted == pytest.approx(2 * batch.difference.p)
     assert layer.p_adjusted == pytest.approx(layer.difference.p)
 
 
 def test_a_lower_loss_is_better(tmp_path):
     groups = {"none": NONE, "batch": shifted(1.0, 1.1, 1.05, 0.9, 0.95)}
-    comparison = compare_groups(tmp_path, groups, metric="test/loss")
-    (group_comparison,) = comparison.comparisons
+    verdict = compare_groups(tmp_path, groups, metric="test/loss")
+    (group_comparison,) = verdict.comparisons
     assert (group_comparison.outcome, group_comparison.delta, group_comparison.wins) == ("better", None, 5)
-    assert all_sentences(comparison)[0].startswith(
+    assert all_sentences(verdict)[0].startswith(
         "batch beats none by 0.0100 (0.0090 to 0.0110), ahead in 5 of 5"
     )
-    assert "noise of the test set is not known" in comparison.notes[0]
+    assert "noise of the test set is not known" in verdict.notes[0]
 
 
 def test_different_cpu_threads_in_a_block_are_noted(tmp_path):

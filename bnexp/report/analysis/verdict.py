@@ -1,7 +1,7 @@
 """The comparison of groups of runs as one object. Text, Markdown, CSV, JSON, page and plots are made from it.
 
 A ``GroupSummary`` holds what one group's runs achieved, a ``GroupComparison`` how it differs from the
-baseline of its block, a ``Comparison`` all of them.
+baseline of its block, a ``Verdict`` all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MIN_TESTED = 3  # pairs from which p is reported
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Verdict:
     """All groups, each group's comparison with its baseline, and what a reader must know about them."""
 
     metric: Metric
@@ -68,7 +68,7 @@ def compare(
     target: float | None = None,
     delta: float | None = None,
     looks: Sequence[Look] = (),
-) -> Comparison:
+) -> Verdict:
     """The verdict over runs. Raises UserError for an unknown name and where there is nothing to compare.
 
     ``target`` is an accuracy between 0 and 1. ``delta``, in points, replaces the smallest difference of
@@ -80,7 +80,7 @@ def compare(
         summary for groups in grouping.blocks.values() for summary in _summarise(groups, shown_metric, target)
     ]
     comparisons = _compare_with_baselines(grouping, summaries, delta)
-    return Comparison(
+    return Verdict(
         metric=shown_metric,
         grouping=grouping,
         summaries=tuple(summaries),

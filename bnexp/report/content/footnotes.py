@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from bnexp.report.analysis.group_comparison import GroupComparison, repetition_noun
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.statistical_tests import sign_flip_min_n
-from bnexp.report.analysis.verdict import MIN_TESTED, Comparison
+from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
 from bnexp.report.content.numbers import p_is
 from bnexp.report.content.table import mark_legend
 
@@ -29,27 +29,27 @@ METHODS = {
 MAX_GROUPS = 8  # of more groups, the details are in the written files only
 
 
-def footnotes(comparison: Comparison) -> list[str]:
+def footnotes(verdict: Verdict) -> list[str]:
     """All notes in the order in which they are printed."""
-    return [*table_notes(comparison), scope_note(comparison)]
+    return [*table_notes(verdict), scope_note(verdict)]
 
 
-def table_notes(comparison: Comparison) -> list[str]:
+def table_notes(verdict: Verdict) -> list[str]:
     """The notes about the rows of the table and about this data."""
     notes = [
-        mark_legend(comparison),
-        _correlation_note(comparison),
-        _sign_flip_note(comparison),
-        *_target_notes(comparison),
-        looks_note(comparison),
-        *comparison.notes,
+        mark_legend(verdict),
+        _correlation_note(verdict),
+        _sign_flip_note(verdict),
+        *_target_notes(verdict),
+        looks_note(verdict),
+        *verdict.notes,
     ]
     return [note for note in notes if note]
 
 
-def scope_note(comparison: Comparison) -> str:
+def scope_note(verdict: Verdict) -> str:
     """What the intervals cover."""
-    noun = repetition_noun(comparison.runs)
+    noun = repetition_noun(verdict.runs)
     runs = "training seeds" if noun == "seeds" else noun
     return (
         f"The interval covers the mean over {runs}, on this train and test set, configuration and hardware; "
@@ -67,37 +67,37 @@ def sign_flip_result(c: GroupComparison, family: int) -> str:
     return p_is(min(1.0, c.sign_flip_p * family))
 
 
-def looks_note(comparison: Comparison) -> str:
+def looks_note(verdict: Verdict) -> str:
     """The earlier looks at these very groups: each one adds a chance of a false alarm."""
-    names = {summary.group.name for summary in comparison.summaries}
-    runs = [[n for name, n in look["runs"].items() if name in names] for look in comparison.looks]
+    names = {summary.group.name for summary in verdict.summaries}
+    runs = [[n for name, n in look["runs"].items() if name in names] for look in verdict.looks]
     looks = [max(counts) for counts in runs if len(counts) > 1]
     if len(looks) < 2:
         return ""
-    earlier, noun = ", ".join(map(str, looks[:-1])), repetition_noun(comparison.runs)
+    earlier, noun = ", ".join(map(str, looks[:-1])), repetition_noun(verdict.runs)
     return (
         f"Look {len(looks)} at these groups (before: {earlier} runs a group). Testing again while {noun} are "
         "added raises false alarms: .09 instead of .05 for looks at 3 and 5, .17 for every n from 3 to 10."
     )
 
 
-def _correlation_note(comparison: Comparison) -> str:
+def _correlation_note(verdict: Verdict) -> str:
     texts = [
         f"{c.candidate.group.name} {c.correlation:.2f}"
-        for c in comparison.comparisons
+        for c in verdict.comparisons
         if not math.isnan(c.correlation)
     ]
-    if not texts or len(comparison.summaries) > MAX_GROUPS:
+    if not texts or len(verdict.summaries) > MAX_GROUPS:
         return ""
     return f"twins correlate: {', '.join(texts)}"
 
 
-def _sign_flip_note(comparison: Comparison) -> str:
+def _sign_flip_note(verdict: Verdict) -> str:
     """The sign-flip p of each group; where too few seeds leave none, the reason once for all groups."""
     results = [
         (c.candidate.group.name, result)
-        for c in comparison.comparisons
-        if (result := sign_flip_result(c, comparison.family))
+        for c in verdict.comparisons
+        if (result := sign_flip_result(c, verdict.family))
     ]
     texts = [f"{name} {result}" for name, result in results if result.startswith("p ")]
     reasons = [result for _, result in results if not result.startswith("p ")]
@@ -106,12 +106,12 @@ def _sign_flip_note(comparison: Comparison) -> str:
     return f"exact check (sign flips): {', '.join(texts)}" if texts and len(texts) <= MAX_GROUPS else ""
 
 
-def _target_notes(comparison: Comparison) -> Iterator[str]:
+def _target_notes(verdict: Verdict) -> Iterator[str]:
     """For each block, how many runs of each group reached the target accuracy, and when."""
-    if len(comparison.summaries) > MAX_GROUPS:
+    if len(verdict.summaries) > MAX_GROUPS:
         return
-    for block, summaries in comparison.blocks.items():
-        texts = [text for summary in summaries if (text := _target_text(summary, comparison))]
+    for block, summaries in verdict.blocks.items():
+        texts = [text for summary in summaries if (text := _target_text(summary, verdict))]
         target = next((summary.target for summary in summaries if summary.target), None)
         if target:
             prefix = f"{block}: " if block else ""
@@ -119,13 +119,13 @@ def _target_notes(comparison: Comparison) -> Iterator[str]:
             yield f"{prefix}{goal} reached (in training time): {'; '.join(texts)}"
 
 
-def _target_text(summary: GroupSummary, comparison: Comparison) -> str:
+def _target_text(summary: GroupSummary, verdict: Verdict) -> str:
     target = summary.target
     if target is None:
         return ""
     value = summary.group.value or "all"
     # The key stands before a value such as 0.1, which would read as one of the numbers behind it.
-    name = f"{comparison.grouping.title}={value}" if value[0].isdigit() else value
+    name = f"{verdict.grouping.title}={value}" if value[0].isdigit() else value
     if math.isinf(target.epochs):
         time = f">{max(run.epochs for run in summary.group.runs)} epochs"
     else:

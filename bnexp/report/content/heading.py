@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bnexp.report.analysis.sample_size import PAIRING_KEYS
 from bnexp.report.analysis.settings import is_ignored, section
-from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.numbers import agree
 
 MAIN_KEYS = (
@@ -19,35 +19,35 @@ MAIN_KEYS = (
 CHOICE_SUFFIXES = ("._target_", ".name")  # of the key that holds the choice of a group such as model
 
 
-def title(comparison: Comparison) -> list[str]:
+def title(verdict: Verdict) -> list[str]:
     """Parts of the title: what is compared, on which metric, over how many seeds, in which family."""
-    grouping, comparisons = comparison.grouping, comparison.comparisons
+    grouping, comparisons = verdict.grouping, verdict.comparisons
     parts = [f"compare {grouping.by} vs {grouping.baseline}" if grouping.by else "one group"]
-    parts.append(f"{comparison.metric.label}, final epoch")
+    parts.append(f"{verdict.metric.label}, final epoch")
     counts = sorted({c.difference.n for c in comparisons if c.difference.n})
     if counts:
         pairing = "paired" if all(c.is_paired for c in comparisons) else "partly unpaired"
         extremes = "-".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
         parts.append(f"{extremes} {pairing} {agree(counts[-1], comparisons[0].noun)}")
-    if comparison.family > 1:
-        parts.append(f"Holm, m={comparison.family}")
+    if verdict.family > 1:
+        parts.append(f"Holm, m={verdict.family}")
     return parts
 
 
-def shared_settings(comparison: Comparison) -> str:
+def shared_settings(verdict: Verdict) -> str:
     """The main settings that all runs share; the page lists every one."""
-    constants, settings = comparison.grouping.constants, []
+    constants, settings = verdict.grouping.constants, []
     for key in MAIN_KEYS:
         if key in constants:
-            value = comparison.grouping.display_value(key, constants[key])
+            value = verdict.grouping.display_value(key, constants[key])
             settings.append(f"{_choice(key)}={value}")
-    settings += _shared_overrides(comparison)
+    settings += _shared_overrides(verdict)
     return f"same in all: {' '.join(settings)}" if settings else ""
 
 
-def _shared_overrides(comparison: Comparison) -> list[str]:
+def _shared_overrides(verdict: Verdict) -> list[str]:
     """Other overrides on the command lines of all runs: mostly values that are not the default."""
-    runs = comparison.runs
+    runs = verdict.runs
     listed = {*MAIN_KEYS, *map(_choice, MAIN_KEYS), *PAIRING_KEYS}
     return [
         f"{key}={value}"

@@ -10,7 +10,7 @@ from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.sample_size import sweep_commands
 from bnexp.report.analysis.statistical_tests import mean_sd
-from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.numbers import agree
 
 MAX_SEEDS = 100  # a plan for more seeds than this is not worth printing
@@ -31,13 +31,13 @@ class NextStep:
         return f"next: {self.count} more {agree(self.count, self.noun)} of each{cost}"
 
 
-def next_steps(comparison: Comparison) -> list[NextStep]:
+def next_steps(verdict: Verdict) -> list[NextStep]:
     """For each block: seeds for a first verdict, and seeds for a narrower interval, often many more."""
-    return [step for summaries in comparison.blocks.values() for step in _block_steps(summaries, comparison)]
+    return [step for summaries in verdict.blocks.values() for step in _block_steps(summaries, verdict)]
 
 
-def _block_steps(summaries: Sequence[GroupSummary], comparison: Comparison) -> Iterator[NextStep]:
-    comparisons = [c for summary in summaries if (c := comparison.comparison_of(summary))]
+def _block_steps(summaries: Sequence[GroupSummary], verdict: Verdict) -> Iterator[NextStep]:
+    comparisons = [c for summary in summaries if (c := verdict.comparison_of(summary))]
     for is_first_verdict in (True, False):
         planned = [c for c in comparisons if c.plan and math.isnan(c.plan.half_width) is is_first_verdict]
         seeds = max((c.plan.seeds for c in planned if c.plan), default=0)

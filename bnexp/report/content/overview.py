@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bnexp.report.analysis.group_comparison import GroupComparison
-from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.analysis.verdict import Verdict
 
 ACCURACY_STANDINGS = {
     "better": "better",
@@ -22,9 +22,9 @@ STANDINGS = (
 MAX_BLOCKS = 8  # more blocks are counted, not listed
 
 
-def overview(comparison: Comparison) -> list[str]:
+def overview(verdict: Verdict) -> list[str]:
     """One sentence a group over all blocks; nothing where there are fewer than two blocks."""
-    comparisons, grouping = comparison.comparisons, comparison.grouping
+    comparisons, grouping = verdict.comparisons, verdict.grouping
     if len({c.candidate.group.block for c in comparisons}) < 2:
         return []
     keys = grouping.block_keys

@@ -9,18 +9,18 @@ import math
 
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.statistical_tests import ALPHA, wilson_interval
-from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.numbers import agree, level, p_is, points, singular, size, unit
 from bnexp.report.content.overview import overview
 
 STABILITY = "Stability is the main finding"
 
 
-def all_sentences(comparison: Comparison) -> list[str]:
+def all_sentences(verdict: Verdict) -> list[str]:
     """Every sentence of a comparison: the overview first, divergence before accuracy."""
-    sentences = [text for c in comparison.comparisons for text in comparison_sentences(c)]
+    sentences = [text for c in verdict.comparisons for text in comparison_sentences(c)]
     sentences.sort(key=lambda text: STABILITY not in text)
-    return [*_without_comparison(comparison), *overview(comparison), *dict.fromkeys(sentences)]
+    return [*_without_comparison(verdict), *overview(verdict), *dict.fromkeys(sentences)]
 
 
 def comparison_sentences(c: GroupComparison) -> list[str]:
@@ -36,13 +36,13 @@ def comparison_sentences(c: GroupComparison) -> list[str]:
     return [f"{block}: {sentence}" if block else sentence for sentence in sentences]
 
 
-def _without_comparison(comparison: Comparison) -> list[str]:
+def _without_comparison(verdict: Verdict) -> list[str]:
     """The sentence for groups of which none was compared."""
-    if comparison.comparisons:
+    if verdict.comparisons:
         return []
-    if len(comparison.summaries) > 1:
+    if len(verdict.summaries) > 1:
         return ["Several groups, but none can be compared with a baseline: no verdict."]
-    runs = len(comparison.summaries[0].values)
+    runs = len(verdict.summaries[0].values)
     subject = f"One group of {runs} runs" if runs != 1 else "A single run"
     return [f"{subject}: nothing to compare it with, no verdict."]
 

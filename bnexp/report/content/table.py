@@ -7,7 +7,7 @@ import math
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary, Metric
 from bnexp.report.analysis.statistical_tests import Difference
-from bnexp.report.analysis.verdict import MIN_TESTED, Comparison
+from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
 from bnexp.report.content.numbers import mean_and_sd, p_value, points
 
 NAME, N, DIVERGED, MEAN, DIFFERENCE, P, P_ADJUSTED, WINS, MARK = range(9)  # the columns
@@ -21,19 +21,19 @@ MEANINGS = {
 }
 
 
-def column_titles(comparison: Comparison) -> list[str]:
-    metric = comparison.metric
+def column_titles(verdict: Verdict) -> list[str]:
+    metric = verdict.metric
     mean = "acc % mean±sd" if metric.is_accuracy else f"{metric.label} mean±sd"
     difference = "diff, points [95% CI]" if metric.is_accuracy else "diff [95% CI]"
-    return [comparison.grouping.title, "n", "div", mean, difference, "p", "p.adj", "wins", ""]
+    return [verdict.grouping.title, "n", "div", mean, difference, "p", "p.adj", "wins", ""]
 
 
-def row_cells(summary: GroupSummary, comparison: Comparison) -> list[str]:
+def row_cells(summary: GroupSummary, verdict: Verdict) -> list[str]:
     """One group's row. A baseline has a star, and its cells about the difference are empty."""
-    c = comparison.comparison_of(summary)
-    is_baseline = any(other.baseline is summary for other in comparison.comparisons)
+    c = verdict.comparison_of(summary)
+    is_baseline = any(other.baseline is summary for other in verdict.comparisons)
     name = (summary.group.value or "all runs") + (" *" if is_baseline else "")
-    mean = _mean(summary, comparison.metric)
+    mean = _mean(summary, verdict.metric)
     cells = [name, str(len(summary.values)), str(len(summary.diverged)), mean]
     if c is None or c.difference.n == 0:
         return [*cells, "", "", "", "", ""]
@@ -69,11 +69,11 @@ def mark(c: GroupComparison) -> str:
     return sign + "?" if sign in ("+", "-", "o") and c.is_provisional else sign
 
 
-def mark_legend(comparison: Comparison) -> str:
+def mark_legend(verdict: Verdict) -> str:
     """The meaning of the marks that occur in the table, and what the column ``div`` counts."""
-    occurring = {sign for c in comparison.comparisons for sign in mark(c)}
+    occurring = {sign for c in verdict.comparisons for sign in mark(c)}
     texts = [f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in occurring]
-    if any("chance" in summary.failure_kind for summary in comparison.summaries):
+    if any("chance" in summary.failure_kind for summary in verdict.summaries):
         texts.append("div: diverged or ended at chance")
     return "  ".join(texts)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
-from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.numbers import points, unit
 from bnexp.report.plots.style import (
     MAX_BLOCKS,
@@ -36,22 +36,22 @@ MAX_FOREST_ROWS = 40
 MAX_RELATIVE_EXTENT = 5  # the axis of the forest ends at this many times the median extent
 
 
-def draw_pictures(comparison: Comparison) -> list[Picture]:
+def draw_pictures(verdict: Verdict) -> list[Picture]:
     """All pictures that the runs have data for. Blocks share a picture; only the curves have one for each."""
     import matplotlib as mpl
 
     with mpl.rc_context(RC_PARAMS):
-        pictures = [draw(comparison) for draw in (draw_stability, draw_forest, draw_twins)]
-        for i, (block, summaries) in enumerate(list(comparison.blocks.items())[:MAX_BLOCKS]):
+        pictures = [draw(verdict) for draw in (draw_stability, draw_forest, draw_twins)]
+        for i, (block, summaries) in enumerate(list(verdict.blocks.items())[:MAX_BLOCKS]):
             suffix = f"-{i + 1}" if i else ""
-            pictures.append(draw_curves(comparison, summaries[:MAX_GROUPS], block, suffix))
-        pictures += [draw_final_values(comparison), draw_times(comparison)]
+            pictures.append(draw_curves(verdict, summaries[:MAX_GROUPS], block, suffix))
+        pictures += [draw_final_values(verdict), draw_times(verdict)]
     return [picture for picture in pictures if picture is not None]
 
 
-def draw_forest(comparison: Comparison) -> Picture | None:
+def draw_forest(verdict: Verdict) -> Picture | None:
     """Differences from the baseline and their 95 % intervals; a grey band for differences within delta."""
-    effects = [effect for effect in comparison.comparisons if effect.difference.n][:MAX_FOREST_ROWS]
+    effects = [effect for effect in verdict.comparisons if effect.difference.n][:MAX_FOREST_ROWS]
     if not effects:
         return None
     labels = [
@@ -63,16 +63,16 @@ def draw_forest(comparison: Comparison) -> Picture | None:
         if effect.delta is not None:
             band = [-effect.delta, effect.delta]
             axes.fill_between(band, y - 0.5, y + 0.5, color=TEXT_COLOUR, alpha=0.1, linewidth=0)
-        _draw_effect(axes, effect, y, group_style(effect.candidate, comparison).colour, limit)
+        _draw_effect(axes, effect, y, group_style(effect.candidate, verdict).colour, limit)
     axes.axvline(0, color=TEXT_COLOUR, linewidth=1)
     axes.set_yticks(range(len(effects)), labels)
     axes.set_ylim(-0.5, len(effects) - 0.5)
     if limit < math.inf:
         axes.set_xlim(-1.3 * limit, 1.3 * limit)
-    units = unit(comparison.metric).strip() or comparison.metric.label
-    axes.set_xlabel(f"difference from {comparison.grouping.baseline}, {units}")
+    units = unit(verdict.metric).strip() or verdict.metric.label
+    axes.set_xlabel(f"difference from {verdict.grouping.baseline}, {units}")
     means = "; ".join(
-        f"{effect.candidate.group.name}: {points(effect.difference.mean, comparison.metric)}"
+        f"{effect.candidate.group.name}: {points(effect.difference.mean, verdict.metric)}"
         for effect in effects
     )
     alt = f"Difference of each group from the baseline: {means}"
@@ -125,30 +125,30 @@ def _draw_effect(axes: Any, effect: GroupComparison, y: float, colour: str, limi
     axes.plot(effect.differences, ticks, "|", color=colour, markersize=5, alpha=0.6)
 
 
-def draw_twins(comparison: Comparison) -> Picture | None:
+def draw_twins(verdict: Verdict) -> Picture | None:
     """The metric of every run, with a line for each seed from group to group; diverged runs at the bottom."""
-    groups = max(len(summaries) for summaries in comparison.blocks.values())
-    if groups < 2 or not any(summary.values for summary in comparison.summaries):
+    groups = max(len(summaries) for summaries in verdict.blocks.values())
+    if groups < 2 or not any(summary.values for summary in verdict.summaries):
         return None
-    single = len(comparison.blocks) == 1
+    single = len(verdict.blocks) == 1
     columns = 3 if groups < 3 else 2 if groups < 5 else 1
-    figure, panels = make_panels(comparison, columns, 2.3 if single else 1.4)
+    figure, panels = make_panels(verdict, columns, 2.3 if single else 1.4)
     for axes, summaries in panels:
-        _draw_twins_panel(axes, summaries, comparison)
+        _draw_twins_panel(axes, summaries, verdict)
     for axes, _ in panels[::columns]:
-        axes.set_ylabel(_metric_label(comparison))
+        axes.set_ylabel(_metric_label(verdict))
     return Picture(
         "twins",
         "Twins",
-        f"{comparison.metric.label} of every seed in every group",
+        f"{verdict.metric.label} of every seed in every group",
         "Lines: one for each seed. Runs with the same seed are twins: they share initial weights, batches and"
         " noise. Bars: means. x: the number of runs that diverged or ended at chance."
-        + describe_omissions(comparison),
+        + describe_omissions(verdict),
         figure,
     )
 
 
-def _draw_twins_panel(axes: Any, summaries: Sequence[GroupSummary], comparison: Comparison) -> None:
+def _draw_twins_panel(axes: Any, summaries: Sequence[GroupSummary], verdict: Verdict) -> None:
     values = [value for summary in summaries for value in summary.values.values()]
     twins = list(dict.fromkeys(twin for summary in summaries for twin in summary.values))[:MAX_SEED_LINES]
     seed_lines = [
@@ -158,7 +158,7 @@ def _draw_twins_panel(axes: Any, summaries: Sequence[GroupSummary], comparison: 
     draw_lines(axes, seed_lines, TEXT_COLOUR, alpha=0.35, linewidth=0.8)
     bottom = min(values, default=0) - 0.12 * ((max(values, default=1) - min(values, default=0)) or 1)
     for x, summary in enumerate(summaries):
-        style = group_style(summary, comparison)
+        style = group_style(summary, verdict)
         axes.plot([x] * len(summary.values), [*summary.values.values()], markersize=4, **style.marker_options)
         if summary.values:
             axes.plot([x - 0.18, x + 0.18], [summary.mean] * 2, color=style.colour, linewidth=2.5)
@@ -178,39 +178,39 @@ def _mark_diverged(axes: Any, x: float, y: float, count: int, colour: str) -> No
     axes.annotate(f"{count}", (x, y), (5, 0), textcoords="offset points", color=colour, va="center")
 
 
-def draw_final_values(comparison: Comparison) -> Picture | None:
+def draw_final_values(verdict: Verdict) -> Picture | None:
     """The final value of every run as a mark, one row for each group."""
-    if not any(summary.values for summary in comparison.summaries):
+    if not any(summary.values for summary in verdict.summaries):
         return None
-    groups = max(min(len(summaries), MAX_GROUPS) for summaries in comparison.blocks.values())
-    left = label_margin([group_label(summary, len(summary.values)) for summary in comparison.summaries])
-    figure, panels = make_panels(comparison, 2 if left < 1.2 else 1, 0.25 + 0.28 * groups, left=left)
+    groups = max(min(len(summaries), MAX_GROUPS) for summaries in verdict.blocks.values())
+    left = label_margin([group_label(summary, len(summary.values)) for summary in verdict.summaries])
+    figure, panels = make_panels(verdict, 2 if left < 1.2 else 1, 0.25 + 0.28 * groups, left=left)
     for axes, summaries in panels:
         for y, summary in enumerate(reversed(summaries)):
             heights = [y + 0.12 * ((i % 3) - 1) for i in range(len(summary.values))]  # less overlap
-            style = group_style(summary, comparison)
+            style = group_style(summary, verdict)
             values = [*summary.values.values()]
             axes.plot(values, heights, alpha=0.75, markersize=5, **style.marker_options)
         labels = [group_label(summary, len(summary.values)) for summary in reversed(summaries)]
         axes.set_yticks(range(len(summaries)), labels)
         axes.set_ylim(-0.5, len(summaries) - 0.5)
-        axes.set_xlabel(_metric_label(comparison))
+        axes.set_xlabel(_metric_label(verdict))
         if not any(summary.values for summary in summaries):
             axes.set_xticks([])
     return Picture(
         "finals",
         "Final values",
-        f"Final {comparison.metric.label} of every run",
-        f"Marks: one for each run that did not diverge, at its last epoch.{describe_omissions(comparison)}",
+        f"Final {verdict.metric.label} of every run",
+        f"Marks: one for each run that did not diverge, at its last epoch.{describe_omissions(verdict)}",
         figure,
     )
 
 
-def draw_stability(comparison: Comparison) -> Picture | None:
+def draw_stability(verdict: Verdict) -> Picture | None:
     """The metric against the learning rate, if there are several (after Bjorck et al. 2018, figure 1)."""
     summaries = [
         summary
-        for summary in comparison.summaries
+        for summary in verdict.summaries
         if _parse_rate(summary.group.settings.get(RATE_KEY)) is not None
     ]
     if len({summary.group.settings[RATE_KEY] for summary in summaries}) < 2:
@@ -218,7 +218,7 @@ def draw_stability(comparison: Comparison) -> Picture | None:
     figure, (axes,) = make_figure()
     curves: dict[str, list[tuple[float, GroupSummary]]] = {}
     for summary in summaries:
-        name = _name_without_rate(summary, comparison)
+        name = _name_without_rate(summary, verdict)
         curves.setdefault(name, []).append((float(summary.group.settings[RATE_KEY]), summary))
     values = [value for summary in summaries for value in summary.values.values()]
     span = (max(values, default=1) - min(values, default=0)) or 1
@@ -232,13 +232,13 @@ def draw_stability(comparison: Comparison) -> Picture | None:
     axes.minorticks_off()
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates], rotation=30 if len(rates) > 9 else 0)
     axes.set_xlabel("learning rate")
-    axes.set_ylabel(_metric_label(comparison))
+    axes.set_ylabel(_metric_label(verdict))
     if len(curves) > 1:
         axes.legend(fontsize=8)
     return Picture(
         "stability",
         "Stability",
-        f"{comparison.metric.label} against the learning rate",
+        f"{verdict.metric.label} against the learning rate",
         "Lines: means of the runs that did not diverge. Small marks: single runs. x: the number of runs that"
         " diverged or ended at chance.",
         figure,
@@ -266,9 +266,9 @@ def _draw_rate_curve(
             _mark_diverged(axes, shift * rate, bottom, len(summary.diverged), style.colour)
 
 
-def _name_without_rate(summary: GroupSummary, comparison: Comparison) -> str:
+def _name_without_rate(summary: GroupSummary, verdict: Verdict) -> str:
     """The group's name without its learning rate: the name of a curve in the stability picture."""
-    if comparison.grouping.by == RATE_KEY:
+    if verdict.grouping.by == RATE_KEY:
         return summary.group.block or "all"
     block = " ".join(setting for setting in summary.group.block.split() if not setting.startswith("lr="))
     return f"{summary.group.value} {block}".strip()
@@ -283,5 +283,5 @@ def _parse_rate(text: str | None) -> float | None:
     return rate if rate > 0 and math.isfinite(rate) else None
 
 
-def _metric_label(comparison: Comparison) -> str:
-    return comparison.metric.label + (" (%)" if comparison.metric.is_accuracy else "")
+def _metric_label(verdict: Verdict) -> str:
+    return verdict.metric.label + (" (%)" if verdict.metric.is_accuracy else "")

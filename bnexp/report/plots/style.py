@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, BinaryIO
 
 from bnexp.report.analysis.group_summary import GroupSummary
-from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.analysis.verdict import Verdict
 
 TEXT_COLOUR = "#101112"  # the SVG says currentColor instead, so that the page can be light or dark
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -93,7 +93,7 @@ def make_figure(
 
 
 def make_panels(
-    comparison: Comparison, columns: int, height: float, left: float = 0.7, top: float = 0.1,
+    verdict: Verdict, columns: int, height: float, left: float = 0.7, top: float = 0.1,
     extra_title_lines: int = 0,
 ) -> tuple[Any, list[tuple[Any, list[GroupSummary]]]]:  # fmt: skip
     """A figure with one panel for each block, and each panel with the groups to draw in it.
@@ -102,10 +102,10 @@ def make_panels(
     ``extra_title_lines`` below. Blocks after the first MAX_BLOCKS and groups after the first MAX_GROUPS are
     left out: ``describe_omissions`` says so.
     """
-    blocks = list(comparison.blocks.items())[:MAX_BLOCKS]
+    blocks = list(verdict.blocks.items())[:MAX_BLOCKS]
     columns = min(columns, len(blocks))
     rows = math.ceil(len(blocks) / columns)
-    title = LINE_HEIGHT * (extra_title_lines + any(comparison.blocks))
+    title = LINE_HEIGHT * (extra_title_lines + any(verdict.blocks))
     figure, panels = make_figure(
         rows * (height + title + 0.5) - 0.05 + top, rows, columns, left=left, top=top + title,
         gap=(left, 0.5 + title),
@@ -155,9 +155,9 @@ def label_margin(labels: Sequence[str]) -> float:
     return 0.2 + LETTER_WIDTH * max(map(len, labels))
 
 
-def describe_omissions(comparison: Comparison) -> str:
+def describe_omissions(verdict: Verdict) -> str:
     """The end of a caption: how many blocks and groups are shown, where ``make_panels`` leaves some out."""
-    blocks = comparison.blocks
+    blocks = verdict.blocks
     limits = []
     if len(blocks) > MAX_BLOCKS:
         limits.append(f"the first {MAX_BLOCKS} of {len(blocks)} blocks")
@@ -214,10 +214,10 @@ def make_style(index: int) -> Style:
     return Style(colour, MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
 
 
-def group_style(summary: GroupSummary, comparison: Comparison) -> Style:
+def group_style(summary: GroupSummary, verdict: Verdict) -> Style:
     """The style of a group, the same in all blocks."""
-    names = dict.fromkeys(peer.group.value for peer in comparison.summaries)
-    names.pop(comparison.grouping.baseline, None)
+    names = dict.fromkeys(peer.group.value for peer in verdict.summaries)
+    names.pop(verdict.grouping.baseline, None)
     return make_style(1 + list(names).index(summary.group.value) if summary.group.value in names else 0)
 
 

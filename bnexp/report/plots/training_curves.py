@@ -8,7 +8,7 @@ from typing import Any
 
 from bnexp.report.analysis.curves import Band, band
 from bnexp.report.analysis.group_summary import GroupSummary
-from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.plots.style import (
     MAX_SEED_LINES,
     Picture,
@@ -32,7 +32,7 @@ MAX_EPOCH_MARKERS = 20  # curves with more epochs have no marker at each epoch
 
 
 def draw_curves(
-    comparison: Comparison, summaries: Sequence[GroupSummary], block: str, suffix: str
+    verdict: Verdict, summaries: Sequence[GroupSummary], block: str, suffix: str
 ) -> Picture | None:
     """Accuracy and loss of one block's groups, in training and on val (or test), by epoch and by second."""
     runs, split = [run for summary in summaries for run in summary.group.runs], summaries[0].split
@@ -53,7 +53,7 @@ def draw_curves(
             if mean.kind:
                 band_kinds[f"{mean.kind} (n={mean.n})"] = None
             for axes, by in zip(row, ("epochs", "seconds"), strict=False):
-                _draw_group_curve(axes, summary, tag, scale, mean, by, group_style(summary, comparison))
+                _draw_group_curve(axes, summary, tag, scale, mean, by, group_style(summary, verdict))
         _set_y_axis(row[0], tag, [scale * value for run in runs for value in _finite_values(run, tag)])
         row[0].yaxis.set_label_coords(-0.26 if has_seconds else -0.125, 0.5)
     panels[-1 - has_seconds].set_xlabel("epoch")
@@ -115,18 +115,18 @@ def _finite_values(run: Run, tag: str) -> list[float]:
     return [value for value in run.curves.get(tag, ()) if math.isfinite(value)]
 
 
-def draw_times(comparison: Comparison) -> Picture | None:
+def draw_times(verdict: Verdict) -> Picture | None:
     """The share of each group's runs that have reached the target accuracy, against seconds of training."""
-    blocks, summaries = comparison.blocks, comparison.summaries
+    blocks, summaries = verdict.blocks, verdict.summaries
     if not any(summary.target and summary.target.count for summary in summaries):
         return None
     if not all(map(_has_times, summaries)):
         return None
     single, largest = len(blocks) == 1, max(blocks.values(), key=len)
     top = legend_height([_short_name(summary) for summary in largest])
-    figure, panels = make_panels(comparison, 2, 1.7 if single else 1.1, top=top, extra_title_lines=1)
+    figure, panels = make_panels(verdict, 2, 1.7 if single else 1.1, top=top, extra_title_lines=1)
     for axes, block in panels:
-        _draw_shares(axes, block, comparison)
+        _draw_shares(axes, block, verdict)
         if target := block[0].target:
             subtitle = f"{target.split} accuracy {100 * target.accuracy:.1f} %"
             axes.set_title(f"{axes.get_title('left')}\n{subtitle}".lstrip())
@@ -137,15 +137,15 @@ def draw_times(comparison: Comparison) -> Picture | None:
         "Share of each group's runs that have reached the target accuracy, against seconds of training",
         "Seconds are those of training, without evaluation, to the end of the first epoch that reaches the"
         " accuracy in the title. A group with runs that never reach it stays below 100 %."
-        + describe_omissions(comparison),
+        + describe_omissions(verdict),
         figure,
     )
 
 
-def _draw_shares(axes: Any, summaries: Sequence[GroupSummary], comparison: Comparison) -> None:
+def _draw_shares(axes: Any, summaries: Sequence[GroupSummary], verdict: Verdict) -> None:
     last = max((t for summary in summaries for t in _times_to_target(summary)), default=0.0) or 1.0
     for summary in summaries:
-        style, times, n = group_style(summary, comparison), _times_to_target(summary), len(summary.group.runs)
+        style, times, n = group_style(summary, verdict), _times_to_target(summary), len(summary.group.runs)
         axes.step(
             [0.0, *times, 1.05 * last], [100 * i / n for i in (*range(len(times) + 1), len(times))],
             where="post", label=_short_name(summary), linewidth=1.5, color=style.colour, linestyle=style.dash,

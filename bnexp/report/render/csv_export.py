@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 
-from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.analysis.verdict import Verdict
 
 
-def runs_csv(comparison: Comparison) -> str:
+def runs_csv(verdict: Verdict) -> str:
     """Group, seed, fold and outcome of each run, its final and best metrics, its cost and folder."""
-    rows = [(summary, run) for summary in comparison.summaries for run in summary.group.runs]
+    rows = [(summary, run) for summary in verdict.summaries for run in summary.group.runs]
     final = sorted({key for _, run in rows for key in run.final})
     best = sorted({key for _, run in rows for key in run.best})
     titles = [*(f"best {key}" for key in best), *(f"final {key}" for key in final)]

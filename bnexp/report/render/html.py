@@ -10,7 +10,7 @@ from typing import Any
 
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
-from bnexp.report.analysis.verdict import MIN_TESTED, Comparison
+from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
 from bnexp.report.content.footnotes import METHODS, scope_note, sign_flip_result, table_notes
 from bnexp.report.content.heading import shared_settings, title
 from bnexp.report.content.next_steps import next_steps
@@ -25,7 +25,7 @@ STYLES = {"+": "better", "-": "worse", "~": "undecided", "o": "small"}  # classe
 COST_TITLES = ("reached", "epochs", "seconds", "images/s", "parameters")
 
 
-def render_page(comparison: Comparison, pictures: Sequence[Picture], record: Mapping[str, Any]) -> str:
+def render_page(verdict: Verdict, pictures: Sequence[Picture], record: Mapping[str, Any]) -> str:
     """The page; ``record`` is the comparison as data, shown at its end."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -35,25 +35,25 @@ def render_page(comparison: Comparison, pictures: Sequence[Picture], record: Map
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(source).render(
-        title=title(comparison),
-        shared_settings=shared_settings(comparison),
-        sentences=all_sentences(comparison),
-        steps=[step for step in next_steps(comparison) if step.commands],
-        scope_note=scope_note(comparison),
-        column_titles=column_titles(comparison),
-        blocks=_blocks(comparison),
-        notes=table_notes(comparison),
+        title=title(verdict),
+        shared_settings=shared_settings(verdict),
+        sentences=all_sentences(verdict),
+        steps=[step for step in next_steps(verdict) if step.commands],
+        scope_note=scope_note(verdict),
+        column_titles=column_titles(verdict),
+        blocks=_blocks(verdict),
+        notes=table_notes(verdict),
         pictures=[(picture, Markup(_recolour(picture.svg))) for picture in pictures],  # escaped by matplotlib
-        tests=[_test(c, comparison.family) for c in comparison.comparisons],
-        metric_titles=["group", *_metric_names(comparison), *COST_TITLES],
-        metric_rows=[_metric_row(summary, comparison) for summary in comparison.summaries],
+        tests=[_test(c, verdict.family) for c in verdict.comparisons],
+        metric_titles=["group", *_metric_names(verdict), *COST_TITLES],
+        metric_rows=[_metric_row(summary, verdict) for summary in verdict.summaries],
         methods=METHODS,
-        looks=comparison.looks,
-        groups=[summary.group for summary in comparison.summaries],
-        constants=sorted(comparison.grouping.constants.items()),
-        runs=_runs(comparison),
-        versions=_versions(comparison),
-        problems=comparison.problems,
+        looks=verdict.looks,
+        groups=[summary.group for summary in verdict.summaries],
+        constants=sorted(verdict.grouping.constants.items()),
+        runs=_runs(verdict),
+        versions=_versions(verdict),
+        problems=verdict.problems,
         record=json.dumps(record, indent=1, ensure_ascii=False),
     )
 
@@ -65,11 +65,11 @@ def _recolour(svg: str) -> str:
     return svg
 
 
-def _blocks(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+def _blocks(verdict: Verdict) -> list[tuple[str, list[tuple[str, list[str]]]]]:
     """The rows of the main table by block, each with its style."""
     blocks = []
-    for block, summaries in comparison.blocks.items():
-        rows = [row_cells(summary, comparison) for summary in summaries]
+    for block, summaries in verdict.blocks.items():
+        rows = [row_cells(summary, verdict) for summary in summaries]
         blocks.append((block, [(STYLES.get(cells[-1][:1], ""), cells) for cells in rows]))
     return blocks
 
@@ -100,14 +100,14 @@ def _pair_name(key: PairKey) -> str:
     return f"seed {seed}" + ("" if fold is None else f" fold {fold}")
 
 
-def _metric_names(comparison: Comparison) -> list[str]:
-    return list(dict.fromkeys(name for summary in comparison.summaries for name in summary.secondary))
+def _metric_names(verdict: Verdict) -> list[str]:
+    return list(dict.fromkeys(name for summary in verdict.summaries for name in summary.secondary))
 
 
-def _metric_row(summary: GroupSummary, comparison: Comparison) -> list[str]:
+def _metric_row(summary: GroupSummary, verdict: Verdict) -> list[str]:
     """Every other metric of one group, and what its runs cost."""
     cells = [summary.group.name]
-    for name in _metric_names(comparison):
+    for name in _metric_names(verdict):
         n, mean, sd = summary.secondary.get(name, (0, math.nan, math.nan))
         cells.append(mean_and_sd(mean, sd, 2 if name.endswith("accuracy") else 4) if n else "")
     return [*cells, *_target_cells(summary), *_size_cells(summary)]
@@ -129,10 +129,10 @@ def _size_cells(summary: GroupSummary) -> list[str]:
     return ["" if math.isnan(number) else f"{number:,.0f}" for number in numbers]
 
 
-def _runs(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:
+def _runs(verdict: Verdict) -> list[tuple[str, str, str, str, str]]:
     """Group, seed, fold, value and folder of each run."""
     rows = []
-    for summary in comparison.summaries:
+    for summary in verdict.summaries:
         for run in summary.group.runs:
             is_diverged = run.pair_key in summary.diverged
             value = "diverged" if is_diverged else f"{summary.values[run.pair_key]:.4f}"
@@ -141,9 +141,9 @@ def _runs(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-def _versions(comparison: Comparison) -> list[tuple[str, str]]:
+def _versions(verdict: Verdict) -> list[tuple[str, str]]:
     versions: dict[str, set[str]] = {}
-    for run in comparison.runs:
+    for run in verdict.runs:
         for name, version in run.versions.items():
             versions.setdefault(name, set()).add(version)
     return [(name, "; ".join(sorted(values))) for name, values in versions.items()]

@@ -10,7 +10,7 @@ from bnexp.report.analysis.curves import TimeToTarget
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.statistical_tests import ALPHA
-from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.footnotes import METHODS, footnotes, sign_flip_result
 from bnexp.report.content.sentences import all_sentences, comparison_sentences
 from bnexp.report.read.runs import PairKey
@@ -18,28 +18,28 @@ from bnexp.report.read.runs import PairKey
 SCHEMA, SCHEMA_VERSION = "bnexp-comparison", 1
 
 
-def comparison_record(comparison: Comparison) -> dict[str, Any]:
+def comparison_record(verdict: Verdict) -> dict[str, Any]:
     """Per-seed values, tests, method names and a schema version; nan and infinity become null."""
-    grouping = comparison.grouping
+    grouping = verdict.grouping
     return nulls_for_nonfinite(
         {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
-            "metric": comparison.metric.key,
-            "unit": "percent; differences in points" if comparison.metric.is_accuracy else "as logged",
+            "metric": verdict.metric.key,
+            "unit": "percent; differences in points" if verdict.metric.is_accuracy else "as logged",
             "epoch": "final",
             "by": grouping.by,
             "baseline": grouping.baseline,
-            "family": comparison.family,
+            "family": verdict.family,
             "alpha": ALPHA,
             "methods": METHODS,
-            "verdict": all_sentences(comparison),
-            "notes": footnotes(comparison),
-            "groups": [_group(summary) for summary in comparison.summaries],
-            "comparisons": [_comparison(c, comparison.family) for c in comparison.comparisons],
+            "verdict": all_sentences(verdict),
+            "notes": footnotes(verdict),
+            "groups": [_group(summary) for summary in verdict.summaries],
+            "comparisons": [_comparison(c, verdict.family) for c in verdict.comparisons],
             "constants": dict(grouping.constants),
-            "problems": [asdict(problem) for problem in comparison.problems],
-            "looks": [dict(look) for look in comparison.looks],
+            "problems": [asdict(problem) for problem in verdict.problems],
+            "looks": [dict(look) for look in verdict.looks],
         }
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.footnotes import footnotes
 from bnexp.report.content.heading import title
 from bnexp.report.content.sentences import all_sentences
@@ -13,19 +13,19 @@ from bnexp.report.content.table import column_titles, row_cells
 MARKUP_CHARACTERS = "\\|*_<>`[]"
 
 
-def render_markdown(comparison: Comparison) -> str:
-    titles = column_titles(comparison)
-    lines = [f"**{' · '.join(title(comparison))}**", ""]
+def render_markdown(verdict: Verdict) -> str:
+    titles = column_titles(verdict)
+    lines = [f"**{' · '.join(title(verdict))}**", ""]
     lines += [_table_row(titles), "|" + "---|" * len(titles)]
-    for block, summaries in comparison.blocks.items():
+    for block, summaries in verdict.blocks.items():
         for summary in summaries:
-            name, *cells = row_cells(summary, comparison)
+            name, *cells = row_cells(summary, verdict)
             lines.append(_table_row([f"{name} ({block})" if block else name, *cells]))
-    lines += ["", *(f"- {_escape(sentence)}" for sentence in all_sentences(comparison)), ""]
-    lines += [f"{_escape(note)}  " for note in footnotes(comparison)]
-    if comparison.problems:
+    lines += ["", *(f"- {_escape(sentence)}" for sentence in all_sentences(verdict)), ""]
+    lines += [f"{_escape(note)}  " for note in footnotes(verdict)]
+    if verdict.problems:
         lines += ["", "Folders with something wrong:", ""]
-        lines += [f"- {_escape(str(problem))}" for problem in comparison.problems]
+        lines += [f"- {_escape(str(problem))}" for problem in verdict.problems]
     return "\n".join(lines) + "\n"
 
 

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-from bnexp.report.analysis.verdict import Comparison
+from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.footnotes import footnotes
 from bnexp.report.content.heading import shared_settings, title
 from bnexp.report.content.next_steps import next_steps
@@ -38,7 +38,7 @@ ASCII = str.maketrans({"±": "+-", "…": ".", "δ": "delta"})
 Line = tuple[str, str]  # text, style
 
 
-def print_comparison(comparison: Comparison, file: TextIO | None = None) -> None:
+def print_comparison(verdict: Verdict, file: TextIO | None = None) -> None:
     """Prints with colour on a terminal, unless NO_COLOR is set, and plain ASCII into a pipe."""
     from rich.console import Console
     from rich.text import Text
@@ -46,38 +46,38 @@ def print_comparison(comparison: Comparison, file: TextIO | None = None) -> None
     file = file or sys.stdout
     console = Console(file=file, highlight=False)
     if not console.is_terminal:
-        print(render_text(comparison, plain=True), file=file)
+        print(render_text(verdict, plain=True), file=file)
         return
     plain = "utf" not in (file.encoding or "").lower()
-    for text, style in _lines(comparison, min(console.width, MAX_WIDTH), plain):
+    for text, style in _lines(verdict, min(console.width, MAX_WIDTH), plain):
         console.print(Text(text, style=style), soft_wrap=True)
 
 
-def render_text(comparison: Comparison, width: int = 80, plain: bool = False) -> str:
+def render_text(verdict: Verdict, width: int = 80, plain: bool = False) -> str:
     """All lines as text; ``plain``: in ASCII, except for the user's own names."""
-    return "\n".join(text for text, _ in _lines(comparison, width, plain))
+    return "\n".join(text for text, _ in _lines(verdict, width, plain))
 
 
-def _lines(comparison: Comparison, width: int, plain: bool) -> Iterator[Line]:
-    for text, style in _page(comparison, width, plain):
+def _lines(verdict: Verdict, width: int, plain: bool) -> Iterator[Line]:
+    for text, style in _page(verdict, width, plain):
         yield (text.translate(ASCII) if plain else text).rstrip(), style
 
 
-def _page(comparison: Comparison, width: int, plain: bool) -> Iterator[Line]:
-    unbroken = (part.replace(" ", "\xa0") for part in title(comparison))  # lines break between parts only
+def _page(verdict: Verdict, width: int, plain: bool) -> Iterator[Line]:
+    unbroken = (part.replace(" ", "\xa0") for part in title(verdict))  # lines break between parts only
     for text, style in _wrap(" | ".join(unbroken), width, "bold"):
         yield text.replace("\xa0", " "), style
-    yield from _wrap(shared_settings(comparison), width, "dim")
+    yield from _wrap(shared_settings(verdict), width, "dim")
     yield "", ""
-    yield from _table(comparison, width, plain)
+    yield from _table(verdict, width, plain)
     yield "", ""
-    for sentence in all_sentences(comparison):
+    for sentence in all_sentences(verdict):
         yield from _wrap(sentence, width)
-    for step in next_steps(comparison):
+    for step in next_steps(verdict):
         yield step.sentence, ""
         for command in step.commands:
             yield f"  {command}", "bold"  # on one line, so that it can be copied
-    for note in footnotes(comparison):
+    for note in footnotes(verdict):
         yield from _wrap(note, width, "dim")
 
 
@@ -86,19 +86,19 @@ def _wrap(text: str, width: int, style: str = "") -> Iterator[Line]:
         yield line, style
 
 
-def _table(comparison: Comparison, width: int, plain: bool) -> Iterator[Line]:
-    summaries = [summary for members in comparison.blocks.values() for summary in members]
-    rows = [column_titles(comparison), *(row_cells(summary, comparison) for summary in summaries)]
+def _table(verdict: Verdict, width: int, plain: bool) -> Iterator[Line]:
+    summaries = [summary for members in verdict.blocks.values() for summary in members]
+    rows = [column_titles(verdict), *(row_cells(summary, verdict) for summary in summaries)]
     if plain:
         rows = [[cell.translate(ASCII) for cell in row] for row in rows]
-    header, *lines = _draw(rows, _column_widths(rows, width, comparison.family))
+    header, *lines = _draw(rows, _column_widths(rows, width, verdict.family))
     yield header, "bold"
     line_of = iter(lines)
-    for block, members in comparison.blocks.items():
+    for block, members in verdict.blocks.items():
         if block:
             yield from _wrap(f"{block}:", width, "underline")
         for summary in members:
-            group_comparison = comparison.comparison_of(summary)
+            group_comparison = verdict.comparison_of(summary)
             style = COLOURS.get(mark(group_comparison)[:1], "") if group_comparison else ""
             yield next(line_of), style
 

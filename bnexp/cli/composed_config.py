@@ -6,6 +6,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -44,6 +45,12 @@ def output_folder(config: DictConfig, key: str) -> Path:
     if value is None or not str(value).strip():
         raise bad_value(key, value, "must name a folder")
     return Path(str(value))
+
+
+def group_choices(hydra: HydraConf) -> dict[str, str | None]:
+    """The file that was chosen in each group of ``conf``: ``{"model": "conv_bn", ...}``."""
+    choices = hydra.runtime.choices
+    return {group: choices[group] for group in choices if not group.startswith("hydra/")}
 
 
 def save_config(folder: Path, composed: DictConfig) -> None:

@@ -88,6 +88,11 @@ class Tracking:
 
 
 @dataclass(frozen=True)
+class Report:
+    epoch: Literal["auto", "best", "mean", "final"]
+
+
+@dataclass(frozen=True)
 class Config:
     name: str
     tags: tuple[str, ...]
@@ -107,6 +112,7 @@ class Config:
     early_stopping: EarlyStopping
     checkpoint: Checkpoint
     tracking: Tracking
+    report: Report = Report("auto")  # a default, because older saved runs lack this key
 
 
 # The signatures of torch hold no ranges: torch checks these arguments only when the object is built.
@@ -199,6 +205,9 @@ def _check_folds(dataset: Dataset) -> None:
 
 def _check_monitors(config: Config) -> None:
     if config.dataset.has_val:
+        if config.report.epoch == "mean":
+            reason = "needs the test accuracy of every epoch, which only dataset.val_size=0 evaluates"
+            raise bad_value("report.epoch", "mean", reason)
         return
     reason = (
         "needs a validation set, but dataset.val_size=0 leaves none (the test set is never used to choose)"
@@ -208,3 +217,5 @@ def _check_monitors(config: Config) -> None:
         raise bad_value("scheduler.monitor", monitor, reason)
     if config.early_stopping.patience is not None:
         raise bad_value("early_stopping.patience", config.early_stopping.patience, reason)
+    if config.report.epoch == "best":
+        raise bad_value("report.epoch", "best", reason)

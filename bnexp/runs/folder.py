@@ -42,6 +42,9 @@ class RunFolder:
         config: Mapping[str, Any],
         overrides: list[str],
         new_folders: Iterable[Path] = (),
+        *,
+        choices: Mapping[str, str | None] | None = None,
+        job_number: int | None = None,
     ) -> None:
         self.path = path
         self.new_folders = tuple(new_folders)
@@ -57,6 +60,8 @@ class RunFolder:
             "tags": config["tags"],
             "config_hash": config_hash(config),
             "overrides": overrides,
+            "choices": dict(choices or {}),  # the chosen file of each group: model, optimizer ...
+            "job_number": job_number,  # the place in its sweep, from 0; None for a single run
             "seed": config["seed"],
             "epochs": config["epochs"],
             "parameters": None,
@@ -66,6 +71,7 @@ class RunFolder:
             "graph": (self.previous_summary or {}).get("graph"),  # whether a step is a CUDA graph
             "best": None,
             "final": {},
+            "predictions": {},  # the number of test images given to each class, at the best and final epoch
             "time": {},
             "error": None,
         }

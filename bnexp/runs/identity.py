@@ -10,9 +10,9 @@ from typing import Any
 # Where one of these scheduler keys is null, the scheduler takes it from ``epochs``. Its learning rates then
 # depend on the length of the whole run.
 RUN_LENGTH_KEYS = ("T_max", "total_iters", "total_steps")
-# These keys change no number of a run: its name, its files, what a sweep does after it, and the difference
-# that its verdict calls small (dataset.delta).
-NON_IDENTITY_KEYS = ("name", "tags", "tracking", "checkpoint", "on_failure")
+# These keys change no number of a run: its name, its files, what a sweep does after it, the epoch that its
+# verdict compares (report.epoch), and the difference that the verdict calls small (dataset.delta).
+NON_IDENTITY_KEYS = ("name", "tags", "tracking", "checkpoint", "on_failure", "report")
 NON_IDENTITY_DATASET_KEYS = ("root", "delta")
 
 

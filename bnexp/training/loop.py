@@ -6,7 +6,9 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
 
 from bnexp.data import DataSplits
 from bnexp.errors import Diverged
@@ -27,6 +29,17 @@ class FitSettings:
     seed: int
     patience: int | None  # epochs without a better one before training stops early; None: it never does
     log_every: int  # steps between two readings of the device
+
+
+class FinalMetrics(NamedTuple):
+    """What a finished run achieved; ``best`` is None where no validation set chose an epoch.
+
+    ``predictions`` counts, at the final and at the best epoch, the test images given to each class.
+    """
+
+    final: dict[str, float]
+    best: dict[str, float] | None
+    predictions: dict[str, list[int]]
 
 
 def fit(
@@ -105,25 +118,32 @@ def final_metrics(
     *,
     batch_size: int,
     load_best: Callable[[], dict[str, Any]],
-) -> tuple[dict[str, float], dict[str, float] | None]:
+) -> FinalMetrics:
     """The metrics of the final weights, and those of the best epoch, both with the test set.
 
     train/* are means in training mode while the weights moved. train_eval/* are the final weights in eval
     mode: only these can be compared with val/* and test/*. The test set is evaluated here, after everything
-    has been chosen. ``load_best`` reads the checkpoint of the best epoch, whose weights
-    then stay in the trainer. Raises Diverged if a loss of the
-    final weights is not finite.
+    has been chosen. ``load_best`` reads the checkpoint of the best epoch, whose weights then stay in the
+    trainer. Raises Diverged if a loss of the final weights is not finite.
     """
     final = {name: value for name, value in progress.metrics.items() if "/" in name}  # SPLIT/METRIC
-    for split, batches in {"train_eval": data.train, "test": data.test}.items():
-        if f"{split}/loss" not in final:
-            final |= trainer.evaluate({split: batches}, batch_size)
-        require_finite(final[f"{split}/loss"], f"the final evaluation ({split})")
+    final |= trainer.evaluate({"train_eval": data.train}, batch_size)
+    require_finite(final["train_eval/loss"], "the final evaluation (train_eval)")
+    test, counts = _test(trainer, data, batch_size)
+    require_finite(test["test/loss"], "the final evaluation (test)")
+    final |= test
+    predictions = {"final": counts}
     if progress.best is None:
-        return final, None
-    if progress.best["epoch"] == progress.epoch:
-        test = {name: final[name] for name in ("test/loss", "test/accuracy")}
-    else:
+        return FinalMetrics(final, None, predictions)
+    if progress.best["epoch"] != progress.epoch:
         trainer.load_model(load_best())
-        test = trainer.evaluate({"test": data.test}, batch_size)
-    return final, progress.best | test
+        test, counts = _test(trainer, data, batch_size)
+    return FinalMetrics(final, progress.best | test, predictions | {"best": counts})
+
+
+def _test(trainer: Trainer, data: DataSplits, batch_size: int) -> tuple[dict[str, float], list[int]]:
+    """Loss and accuracy on the test set, and how many of its images the network gives to each class."""
+    loss, accuracy, classes = trainer.classify(data.test, batch_size)
+    counts = torch.bincount(classes[classes >= 0], minlength=len(data.classes))
+    metrics = {"test/loss": loss, "test/accuracy": accuracy}
+    return metrics, trainer.processes.sum_(counts).tolist()

@@ -13,13 +13,14 @@ from bnexp.compute.process_tuning import set_threads
 from bnexp.compute.processes import Processes
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
+from bnexp.runs.chance import is_at_chance
 from bnexp.runs.folder import RunFolder
 from bnexp.runs.sweep_job import SweepJob
 from bnexp.signals import StopSignal
 from bnexp.training import build
 from bnexp.training.checkpoint import Checkpoints, load
 from bnexp.training.cuda_graph import CudaGraphTrainer
-from bnexp.training.loop import FitSettings, final_metrics, fit
+from bnexp.training.loop import FinalMetrics, FitSettings, final_metrics, fit
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
 
@@ -66,10 +67,16 @@ def train(
         )
         folder.update(graph=isinstance(trainer, CudaGraphTrainer))
         tensorboard_texts = {"config": f"```yaml\n{config_yaml}```", "model": summary.markdown()}
-        final, best, progress = fit_and_test(config, trainer, splits, folder, stop, tensorboard_texts, job)
-    folder.update(best=best, final=final, time=progress.times())
-    accuracy, loss = final["test/accuracy"], final["test/loss"]
+        metrics, progress = fit_and_test(config, trainer, splits, folder, stop, tensorboard_texts, job)
+    folder.update(**metrics._asdict(), time=progress.times())
+    accuracy, loss = metrics.final["test/accuracy"], metrics.final["test/loss"]
     log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
+    if is_at_chance(accuracy, splits.majority, metrics.predictions["final"]):
+        share = max(metrics.predictions["final"]) / len(splits.test)
+        log.warning(
+            f"{config.name}: at chance, this network has learned nothing: it gives {share:.0%} of the test"
+            f" images to one class; always guessing the largest class reaches {splits.majority:.4f}"
+        )
 
 
 def fit_and_test(
@@ -80,8 +87,8 @@ def fit_and_test(
     stop: StopSignal,
     tensorboard_texts: Mapping[str, str],
     job: SweepJob | None,
-) -> tuple[dict[str, float], dict[str, float] | None, Progress]:
-    """Trains to the end; returns the final metrics, those of the best epoch, and the progress.
+) -> tuple[FinalMetrics, Progress]:
+    """Trains to the end; returns the final metrics and the progress.
 
     ``tensorboard_texts`` are in Markdown.
     """
@@ -101,12 +108,12 @@ def fit_and_test(
         for tag, markdown in tensorboard_texts.items():
             logger.text(tag, markdown)
         fit(trainer, splits, settings, progress, logger=logger, checkpoints=checkpoints, stop=stop)
-        final, best = final_metrics(
+        metrics = final_metrics(
             trainer, splits, progress, batch_size=config.eval_batch_size,
             load_best=lambda: trainer.processes.broadcast(lambda: load(checkpoints.best)),
         )  # fmt: skip
-        logger.final(final, progress.epoch)
-    return final, best, progress
+        logger.final(metrics.final, progress.epoch)
+    return metrics, progress
 
 
 def resume_or_start(

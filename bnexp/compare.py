@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bnexp.cli import argument_parser, exit_codes
 from bnexp.errors import UserError
+from bnexp.report.analysis.epoch_rule import RULES
 from bnexp.report.analysis.group_summary import DEFAULT_METRIC
 
 
@@ -25,6 +26,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--metric", default=DEFAULT_METRIC, metavar="M", help=f"a final metric; default {DEFAULT_METRIC}"
     )
+    parser.add_argument(
+        "--epoch",
+        choices=RULES,
+        help="whose accuracy to compare: best (the epoch that validation chose), mean (the last 30 %% of the"
+        " epochs), final; default: the runs' own report.epoch",
+    )
     parser.add_argument("--baseline", metavar="NAME", help="the group that the others are compared with")
     parser.add_argument(
         "--target", type=float, metavar="ACC", help="an accuracy, 0 to 1: report when each group reaches it"
@@ -38,6 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="write report.html, tables and pictures here"
     )
+    parser.add_argument("--details", action="store_true", help="print every note as well")
     return parser.parse_args()
 
 
@@ -51,7 +59,7 @@ def compare_folders() -> None:
     from bnexp.report.analysis.verdict import compare
     from bnexp.report.read.looks import earlier_looks
     from bnexp.report.read.runs import read_runs
-    from bnexp.report.render.terminal import print_comparison
+    from bnexp.report.render.terminal import print_verdict
 
     runs, problems = read_runs(args.folders)
     for problem in problems:
@@ -64,6 +72,7 @@ def compare_folders() -> None:
         baseline=args.baseline,
         target=args.target,
         delta=args.delta,
+        epoch=args.epoch,
         looks=earlier_looks([*args.folders, *([args.output] if args.output else [])]),
     )
     for problem in verdict.problems[len(problems) :]:
@@ -73,7 +82,7 @@ def compare_folders() -> None:
         from bnexp.report.write import write_report
 
         page = write_report(verdict, args.output)  # before printing, which may fail
-    print_comparison(verdict)
+    print_verdict(verdict, details=args.details)
     if page is not None:
         print(f"\n{page}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 SINGLE_CLASS = 0.95
@@ -16,7 +17,7 @@ def is_at_chance(accuracy: float, majority: float | None, predictions: Sequence[
     of the other classes, are predicted as another class. A good network on uneven classes predicts more.
     Where nothing was recorded the answer is False.
     """
-    if majority is None:
+    if majority is None or math.isnan(accuracy):
         return False
     if accuracy <= majority + 1e-9:
         return True

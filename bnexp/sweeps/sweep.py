@@ -299,7 +299,7 @@ def finish_sweep(code: int) -> int:
 
 def _report(verdict: Verdict, folder: Path) -> list[str]:
     """Writes the verdict's files, then prints it. Returns what went wrong, in one line or none."""
-    from bnexp.report.render.terminal import print_comparison
+    from bnexp.report.render.terminal import print_verdict
     from bnexp.report.write import write_report
 
     problems, last_line = [], ""
@@ -308,7 +308,7 @@ def _report(verdict: Verdict, folder: Path) -> list[str]:
     except UserError as error:
         problems.append(str(error))
     print()
-    print_comparison(verdict)
+    print_verdict(verdict)
     if last_line:
         print(last_line)
     return problems

@@ -31,9 +31,21 @@ Accuracies = Sequence[float | None]  # in percent, by seed; None: the run diverg
 
 
 def write_run(
-    root: Path, accuracy: float | None, *, status: str = "finished", folder: str | None = None, **keys: object
+    root: Path,
+    accuracy: float | None,
+    *,
+    status: str = "finished",
+    folder: str | None = None,
+    best: float | None = None,
+    curve: Sequence[float] | None = None,
+    record: Mapping[str, Any] | None = None,
+    **keys: object,
 ) -> Path:
-    """One run's folder. ``model_norm="batch"`` sets the key model.norm; ``accuracy`` is between 0 and 1."""
+    """One run's folder. ``model_norm="batch"`` sets the key model.norm; ``accuracy`` is between 0 and 1.
+
+    ``best`` is the test accuracy at the epoch that validation chose, ``curve`` the watched accuracy of each
+    epoch: of val where there is a best epoch, else of test. ``record`` adds keys to summary.json.
+    """
     config, overrides = json.loads(json.dumps(CONFIG)), []
     for name, value in keys.items():
         group, _, key = name.partition("_")
@@ -55,13 +67,16 @@ def write_run(
         "seed": config["seed"],
         "epochs": config["epochs"],
         "parameters": 79510,
-        "best": None,
+        "best": None if best is None else {"epoch": 1, "val/accuracy": best, "test/accuracy": best},
         "final": final,
         "time": {"images_per_s": 1000.0, "total_s": 30.0},
         "error": None if status == "finished" else "what went wrong",
     }
-    (run / "summary.json").write_text(json.dumps(summary))
-    (run / "metrics.csv").write_text(_metrics(accuracy, config["epochs"]))
+    (run / "summary.json").write_text(json.dumps(summary | dict(record or {})))
+    text = _metrics(accuracy, config["epochs"])
+    if curve is not None:
+        text = "\n".join([HEADER, *_curve_rows(curve, "test" if best is None else "val")]) + "\n"
+    (run / "metrics.csv").write_text(text)
     return run
 
 
@@ -73,6 +88,11 @@ def _metrics(accuracy: float | None, epochs: int) -> str:
         test_loss = "" if accuracy is None else 1 - test_accuracy
         rows.append(f"{epoch},{0.1 * epochs / epoch},0.9,,,{test_loss},{test_accuracy},0.1,1000,2.0")
     return "\n".join(rows) + "\n"
+
+
+def _curve_rows(curve: Sequence[float], split: str) -> list[str]:
+    cells = [f",,{1 - x},{x}" if split == "test" else f"{1 - x},{x},," for x in curve]
+    return [f"{epoch},0.1,0.9,{cell},0.1,1000,2.0" for epoch, cell in enumerate(cells, 1)]
 
 
 def write_sweep(root: Path, groups: Mapping[str, Accuracies], **keys: object) -> Path:

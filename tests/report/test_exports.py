@@ -37,10 +37,10 @@ def test_every_file_is_written_and_no_temporary_one_is_left(folder):
 
 def test_json_holds_values_tests_and_methods(folder):
     record = json.loads((folder / "comparison.json").read_text(), parse_constant=pytest.fail)
-    assert (record["schema"], record["schema_version"]) == ("bnexp-comparison", 1)
+    assert (record["schema"], record["schema_version"]) == ("bnexp-comparison", 2)
     none, batch = record["groups"]
     assert [run["value"] for run in none["runs"]] == [97.0, 97.2, 96.9, None, 97.1]
-    assert [run["diverged"] for run in none["runs"]] == [False, False, False, True, False]
+    assert [run["lost"] for run in none["runs"]] == [False, False, False, True, False]
     assert (batch["n"], batch["mean"]) == (5, pytest.approx(98.08))
     (group_comparison,) = record["comparisons"]
     assert group_comparison["method"] == "paired t"
@@ -63,7 +63,7 @@ def test_csv_has_a_line_a_run(folder):
     rows = list(csv.DictReader((folder / "comparison.csv").read_text().splitlines()))
     assert len(rows) == 10
     assert rows[0]["final test/accuracy"] == "0.97"
-    assert [row["outcome"] for row in rows].count("diverged") == 1
+    assert [row["outcome"] for row in rows].count("lost") == 1
 
 
 def test_every_rendering_has_the_same_sentences(tmp_path):

@@ -25,7 +25,7 @@ def pictures_of_folder(folder):
 
 def test_every_picture_has_alt_text_caption_svg_and_png(tmp_path):
     pictures = pictures_by_name(compare_groups(tmp_path, GROUPS))
-    assert set(pictures) == {"forest", "twins", "curves", "finals", "target"}
+    assert set(pictures) == {"forest", "twins", "curves", "values", "target"}
     for picture in pictures.values():
         assert picture.alt
         assert picture.caption
@@ -42,7 +42,7 @@ def test_several_learning_rates_give_a_stability_picture(tmp_path):
     for lr in (0.01, 0.1):
         write_sweep(tmp_path, {"none": [97, None], "batch": [98, 98.2]}, optimizer_lr=lr)
     pictures = pictures_of_folder(tmp_path)
-    assert set(pictures) == {"forest", "twins", "stability", "curves", "curves-2", "finals", "target"}
+    assert set(pictures) == {"forest", "twins", "stability", "curves", "curves-2", "values", "target"}
     (axes,) = pictures["stability"].figure.axes
     crosses = [line for line in axes.get_lines() if line.get_marker() == "x"]
     assert [text.get_text() for text in axes.texts] == ["1", "1"]  # one diverged at each rate

@@ -1,13 +1,15 @@
 """Each sentence of a verdict, and when it may be stated."""
 
-import json
 import re
 
 import pytest
 
 from bnexp.report.analysis.verdict import compare
+from bnexp.report.content.next_steps import next_steps
 from bnexp.report.content.numbers import p_value
+from bnexp.report.content.question import headline
 from bnexp.report.content.sentences import all_sentences
+from bnexp.report.content.table import mark
 from bnexp.report.read.runs import read_runs
 from bnexp.report.render.terminal import render_text
 from helpers.run_folders import NONE, compare_groups, shifted, write_run, write_sweep
@@ -21,12 +23,12 @@ CASES = {
     ),
     "few": (
         {"none": [98.0, 98.1], "batch": [98.5, 98.4]},
-        "2 seeds: batch - none is +0.50 and +0.30 points: no verdict; about 3 more seeds for a verdict.",
+        "2 seeds: batch - none is +0.50 and +0.30 points: no verdict; 3 more seeds for a verdict.",
     ),
     "wide": (
         {"none": NONE[:3], "batch": shifted(0.1, 0.6, -0.3)},
         "batch vs none, 3 seeds: difference +0.13 points, interval -0.99 to +1.25. Too wide to decide; "
-        "about 788 more seeds for ±0.07 points.",
+        "2 more seeds for a verdict.",
     ),
     "provisional": (
         {"none": NONE[:3], "batch": shifted(1.0, 1.1, 1.05)},
@@ -51,7 +53,8 @@ CASES = {
     "undecided": (
         {"none": NONE, "batch": shifted(0.5, -0.4, 0.3, 0.6, -0.2)},
         "batch vs none: not decided: anything from -0.39 to +0.71 points fits. "
-        "This is not evidence of equality. About 279 more seeds for ±0.08 points.",
+        "This is not evidence of equality. More seeds are not the way: a learning-rate schedule, more "
+        "epochs or a validation-chosen epoch makes it clearer.",
     ),
     "identical": (
         {"none": NONE, "batch": NONE},
@@ -86,57 +89,90 @@ def test_sentences_never_claim_proof_or_equality(tmp_path):
         assert not re.search(r"\b(same|proves?|significant\w*)\b", text)
 
 
-def test_divergence_comes_first(tmp_path):
+def test_lost_runs_that_chance_gives_often_are_counted_after_the_accuracy(tmp_path):
     groups = {"none": [97.0, None, None, 97.1, 97.0], "batch": shifted(1, 1.1, 1, 0.9, 1)}
     verdict = compare_groups(tmp_path, groups)
     first, second = all_sentences(verdict)
-    assert first == (
-        "none diverged in 2 of 5 runs (12-77 %), batch in 0 of 5. "
-        "Stability is the main finding; accuracy covers the 3 seeds where both finished."
+    assert first.startswith("batch was ahead of none in 3 of 3 seeds by 0.97 points")
+    assert first.endswith("On the 3 shared seeds: batch 98.00 %, none 97.03 %.")
+    assert second == (
+        "batch trained in 5 of 5 runs, none in 3 of 5 (diverged), which chance gives often (p = .25)."
     )
-    assert second.startswith("batch was ahead of none in 3 of 3 seeds by 0.97 points")
     assert verdict.comparisons[0].incomplete_pairs == ((1, None), (2, None))
 
 
-def test_a_run_at_chance_counts_as_diverged(tmp_path):
-    """MNIST's largest class, the ones: at most .1135 + 3 sqrt(.1135 x .8865 / 10,000) = 0.1230."""
-    verdict = compare_groups(tmp_path, {"none": [12.3, 97, 97], "batch": [12.31, 98, 98]})
-    assert [len(summary.diverged) for summary in verdict.summaries] == [1, 0]
-    assert all_sentences(verdict)[0].startswith("none ended at chance in 1 of 3 runs")
+def test_stability_that_is_tested_comes_first_and_gets_a_mark(tmp_path):
+    verdict = compare_groups(tmp_path, {"none": [None] * 5, "batch": NONE})
+    (c,) = verdict.comparisons
+    assert (c.stability.p, verdict.family) == (pytest.approx(1 / 32), 1)  # accuracy is no hypothesis
+    assert all_sentences(verdict) == [
+        "batch trained in 5 of 5 runs, none in 0 of 5 (diverged): batch loses fewer runs, adjusted p = .031."
+    ]
+    assert (mark(c), c.plan) == ("+", None)
+    assert headline(verdict).endswith("? Yes: batch trained in 5 of 5 runs, none in 0 of 5 runs.")
 
 
-def test_chance_uses_the_recorded_share_of_the_largest_class(tmp_path):
-    root = write_sweep(tmp_path, {"none": [30, 97, 97], "batch": [34, 98, 98]})
-    for path in root.glob("*/summary.json"):
-        counts = {"images": {"test": 10_000}, "classes": 3, "majority": 0.3}
-        path.write_text(json.dumps(json.loads(path.read_text()) | counts))
-    verdict = compare(*read_runs([root]))
-    assert [len(summary.diverged) for summary in verdict.summaries] == [1, 0]
-    assert all_sentences(verdict)[0].startswith("none ended at chance in 1 of 3 runs")
+def test_equal_losses_are_mentioned(tmp_path):
+    groups = {"none": [*NONE, None], "batch": [*shifted(1, 1.1, 1, 0.9, 1), None]}
+    assert all_sentences(compare_groups(tmp_path, groups))[1] == (
+        "batch trained in 5 of 6 runs (diverged), none in 5 of 6 (diverged): no difference in lost runs; "
+        "accuracy covers the 5 seeds where both trained."
+    )
+
+
+def test_chance_hides_no_accuracy(tmp_path):
+    """MNIST's largest class, the ones, is .1135 of the test images."""
+    verdict = compare_groups(tmp_path, {"none": [11.35, 9.8, 11.35], "batch": [98, 98.1, 98.2]})
+    assert [len(summary.lost_runs) for summary in verdict.summaries] == [3, 0]
+    assert all_sentences(verdict) == [
+        "batch trained in 3 of 3 runs, none in 0 of 3 (at chance: 9.80 % to 11.35 %), "
+        "which chance gives often (p = .12)."
+    ]
+    assert re.search(r"none \* +0 +3 +10.83 ± 0.89", render_text(verdict))
+    assert headline(verdict).endswith("Not decided: batch trained in 3 of 3 runs, none in 0 of 3 runs.")
+
+
+def test_good_runs_on_uneven_classes_are_not_lost(tmp_path):
+    """Two classes, one of them 70 or 90 % of 150 test images; the networks tell them apart."""
+    for majority, accuracies in ((0.7, (0.82, 0.86, 0.90)), (0.9, (0.95, 0.97, 0.99))):
+        for seed, accuracy in enumerate(accuracies):
+            good = round(150 * majority)
+            record = {
+                "majority": majority,
+                "images": {"test": 150},
+                "predictions": {"final": [good, 150 - good]},
+            }
+            write_run(tmp_path / str(majority), accuracy, seed=seed, record=record)
+        (summary,) = compare(*read_runs([tmp_path / str(majority)])).summaries
+        assert len(summary.values) == 3
+
+
+def test_a_network_that_predicts_one_class_is_lost_whatever_its_accuracy(tmp_path):
+    record = {"majority": 0.9, "images": {"test": 150}, "predictions": {"final": [150, 0]}}
+    write_run(tmp_path, 0.91, seed=0, record=record)
+    (summary,) = compare(*read_runs([tmp_path])).summaries
+    assert summary.failure_kind == "at chance"
 
 
 def test_the_kind_of_failure_is_named(tmp_path):
-    verdict = compare_groups(tmp_path, {"none": [12.0, None, 97], "batch": [10, 10, 10]})
-    kinds = [summary.failure_kind for summary in verdict.summaries]
-    assert kinds == ["diverged or ended at chance", "ended at chance"]
-
-
-def test_a_group_without_usable_runs_is_paired_and_asks_for_no_more_seeds(tmp_path):
-    groups = {"none": [None] * 5, "batch": [97, None, 98, 97.5, 97.8]}
-    verdict = compare_groups(tmp_path, groups)
-    (group_comparison,) = verdict.comparisons
-    assert group_comparison.is_paired
-    assert (group_comparison.difference.n, group_comparison.plan) == (0, None)
-    assert all_sentences(verdict) == [
-        "none diverged in 5 of 5 runs (57-100 %), batch in 1 of 5. Stability is the main finding; "
-        "no seed finished in both."
-    ]
+    verdict = compare_groups(tmp_path, {"none": [11.0, None, 97], "batch": [10, 10, 10]})
+    assert [summary.failure_kind for summary in verdict.summaries] == ["diverged or at chance", "at chance"]
 
 
 def test_one_usable_pair_gets_no_verdict(tmp_path):
     verdict = compare_groups(tmp_path, {"none": [None, None, 96], "batch": [97, 98, 97.5]})
     sentence = "One seed finished in both: batch 97.50 %, none 96.00 %: no verdict."
     assert sentence in all_sentences(verdict)
+
+
+def test_comparisons_without_any_trained_run_are_no_hypotheses(tmp_path):
+    groups = {"none": NONE, "batch": shifted(1, 1.1, 1, 0.9, 1), "layer": [None] * 5}
+    for lr, arms in ((0.1, groups), (10, dict.fromkeys(groups, [None] * 5))):
+        write_sweep(tmp_path, arms, optimizer_lr=lr)
+    verdict = compare(*read_runs([tmp_path]))
+    assert verdict.family == 2  # the accuracy of batch and the stability of layer, both at lr 0.1
+    (beats,) = [c for c in verdict.comparisons if c.outcome == "better"]
+    assert beats.p_adjusted == pytest.approx(2 * beats.difference.p)
 
 
 def test_two_axes_compare_each_norm_with_none_within_its_model(tmp_path):
@@ -172,12 +208,25 @@ def test_overview_over_learning_rates(tmp_path):
     )
 
 
-def test_confounders_are_named(tmp_path):
+def test_confounded_groups_are_no_twins_and_the_caveat_comes_first(tmp_path):
     write_sweep(tmp_path / "a", {"none": NONE})
     write_sweep(tmp_path / "b", {"batch": CLEAR["batch"]}, epochs=20)
-    assert all_sentences(compare(*read_runs([tmp_path])))[1] == (
-        "The groups also differ in epochs: the difference cannot be attributed to model.norm."
+    verdict = compare(*read_runs([tmp_path]))
+    (c,) = verdict.comparisons
+    assert (c.is_paired, c.difference.method, mark(c), c.plan) == (False, "Welch", "!", None)
+    sentences = all_sentences(verdict)
+    assert (
+        sentences[0] == "The groups also differ in epochs: the difference cannot be attributed to model.norm."
     )
+    assert sentences[1].startswith(
+        "none is ahead of batch by 1.50 points"
+    )  # epochs: the mean of the last ones
+    assert sentences[1].endswith("No twins: Welch's test over all runs, unpaired.")
+    assert headline(verdict).endswith("Cannot be told: the groups also differ in epochs.")
+    text = " ".join(render_text(verdict, details=True).split())
+    assert "paired" not in text.replace("unpaired", "")
+    assert "twins" not in text.replace("No twins", "")
+    assert next_steps(verdict) == []
 
 
 def test_groups_without_a_shared_seed_are_unpaired(tmp_path):
@@ -188,7 +237,7 @@ def test_groups_without_a_shared_seed_are_unpaired(tmp_path):
     assert verdict.comparisons[0].difference.method == "Welch"
     (sentence,) = all_sentences(verdict)
     assert sentence.startswith("batch beats none by 1.04 points")
-    assert sentence.endswith("No shared seeds: Welch's test, unpaired.")
+    assert sentence.endswith("No shared seeds: Welch's test over all runs, unpaired.")
     assert "ahead in" not in sentence
 
 
@@ -205,7 +254,7 @@ def test_folds_are_not_called_seeds(tmp_path):
     for fold in range(3):
         write_run(tmp_path, 0.97, seed=0, dataset_fold=fold, model_norm="none")
         write_run(tmp_path, 0.98 + fold / 1000, seed=0, dataset_fold=fold, model_norm="batch")
-    text = render_text(compare(*read_runs([tmp_path])))
+    text = render_text(compare(*read_runs([tmp_path])), details=True)
     assert "3 paired folds" in text
     assert "in 3 of 3 folds" in text
     assert "mean over folds" in text
@@ -221,7 +270,7 @@ def test_unpaired_folds_and_a_single_fold_are_not_called_seeds(tmp_path):
         write_run(tmp_path / "a", 0.97 + fold / 2000, seed=0, dataset_fold=fold, model_norm="none")
         write_run(tmp_path / "a", 0.98 + fold / 1000, seed=0, dataset_fold=fold + 5, model_norm="batch")
     (sentence,) = all_sentences(compare(*read_runs([tmp_path / "a"])))
-    assert sentence.endswith("No shared folds: Welch's test, unpaired.")
+    assert sentence.endswith("No shared folds: Welch's test over all runs, unpaired.")
     for fold in range(2):
         write_run(tmp_path / "b", 0.97, seed=0, dataset_fold=fold, model_norm="none")
     write_run(tmp_path / "b", 0.98, seed=0, dataset_fold=0, model_norm="batch")

@@ -4,15 +4,19 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from bnexp.report.analysis.statistical_tests import (
     chance_sd,
     correlation,
+    correlation_interval,
+    fisher_p,
     holm_adjust,
+    low_outlier,
+    mcnemar_p,
     mean_sd,
     paired_t_test,
-    seeds_for,
+    seeds_to_decide,
     sign_flip_min_n,
     sign_flip_p,
     upper_sd,
@@ -145,11 +149,76 @@ def test_wilson_interval_against_scipy(k, n):
     assert wilson_interval(k, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("width", "n"), [(1.25, 5), (1.0, 7), (0.75, 10), (0.5, 18), (0.4, 27), (0.3, 46), (1e-6, None)]
-)
-def test_seeds_for_a_half_width(width, n):
-    assert seeds_for(width, 1.0) == n
+def test_seeds_to_decide_by_hand():
+    assert seeds_to_decide(1.0, 2.0, None) == pytest.approx(31.4)  # 7.85 x 4 / 1
+    assert seeds_to_decide(0.0, 2.0, 1.0) == pytest.approx(24.72)  # 6.18 x 4 / 1
+    assert seeds_to_decide(0.5, 2.0, 1.0) == pytest.approx(
+        98.88
+    )  # 6.18 x 4 / .25 is less than 7.85 x 4 / .25
+    assert seeds_to_decide(0.0, 2.0, None) == math.inf
+
+
+def test_seeds_to_decide_have_eighty_per_cent_power():
+    rng = np.random.default_rng(3)
+    n = math.ceil(seeds_to_decide(0.7, 1.0, None)) + 1  # the formula is that of a known deviation
+    p = stats.ttest_1samp(rng.normal(0.7, 1.0, (4000, n)), 0, axis=1).pvalue
+    assert (p <= 0.05).mean() == pytest.approx(0.80, abs=0.03)
+
+
+@pytest.mark.parametrize(("b", "c"), [(5, 0), (0, 5), (4, 0), (5, 1), (3, 3), (0, 0), (12, 4)])
+def test_mcnemar_against_scipy(b, c):
+    """Mid-p: the exact p minus the probability of the observed table."""
+    n = b + c
+    expected = 1.0
+    if b != c:
+        expected = stats.binomtest(b, n).pvalue - stats.binom.pmf(b, n, 0.5)
+    assert mcnemar_p(b, c) == pytest.approx(expected, abs=1e-12)
+    assert mcnemar_p(5, 0) == pytest.approx(1 / 32)
+
+
+@pytest.mark.parametrize("table", [(5, 5, 0, 5), (2, 5, 0, 5), (0, 3, 0, 9), (7, 20, 1, 10), (3, 3, 3, 3)])
+def test_fisher_against_scipy(table):
+    lost1, runs1, lost2, runs2 = table
+    expected = stats.fisher_exact([[lost1, runs1 - lost1], [lost2, runs2 - lost2]]).pvalue
+    assert fisher_p(*table) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "critical"), [(4, 1.492), (5, 1.749), (6, 1.944), (10, 2.410), (20, 2.884)])
+def test_low_outlier_at_the_tabulated_limit(n, critical):
+    """Upper 1 % points of (mean - min) / sd, one-sided (Grubbs and Beck 1972, table I)."""
+
+    def values(x):
+        return [*np.linspace(-1, 1, n - 1), -x]
+
+    def distance(x):
+        return (np.mean(values(x)) - min(values(x))) / np.std(values(x), ddof=1)
+
+    def value_at(limit):
+        return optimize.brentq(lambda x: distance(x) - limit, 1, 1e4)
+
+    assert low_outlier(values(value_at(critical - 0.002))) is None
+    assert low_outlier(values(value_at(critical + 0.002))) == n - 1
+
+
+def test_low_outlier_needs_four_values_and_spread():
+    assert low_outlier([1, 1, -100]) is None
+    assert low_outlier([1, 1, 1, 1]) is None
+    assert low_outlier([1.0, 1.1, 0.9, 1.0, 5.0]) is None  # far above
+
+
+def test_outliers_are_called_at_the_stated_rate():
+    rng = np.random.default_rng(5)
+    rate = np.mean([low_outlier(list(row)) is not None for row in rng.normal(0, 1, (4000, 6))])
+    assert rate == pytest.approx(0.01, abs=0.005)
+
+
+def test_correlation_interval_by_hand():
+    low, high = correlation_interval(0.5, 28)  # atanh .5 = .5493, 1.96 / 5 = .392
+    assert (low, high) == (
+        pytest.approx(math.tanh(0.1573), abs=1e-4),
+        pytest.approx(math.tanh(0.9413), abs=1e-4),
+    )
+    assert correlation_interval(0.5, 3) == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize(("n", "factor"), [(3, 2.12), (5, 1.56), (10, 1.29)])

@@ -2,8 +2,10 @@
 
 import io
 
-from bnexp.report.render.terminal import print_comparison, render_text
-from helpers.run_folders import compare_groups
+import pytest
+
+from bnexp.report.render.terminal import print_verdict, render_text
+from helpers.run_folders import NONE, compare_groups, shifted
 
 GROUPS = {
     "none": [98.91, 98.83, 99.02, 98.95, 98.84],
@@ -13,51 +15,65 @@ GROUPS = {
 }
 
 PAGE = """\
-compare model.norm vs none | test accuracy, final epoch | 4-5 paired seeds |
-Holm, m=3
-same in all: dataset=mnist model=MLP optimizer=SGD optimizer.lr=0.1
-batch_size=64 epochs=3
+Which norm beats no norm for an MLP on MNIST? Better: batch (+0.30);
+provisionally better: group (+0.13); not decided: layer.
+model.norm vs none | test accuracy, mean of the last epochs | 4-5 paired seeds
+norm      n  lost  acc % mean±sd  diff, points [95% CI]       p  p.adj  wins
+none *    5     0  98.91 ± 0.08
+batch     5     0  99.21 ± 0.06   +0.30 [+0.25, +0.34]   <.0001  .0003   5/5  +
+group     4     1  99.02 ± 0.05   +0.13 [+0.11, +0.16]    .0006   .002   4/4  +?
+layer     5     0  98.97 ± 0.06   +0.06 [-0.08, +0.20]      .29    .59   3/5  ~
 
-norm      n  div  acc % mean±sd  diff, points [95% CI]       p  p.adj  wins
-none *    5    0  98.91 ± 0.08
-batch     5    0  99.21 ± 0.06   +0.30 [+0.25, +0.34]   <.0001  .0002   5/5  +
-group     4    1  99.02 ± 0.05   +0.13 [+0.11, +0.16]    .0006   .001   4/4  +?
-layer     5    0  98.97 ± 0.06   +0.06 [-0.08, +0.20]      .29    .29   3/5  ~
-
-group diverged in 1 of 5 runs (4-62 %), none in 0 of 5. Stability is the main
-finding; accuracy covers the 4 seeds where both finished.
-batch beats none by 0.30 points (0.25 to 0.34), 27 % fewer errors, ahead in 5 of
-5 seeds, adjusted p = .0002.
 """
 
 
 def test_text_fits_eighty_columns(tmp_path):
     text = render_text(compare_groups(tmp_path, GROUPS))
     assert text.splitlines()[: len(PAGE.splitlines())] == PAGE.splitlines()
-    prose = [line for line in text.splitlines() if not line.startswith("  bnexp")]  # commands are not broken
+    prose = [line for line in text.splitlines() if not line.startswith("next (")]  # commands are not broken
     assert max(map(len, prose)) <= 80
 
 
 def test_sentences_and_notes_follow_the_table(tmp_path):
-    text = " ".join(render_text(compare_groups(tmp_path, GROUPS)).split())
+    text = " ".join(render_text(compare_groups(tmp_path, GROUPS), details=True).split())
     for passage in (
         "batch beats none by 0.30 points",
-        "group diverged in 1 of 5 runs (4-62 %), none in 0 of 5.",
+        "group trained in 4 of 5 runs (diverged), none in 5 of 5, which chance gives often",
         "This is not evidence of equality.",
-        "of each, about",
-        "bnexp -m model.norm=none,layer",
+        "next (1 more seed of each, about 1 min",
+        "bnexp -m model.norm=none,group seed=5",
+        "bnexp -m model.norm=none,layer 'seed=range(5,55)'",
         "+ better ~ not decided ? provisional",
-        "twins correlate: batch",
-        "cannot reach .05 with 5 seeds (needs 7)",
+        "cannot reach .05 with 5 seeds (needs 8)",
         "test accuracy 98.9 % reached (in training time): none 3 of 5, epoch 3, 180.0 s",
         "not new data",
     ):
         assert passage in text, passage
 
 
+ONE_COMPARISON = {
+    "decided": {"none": NONE, "batch": shifted(1, 1.1, 1, 0.9, 1)},
+    "undecided": {"none": NONE, "batch": shifted(0.5, -0.4, 0.3, 0.6, -0.2)},
+    "few seeds": {"none": NONE[:3], "batch": shifted(0.1, 0.6, -0.3)},
+    "lost runs": {"none": [97, 97.2, None, 97.1, 97], "batch": shifted(1, 1.1, 1, 0.9, 1)},
+    "all lost": {"none": [None] * 5, "batch": NONE},
+}
+
+
+@pytest.mark.parametrize("name", ONE_COMPARISON)
+def test_one_comparison_takes_at_most_fifteen_lines_and_answers_first(tmp_path, name):
+    verdict = compare_groups(tmp_path, ONE_COMPARISON[name])
+    lines = render_text(verdict).splitlines()
+    assert len(lines) <= 15
+    assert lines[0].startswith("Does batch norm help an MLP on MNIST? ")
+    details = render_text(verdict, details=True)
+    assert len(details.splitlines()) > len(lines)
+    assert "not new data" in details
+
+
 def test_columns_drop_from_the_right(tmp_path):
     narrow = render_text(compare_groups(tmp_path, GROUPS), width=60)
-    assert max(len(line) for line in narrow.splitlines() if not line.startswith("  bnexp")) <= 60
+    assert max(len(line) for line in narrow.splitlines() if not line.startswith("next (")) <= 60
     header = next(line for line in narrow.splitlines() if line.startswith("norm"))
     assert "wins" not in header
     assert "diff, points [95% CI]" in header
@@ -75,7 +91,7 @@ def test_plain_text_is_ascii(tmp_path):
 def test_long_names_are_cut(tmp_path):
     long_name = "my.package.with.a.very.long.path.VeryLongNorm" * 2
     verdict = compare_groups(tmp_path, {"none": [97, 98, 97], long_name: [98, 99, 98.5]})
-    table = [line for line in render_text(verdict).splitlines()[:8] if "±" in line]
+    table = [line for line in render_text(verdict).splitlines()[:12] if "±" in line]
     assert max(map(len, table)) <= 80
     assert "…" in table[-1]
 
@@ -92,10 +108,10 @@ def test_only_a_terminal_gets_colour(tmp_path, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     verdict = compare_groups(tmp_path, GROUPS)
     pipe, terminal, colourless = io.StringIO(), Terminal(), Terminal()
-    print_comparison(verdict, pipe)
-    print_comparison(verdict, terminal)
+    print_verdict(verdict, pipe)
+    print_verdict(verdict, terminal)
     monkeypatch.setenv("NO_COLOR", "1")
-    print_comparison(verdict, colourless)
+    print_verdict(verdict, colourless)
     assert "\x1b[" not in pipe.getvalue()
     assert "\x1b[32m" in terminal.getvalue()
     assert "\x1b[32m" not in colourless.getvalue()

@@ -10,6 +10,7 @@ from bnexp.errors import UserError
 from bnexp.report.analysis.group_comparison import judge
 from bnexp.report.analysis.statistical_tests import Difference, paired_t_test
 from bnexp.report.analysis.verdict import compare
+from bnexp.report.content.question import headline
 from bnexp.report.content.sentences import all_sentences
 from bnexp.report.read.runs import read_runs
 from helpers.run_folders import NONE, compare_groups, shifted, write_run, write_sweep
@@ -40,12 +41,30 @@ def test_runs_that_disagree_on_delta_are_noted(tmp_path):
 
 def test_a_small_spread_by_luck_does_not_beat_the_noise_of_the_test_set(tmp_path):
     """97 % on 10,000 images: two runs differ by 1.96 sqrt(.06 / 20,000) = .34 by chance, three by .19."""
-    verdict = compare_groups(tmp_path, {"none": NONE[:3], "batch": shifted(0.1, 0.101, 0.099)})
+    groups = {"none": [97.0, 97.0001, 97.0], "batch": [97.1, 97.1001, 97.1003]}  # r of the twins is 0
+    verdict = compare_groups(tmp_path, groups)
     (group_comparison,) = verdict.comparisons
+    assert group_comparison.correlation == pytest.approx(0, abs=0.2)
     assert group_comparison.p_adjusted < 0.001
-    assert group_comparison.noise_floor == pytest.approx(0.196, abs=0.003)
+    assert group_comparison.noise_floor == pytest.approx(
+        0.196 * math.sqrt(1 - group_comparison.correlation), abs=0.003
+    )
     assert group_comparison.outcome == "undecided"
-    assert "within the ±0.19 points that chance gives" in all_sentences(verdict)[0]
+    assert "points that chance gives" in all_sentences(verdict)[0]
+
+
+def test_the_noise_floor_is_lower_for_twins_that_correlate_and_none_from_five_on(tmp_path):
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, 0.3, 5)
+    none, batch = (97 + shared + rng.normal(0, 0.05, 5) for _ in range(2))
+    (three,) = compare_groups(tmp_path / "3", {"none": none[:3], "batch": batch[:3]}).comparisons
+    shrinkage = math.sqrt(1 - three.correlation)
+    assert shrinkage < 0.5
+    assert three.noise_floor == pytest.approx(three.single_run_noise * shrinkage / math.sqrt(3))
+    (five,) = compare_groups(tmp_path / "5", {"none": none, "batch": batch + 0.15}).comparisons
+    assert math.isnan(five.noise_floor)
+    assert five.single_run_noise / math.sqrt(5) > abs(five.difference.mean)
+    assert five.outcome == "better"
 
 
 def test_unequal_groups_are_compared_on_their_common_seeds(tmp_path):
@@ -72,7 +91,11 @@ def test_a_lower_loss_is_better(tmp_path):
     assert all_sentences(verdict)[0].startswith(
         "batch beats none by 0.0100 (0.0090 to 0.0110), ahead in 5 of 5"
     )
-    assert "noise of the test set is not known" in verdict.notes[0]
+    assert headline(verdict).endswith("Yes: -0.0100 (-0.0110 to -0.0090), 5 seeds.")
+    few = compare_groups(
+        tmp_path / "few", {name: values[:3] for name, values in groups.items()}, metric="test/loss"
+    )
+    assert "noise of the test set is not known" in few.notes[0]
 
 
 def test_different_cpu_threads_in_a_block_are_noted(tmp_path):

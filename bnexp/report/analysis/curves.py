@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from bnexp.report.analysis.statistical_tests import mean_sd
 from bnexp.report.read.runs import Run
@@ -53,6 +54,38 @@ def default_target(groups: Sequence[Sequence[Run]], key: str) -> float | None:
         if best:
             medians.append(statistics.median(best))
     return math.floor(min(medians) * 1000) / 1000 if medians else None
+
+
+def late_gain(runs: Sequence[Run], key: str) -> tuple[float, float]:
+    """How much an accuracy still rises, in points an epoch over the last fifth of the epochs; and its noise.
+
+    The rise is the mean over the runs. The noise is twice its standard error over the runs, or nan with
+    fewer than three runs.
+    """
+    rises = []
+    for run in runs:
+        values = run.curves.get(key, ())
+        epochs = max(1, len(values) // 5)
+        if len(values) > epochs and math.isfinite(values[-1] - values[-1 - epochs]):
+            rises.append(100 * (values[-1] - values[-1 - epochs]) / epochs)
+    mean, sd = mean_sd(rises)
+    return mean, 2 * sd / math.sqrt(len(rises)) if len(rises) > 2 else math.nan
+
+
+def late_jumps(runs: Sequence[Run], key: str) -> float:
+    """By how many points an accuracy jumps about from epoch to epoch, within runs over their last third.
+
+    It is sqrt(mean over runs of the variance of one epoch around its trend): the differences of neighbouring
+    epochs have twice this variance. nan where no run logged three epochs in its last third.
+    """
+    variances = []
+    for run in runs:
+        values = _finite(run.curves.get(key, ()))
+        last = values[-max(3, math.ceil(len(values) / 3)) :]
+        if len(last) >= 3:
+            steps = [100 * (b - a) for a, b in pairwise(last)]
+            variances.append(statistics.variance(steps) / 2)
+    return math.sqrt(statistics.fmean(variances)) if variances else math.nan
 
 
 def time_to_target(runs: Sequence[Run], split: str, target: float) -> TimeToTarget:

@@ -1,4 +1,4 @@
-"""One group against the baseline of its block: the difference, its test, the outcome that may be stated."""
+"""One group against the baseline of its block: the difference, its tests, the outcome that may be stated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
+from bnexp.report.analysis.curves import late_gain, late_jumps
 from bnexp.report.analysis.group_summary import GroupSummary, Metric
 from bnexp.report.analysis.sample_size import ENOUGH_SEEDS, SampleSizePlan, plan_sample_size
 from bnexp.report.analysis.statistical_tests import (
@@ -14,14 +16,34 @@ from bnexp.report.analysis.statistical_tests import (
     Difference,
     chance_sd,
     correlation,
+    correlation_interval,
+    fisher_p,
+    low_outlier,
+    mcnemar_p,
     paired_t_test,
     sign_flip_p,
     welch_t_test,
 )
 from bnexp.report.read.runs import PairKey, Run
 
-DECIDED = ("better", "worse", "small", "equivalent", "identical", "constant")
+Outcome = Literal[
+    "nothing", "single", "few", "identical", "constant", "better", "worse", "leaning", "small", "equivalent",
+    "undecided",
+]  # fmt: skip
+DECIDED: tuple[Outcome, ...] = ("better", "worse", "small", "equivalent", "identical", "constant")
 Z95 = 1.96
+MIN_CORRELATED = 8  # pairs from which the correlation of twins is reported
+ROBUST_SEEDS = 20  # from this many on, the t test tolerates skewed values
+JUMP_RATIO = 4.0  # jumps within runs above this multiple of the spread between seeds
+MIN_GAIN = 1.0  # points an epoch that count as a gain where too few runs show its noise
+
+
+@dataclass(frozen=True)
+class StabilityTest:
+    """Whether one group loses more runs than the other; p is nan where no run was lost."""
+
+    method: str
+    p: float
 
 
 @dataclass(frozen=True)
@@ -31,18 +53,19 @@ class GroupComparison:
     by: str
     candidate: GroupSummary
     baseline: GroupSummary
+    is_paired: bool
     difference: Difference
     p_adjusted: float
+    stability: StabilityTest
+    stability_p_adjusted: float
+    final: Difference | None  # at the final epoch, where another one is compared
+    final_p_adjusted: float
     delta: float | None  # the smallest difference of interest
     confounders: tuple[str, ...]
 
     @property
     def metric(self) -> Metric:
         return self.candidate.metric
-
-    @property
-    def is_paired(self) -> bool:
-        return are_paired(self.candidate, self.baseline)
 
     @cached_property
     def noun(self) -> str:
@@ -56,7 +79,9 @@ class GroupComparison:
 
     @cached_property
     def pairs(self) -> tuple[PairKey, ...]:
-        """Seed and fold of the twins: both groups have a usable run."""
+        """Seed and fold of the twins: both groups have a usable run. Empty for unpaired groups."""
+        if not self.is_paired:
+            return ()
         return tuple(key for key in self.candidate.values if key in self.baseline.values)
 
     @property
@@ -86,8 +111,16 @@ class GroupComparison:
 
     @property
     def noise_floor(self) -> float:
-        """The mean difference of n pairs must exceed this as well as pass its test: 1.96 f / sqrt(n)."""
-        return self.single_run_noise / math.sqrt(max(self.difference.n, 1))
+        """With fewer than 5 pairs the mean difference must exceed this as well as pass its test.
+
+        Few runs can have a small spread by luck. The floor is 1.96 f sqrt(1 - r) / sqrt(n): it assumes runs
+        that differ by the noise of their test set, f, and twins that correlate by r. nan from 5 pairs on.
+        """
+        n, r = self.difference.n, self.correlation
+        if n >= ENOUGH_SEEDS:
+            return math.nan
+        shared = 0.0 if math.isnan(r) else r
+        return self.single_run_noise * math.sqrt(1 - shared) / math.sqrt(max(n, 1))
 
     @property
     def wins(self) -> int:
@@ -95,8 +128,16 @@ class GroupComparison:
         return sum(self.metric.sign * difference > 0 for difference in self.differences)
 
     @property
+    def ties(self) -> int:
+        return sum(difference == 0 for difference in self.differences)
+
+    @property
     def is_provisional(self) -> bool:
         return self.difference.n < ENOUGH_SEEDS
+
+    @property
+    def is_confounded(self) -> bool:
+        return bool(self.confounders)
 
     @cached_property
     def sign_flip_p(self) -> float:
@@ -109,38 +150,83 @@ class GroupComparison:
         return correlation(candidate, [self.baseline.values[key] for key in self.pairs])
 
     @property
-    def at_best_val(self) -> Difference:
-        """The difference at the epoch with the best validation value."""
-        return paired_t_test(self.candidate.values_at_best_val, self.baseline.values_at_best_val)
+    def correlation_interval(self) -> tuple[float, float]:
+        return correlation_interval(self.correlation, len(self.pairs))
 
     @cached_property
-    def outcome(self) -> str:
-        return judge(self.difference, self.p_adjusted, self.noise_floor, self.delta, self.metric.sign)
+    def outcome(self) -> Outcome:
+        """The outcome that may be stated; "leaning" stands for "better" or "worse" where there is a doubt."""
+        sign = self.metric.sign
+        outcome = judge(self.difference, self.p_adjusted, self.noise_floor, self.delta, sign)
+        return "leaning" if outcome in ("better", "worse") and self.doubt else outcome
+
+    @cached_property
+    def final_outcome(self) -> Outcome | None:
+        """The outcome at the final epoch; None where that is the compared one, and without values there."""
+        if self.final is None or self.final.n == 0:
+            return None
+        return judge(self.final, self.final_p_adjusted, math.nan, self.delta, self.metric.sign)
+
+    @cached_property
+    def doubt(self) -> str:
+        """Why the t test is not trusted with fewer than 20 seeds, as a clause; "" where it is.
+
+        Rare bad runs that happen not to be among the seeds make a t test claim too much. They show in the
+        epochs, or in one run far below its group.
+        """
+        if self.difference.n >= ROBUST_SEEDS or not self.metric.is_accuracy:
+            return ""
+        for summary in (self.candidate, self.baseline):
+            name, spread = summary.group.label, summary.sd
+            jumps = late_jumps(summary.usable_runs, f"{summary.split}/accuracy")
+            if jumps > JUMP_RATIO * spread:
+                return (
+                    f"the accuracy of {name} jumps by ±{jumps:.1f} points between epochs but differs by only "
+                    f"{spread:.2f} between seeds"
+                )
+            keys = list(summary.values)
+            if (index := low_outlier([*summary.values.values()])) is not None:
+                value = summary.values[keys[index]]
+                return f"one run of {name} (seed {keys[index][0]}, {value:.2f} %) lies far below the others"
+        return ""
+
+    @cached_property
+    def differs_in_stability(self) -> bool:
+        """Whether the rates of lost runs differ by more than chance gives."""
+        return self.stability_p_adjusted <= ALPHA
+
+    @property
+    def is_more_stable(self) -> bool:
+        return self.candidate.lost_rate < self.baseline.lost_rate
 
     @cached_property
     def plan(self) -> SampleSizePlan | None:
         """The seeds that would decide; None where none are needed, and where no number of seeds can.
 
-        The latter includes groups of which most runs diverge: more seeds do not decide about accuracy.
+        The latter includes groups of which most runs are lost, and groups that differ in more than one key.
         """
-        if max(self.candidate.divergence_rate, self.baseline.divergence_rate) > 0.5:
+        if max(self.candidate.lost_rate, self.baseline.lost_rate) > 0.5 or self.is_confounded:
             return None
-        return plan_sample_size(self.difference, self.delta, self.outcome in DECIDED)
+        is_decided = self.outcome in DECIDED or self.differs_in_stability
+        return plan_sample_size(self.difference, self.delta, is_decided)
 
 
-def judge(difference: Difference, p: float, noise_floor: float, delta: float | None, sign: int = 1) -> str:
+def judge(
+    difference: Difference, p: float, noise_floor: float, delta: float | None, sign: int = 1
+) -> Outcome:
     """The outcome in one word; ``sign``: +1 where a higher metric is better.
 
     - "nothing", "single", "few": n is 0, 1 or 2, so there is no verdict
     - "identical", "constant": no spread, so no test; the difference is 0, or not
     - "better", "worse": the adjusted ``p`` is at most .05, and the difference exceeds ``noise_floor``, which
-      chance alone gives on a test set of this size
+      chance alone gives on a test set of this size; a floor of nan is none
     - "small": the same, and the 90 % interval lies within ± ``delta`` (two one-sided tests)
     - "equivalent": only the 90 % interval lies within ± ``delta``
     - "undecided": all else
     """
-    if difference.n < 3:
-        return ("nothing", "single", "few")[difference.n]
+    few: tuple[Outcome, ...] = ("nothing", "single", "few")
+    if difference.n < len(few):
+        return few[difference.n]
     if math.isnan(difference.p):
         return "identical" if abs(difference.mean) < 1e-9 else "constant"
     is_within_delta = delta is not None and -delta < difference.low90 and difference.high90 < delta
@@ -149,16 +235,48 @@ def judge(difference: Difference, p: float, noise_floor: float, delta: float | N
     return "equivalent" if is_within_delta else "undecided"
 
 
-def are_paired(candidate: GroupSummary, baseline: GroupSummary) -> bool:
-    """Pairing follows the design: both groups attempted some seed and fold, finished or not."""
-    return bool(candidate.attempted & baseline.attempted)
+def designs_overlap(candidate: GroupSummary, baseline: GroupSummary) -> bool:
+    """Whether both groups attempted at least half of the larger one's seeds and folds, finished or not."""
+    shared = candidate.attempted & baseline.attempted
+    return 2 * len(shared) >= max(len(candidate.attempted), len(baseline.attempted)) and bool(shared)
 
 
-def measure_difference(candidate: GroupSummary, baseline: GroupSummary) -> Difference:
-    """Paired t test, or Welch's where no seed and fold is shared."""
-    if are_paired(candidate, baseline):
-        return paired_t_test(candidate.values, baseline.values)
-    return welch_t_test([*candidate.values.values()], [*baseline.values.values()])
+def measure_difference(
+    candidate: GroupSummary, baseline: GroupSummary, is_paired: bool, *, at_final: bool = False
+) -> Difference:
+    """Paired t test of the twins, or Welch's test over all runs."""
+    rule = "final" if at_final else candidate.rule
+    values, baseline_values = candidate.values_at(rule), baseline.values_at(rule)
+    if is_paired:
+        return paired_t_test(values, baseline_values)
+    return welch_t_test([*values.values()], [*baseline_values.values()])
+
+
+def compare_stability(candidate: GroupSummary, baseline: GroupSummary, is_paired: bool) -> StabilityTest:
+    """McNemar's test of the twins, or Fisher's over all runs; none where all trained or all were lost."""
+    rates = {candidate.lost_rate, baseline.lost_rate}
+    if rates in ({0.0}, {1.0}):
+        return StabilityTest("", math.nan)
+    if is_paired:
+        shared = candidate.attempted & baseline.attempted
+        only_candidate = (candidate.lost_keys - baseline.lost_keys) & shared
+        only_baseline = (baseline.lost_keys - candidate.lost_keys) & shared
+        p = mcnemar_p(len(only_candidate), len(only_baseline))
+        return StabilityTest("McNemar's test, mid-p", p)
+    counts = [len(group) for s in (candidate, baseline) for group in (s.lost_keys, s.attempted)]
+    return StabilityTest("Fisher's exact test", fisher_p(*counts))
+
+
+def notable_gain(summary: GroupSummary, delta: float | None) -> float:
+    """Points an epoch that a group still gains at its end; 0 where it is no more than noise or ``delta``.
+
+    The gain over the last fifth of the epochs is what is compared with ``delta``.
+    """
+    gain, noise = late_gain(summary.usable_runs, f"{summary.split}/accuracy")
+    epochs = max((len(run.curves.get("epoch", ())) for run in summary.usable_runs), default=0)
+    limit = MIN_GAIN if math.isnan(noise) else noise
+    matters = gain * max(1, epochs // 5) > (delta or 0)
+    return gain if gain > limit and matters else 0.0
 
 
 def repetition_noun(runs: Sequence[Run]) -> str:

@@ -1,4 +1,4 @@
-"""What one group's runs achieved: values by seed, how many diverged, what they cost."""
+"""What one group's runs achieved: values by seed, how many were lost, what they cost."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bnexp.report.analysis.curves import TimeToTarget
+from bnexp.report.analysis.epoch_rule import EpochRule, value_at
 from bnexp.report.analysis.groups import Group
 from bnexp.report.analysis.statistical_tests import mean_sd
 from bnexp.report.read.runs import PairKey, Run
+from bnexp.runs.chance import is_at_chance
 
 DEFAULT_METRIC = "test/accuracy"
 SECONDARY_METRICS = tuple(f"{split}/{name}" for split in ("val", "test") for name in ("accuracy", "loss"))
@@ -17,7 +19,7 @@ SECONDARY_METRICS = tuple(f"{split}/{name}" for split in ("val", "test") for nam
 
 @dataclass(frozen=True)
 class Metric:
-    """A final metric: accuracies are shown in percent and points, losses as they are."""
+    """A metric of a run: accuracies are shown in percent and points, losses as they are."""
 
     key: str
 
@@ -41,46 +43,63 @@ class Metric:
 
 @dataclass(frozen=True)
 class GroupSummary:
-    """One group: its values by seed and fold, in the metric's unit, and what its runs cost."""
+    """One group: its values by seed and fold, in the metric's unit, and what its runs cost.
+
+    A run is lost if its loss was not finite or its network is at chance. A lost run has no value.
+    """
 
     group: Group
     metric: Metric
+    rule: EpochRule
     split: str  # whose curves are shown: val, or test where nothing was held out
     target: TimeToTarget | None
 
     @cached_property
     def usable_runs(self) -> list[Run]:
-        """The runs whose metrics count: those that did not diverge."""
-        return [run for run in self.group.runs if is_usable(run)]
+        """The runs that were not lost."""
+        return [run for run in self.group.runs if is_usable(run, self.rule)]
 
     @cached_property
     def values(self) -> dict[PairKey, float]:
-        return {run.pair_key: self.metric.scale * run.final[self.metric.key] for run in self.usable_runs}
+        return self.values_at(self.rule)
+
+    def values_at(self, rule: EpochRule) -> dict[PairKey, float]:
+        """The values of the usable runs by another rule."""
+        key, scale = self.metric.key, self.metric.scale
+        return {run.pair_key: scale * value_at(run, key, rule) for run in self.usable_runs}
 
     @cached_property
-    def values_at_best_val(self) -> dict[PairKey, float]:
-        """The metric at the epoch with the best validation value."""
-        key, runs = self.metric.key, self.usable_runs
-        return {run.pair_key: self.metric.scale * run.best[key] for run in runs if key in run.best}
+    def lost_runs(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.group.runs if run.pair_key not in self.values)
+
+    @property
+    def lost_keys(self) -> set[PairKey]:
+        return {run.pair_key for run in self.lost_runs}
 
     @cached_property
-    def diverged(self) -> tuple[PairKey, ...]:
-        return tuple(run.pair_key for run in self.group.runs if run.pair_key not in self.values)
+    def lost_values(self) -> tuple[float, ...]:
+        """What the lost runs reached all the same, where it is a number."""
+        values = [
+            self.metric.scale * value_at(run, self.metric.key, self.rule)
+            for run in self.lost_runs
+            if not has_nonfinite_loss(run)
+        ]
+        return tuple(value for value in values if math.isfinite(value))
 
     @property
     def failure_kind(self) -> str:
-        """How the diverged runs ended: "diverged", "ended at chance" or "diverged or ended at chance"."""
-        failures = [run for run in self.group.runs if run.pair_key not in self.values]
-        tests = {"diverged": has_nonfinite_loss, "ended at chance": is_at_chance}
-        return " or ".join(kind for kind, test in tests.items() if any(map(test, failures)))
+        """How the lost runs ended: "diverged", "at chance" or "diverged or at chance"."""
+        at_chance = [not has_nonfinite_loss(run) for run in self.lost_runs]
+        kinds = ("diverged" if not all(at_chance) else "", "at chance" if any(at_chance) else "")
+        return " or ".join(kind for kind in kinds if kind)
 
     @cached_property
     def attempted(self) -> set[PairKey]:
         return {run.pair_key for run in self.group.runs}
 
     @property
-    def divergence_rate(self) -> float:
-        return len(self.diverged) / len(self.group.runs)
+    def lost_rate(self) -> float:
+        return len(self.lost_runs) / len(self.group.runs)
 
     @cached_property
     def mean(self) -> float:
@@ -110,9 +129,9 @@ class GroupSummary:
         return next((run.parameters for run in self.group.runs if run.parameters > 0), math.nan)
 
 
-def is_usable(run: Run) -> bool:
-    """False for a run that counts as diverged: its loss was not finite, or it ended at chance."""
-    return not has_nonfinite_loss(run) and not is_at_chance(run)
+def is_usable(run: Run, rule: EpochRule) -> bool:
+    """False for a run that is lost: its loss was not finite, or its network is at chance."""
+    return not has_nonfinite_loss(run) and not _is_at_chance(run, rule)
 
 
 def has_nonfinite_loss(run: Run) -> bool:
@@ -120,12 +139,10 @@ def has_nonfinite_loss(run: Run) -> bool:
     return run.diverged or not all(map(math.isfinite, run.final.values()))
 
 
-def is_at_chance(run: Run) -> bool:
-    """Test accuracy at most q + 3 sqrt(q (1 - q) / N) on N test images, q the largest class's share of them.
-
-    A run that always predicts the largest class reaches q.
-    """
-    if run.majority is None or "test" not in run.images:
-        return False
-    q = run.majority
-    return run.final.get(DEFAULT_METRIC, math.nan) <= q + 3 * math.sqrt(q * (1 - q) / run.images["test"])
+def _is_at_chance(run: Run, rule: EpochRule) -> bool:
+    """Whether the compared network learned nothing, by its test accuracy and its own predictions."""
+    accuracy = value_at(run, DEFAULT_METRIC, rule)
+    if math.isnan(accuracy):
+        accuracy, rule = run.final.get(DEFAULT_METRIC, math.nan), "final"
+    predictions = run.predictions.get("best" if rule == "best" else "final", ())
+    return is_at_chance(accuracy, run.majority, predictions)

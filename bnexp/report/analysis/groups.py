@@ -2,7 +2,8 @@
 
 One differing key is compared (``by``). A key that also varies within one of its values, as in a grid, forms
 blocks: only groups of the same block are compared. A key that changes together with ``by`` is a confounder:
-the report names it.
+the report names it. What was typed is compared: ``optimizer=sgd,adam`` compares ``optimizer``, and the
+settings that each choice brings along are named beside it.
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ from bnexp.report.analysis.settings import (
     TARGET_SUFFIX,
     collect_typed_names,
     display_value,
+    is_function_of,
     section,
     short_key,
     tabulate_settings,
+    tabulate_typed_keys,
 )
 from bnexp.report.read.runs import Problem, Run
 
 DATASET = "dataset.name"  # accuracies on different data sets are never compared
 # The first of these that varies is compared, unless the user names a key.
-PREFERRED_KEYS = ("model.norm", f"model{TARGET_SUFFIX}", f"optimizer{TARGET_SUFFIX}", "optimizer.lr")
+PREFERRED_KEYS = (
+    "model.norm", "model", f"model{TARGET_SUFFIX}", "optimizer", f"optimizer{TARGET_SUFFIX}", "optimizer.lr",
+)  # fmt: skip
 DEFAULT_BASELINES = ("none", "null", "false")
 VERSIONS = ("bnexp", "torch", "torchvision", "device")
 Columns = Mapping[str, list[str]]  # a varying key's value in each run
@@ -38,6 +43,7 @@ class Group:
 
     name: str
     value: str  # of the compared key
+    label: str  # the value as a word of a sentence: ``batch``, but ``model.bn=true``
     block: str  # the other keys' values, equal in all groups that it is compared with
     settings: Mapping[str, str]  # every varying key
     runs: tuple[Run, ...]
@@ -57,6 +63,7 @@ class Grouping:
     problems: tuple[Problem, ...]
     typed_names: Mapping[str, str]  # the name typed for a class
     covarying_keys: tuple[str, ...]  # varying keys that form no blocks
+    implied_keys: tuple[str, ...]  # varying settings that follow from what was typed
 
     def display_value(self, key: str, value: str) -> str:
         return display_value(key, value, self.typed_names)
@@ -74,27 +81,43 @@ class Grouping:
             blocks.setdefault(group.block, []).append(group)
         return blocks
 
-    def confounders(self, group: Group, other: Group) -> list[str]:
-        """What differs between two groups besides the compared key and the keys of its choices."""
+    def implied_differences(self, group: Group, other: Group) -> list[str]:
+        """The settings that the typed choice of ``group`` brings along, where ``other`` has another value."""
+        return [
+            f"{key}={self.display_value(key, group.settings[key])}"
+            for key in self.implied_keys
+            if group.settings[key] not in (other.settings[key], ABSENT)
+        ]
+
+    def differing_settings(self, group: Group, other: Group) -> list[str]:
+        """The settings that differ besides the compared key and the keys of its choices."""
         assert self.by is not None
-        keys = [
+        return [
             key
             for key in self.covarying_keys
             if (a := group.settings[key]) != (b := other.settings[key])
             and not (ABSENT in (a, b) and section(key) == section(self.by))
         ]
+
+    def confounders(self, group: Group, other: Group) -> list[str]:
+        """The differing settings, and the device and versions where they differ."""
+        keys = self.differing_settings(group, other)
         for name in VERSIONS:
             versions, other_versions = (_versions(g.runs, name) for g in (group, other))
             differ = versions and other_versions and not versions & other_versions
-            if differ and not (name == "device" == section(self.by)):
+            if differ and not (name == "device" == section(self.by or "")):
                 keys.append(name if name == "device" else f"version of {name}")
         return keys
 
 
 def group_runs(runs: Sequence[Run], by: str | None = None, baseline: str | None = None) -> Grouping:
     """Groups, compared key and baseline. Raises UserError for an unknown key or baseline."""
-    columns, constants, notes = tabulate_settings(runs)
-    by = _choose_key(by, columns, constants)
+    settings_columns, constants, notes = tabulate_settings(runs)
+    typed_columns = tabulate_typed_keys(runs, settings_columns)
+    by = _choose_key(by, typed_columns, settings_columns, constants)
+    if by is not None and by not in typed_columns:
+        typed_columns = {}  # a setting is compared, which no override names
+    columns, implied_keys = _merge_columns(typed_columns, settings_columns)
     block_keys = [key for key in columns if key != by and _forms_blocks(key, columns, by)]
     name_keys = _naming_keys(by, block_keys, columns)
     labels = {key: short_key(key, name_keys) for key in name_keys}
@@ -104,14 +127,14 @@ def group_runs(runs: Sequence[Run], by: str | None = None, baseline: str | None 
         members.setdefault(tuple(columns[key][i] for key in ([by] if by else []) + block_keys), []).append(i)
     groups, problems = [], []
     for indices in members.values():
-        settings = {key: columns[key][indices[0]] for key in columns}
+        settings = {key: column[indices[0]] for key, column in (settings_columns | columns).items()}
         texts = {key: display_value(key, settings[key], typed_names) for key in name_keys}
         block = " ".join(f"{labels[key]}={text}" for key, text in texts.items() if key != by)
         value = texts[by] if by else ""
         name = (f"{value} ({block})" if block and value else value or block) or "all runs"
         newest, repetitions = _newest_runs([runs[i] for i in indices], name)
         problems += repetitions
-        groups.append(Group(name, value, block, settings, newest))
+        groups.append(Group(name, value, _label(by, value), block, settings, newest))
     baseline = _choose_baseline(baseline, groups)
     outer_keys = [key for key in name_keys if key != by]
     return Grouping(
@@ -125,20 +148,37 @@ def group_runs(runs: Sequence[Run], by: str | None = None, baseline: str | None 
         problems=tuple(problems),
         typed_names=typed_names,
         covarying_keys=tuple(key for key in columns if key != by and key not in block_keys),
+        implied_keys=implied_keys,
     )
 
 
-def _choose_key(by: str | None, columns: Columns, constants: Mapping[str, str]) -> str | None:
+def _merge_columns(typed: Columns, settings: Columns) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """The typed keys and the settings that do not follow from them; and the settings that do."""
+    rows = [str(row) for row in zip(*typed.values(), strict=True)]
+    implied = [key for key, column in settings.items() if rows and is_function_of(column, rows)]
+    free = {key: column for key, column in settings.items() if key not in implied}
+    return dict(typed) | free, tuple(key for key in implied if key not in typed)
+
+
+def _label(by: str | None, value: str) -> str:
+    """The value alone, or with its key where it is a number, true, false or null."""
+    is_word = _number(value) is None and value not in ("true", "false", "null")
+    return value if is_word else f"{by}={value}"
+
+
+def _choose_key(
+    by: str | None, typed: Columns, settings: Columns, constants: Mapping[str, str]
+) -> str | None:
     """The compared key: ``by`` completed to its full name, or the preferred one of the varying keys."""
-    choices = [key for key in columns if key != DATASET]
+    choices = [key for key in dict.fromkeys((*typed, *settings)) if key != DATASET]
     if by is None:
-        return _default_key(choices, columns)
+        return _default_key(choices, typed, settings)
     if by == DATASET:
         raise UserError(f"--by={by}: accuracies on different data sets are not compared")
     matches = [key for key in choices if key == by or short_key(key) == by]
     if by in matches:
         return by
-    if len(matches) == 1:
+    if matches:
         return matches[0]
     if by in constants:
         raise UserError(
@@ -147,24 +187,43 @@ def _choose_key(by: str | None, columns: Columns, constants: Mapping[str, str]) 
     raise bad_choice("--by", by, choices)
 
 
-def _default_key(choices: Sequence[str], columns: Columns) -> str | None:
-    candidates = [key for key in choices if not (DATASET in columns and key.startswith("dataset."))]
-    order = [*PREFERRED_KEYS, *(key for key in candidates if key.endswith(TARGET_SUFFIX)), *candidates]
-    key = next((key for key in order if key in candidates), None)
+def _default_key(choices: Sequence[str], typed: Columns, settings: Columns) -> str | None:
+    """A typed key that tells all groups apart, else another typed key, else a setting."""
+    rows = [str(row) for row in zip(*settings.values(), strict=True)]
+    decisive = [key for key, column in typed.items() if is_function_of(rows, column)]
+    candidates = [key for key in choices if not (DATASET in settings and key.startswith("dataset."))]
+    for keys in (decisive, list(typed), candidates):
+        order = [*PREFERRED_KEYS, *(key for key in keys if key.endswith(TARGET_SUFFIX)), *keys]
+        key = next((key for key in order if key in keys and key in candidates), None)
+        if key is not None:
+            break
     model = f"model{TARGET_SUFFIX}"
-    if key == "model.norm" and model in columns and _always_together(columns[key], columns[model]):
+    if key == "model.norm" and model in settings and _always_together(settings[key], settings[model]):
         return model  # each model brings its own norm, so the models are compared
     return key
 
 
 def _choose_baseline(baseline: str | None, groups: Sequence[Group]) -> str:
+    """The requested value, else ``none`` or its like, else the first value as typed."""
     values = list(dict.fromkeys(group.value for group in groups))
     if baseline is None:
         return next((value for value in DEFAULT_BASELINES if value in values), values[0])
     by_name = {group.name: group.value for group in groups} | {value: value for value in values}
-    if baseline not in by_name:
-        raise bad_choice("--baseline", baseline, values)
-    return by_name[baseline]
+    by_name |= {group.label: group.value for group in groups}
+    if baseline in by_name:
+        return by_name[baseline]
+    if (number := _number(baseline)) is not None:
+        for value in values:
+            if _number(value) == number:
+                return value
+    raise bad_choice("--baseline", baseline, values)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _forms_blocks(key: str, columns: Columns, by: str | None) -> bool:
@@ -193,7 +252,7 @@ def _naming_keys(by: str | None, block_keys: Sequence[str], columns: Columns) ->
 
 def _newest_runs(runs: Sequence[Run], name: str) -> tuple[tuple[Run, ...], list[Problem]]:
     """The newest run of each seed and fold, and a problem for each older run."""
-    newest = {run.pair_key: run for run in runs}
+    newest = {run.pair_key: run for run in sorted(runs, key=lambda run: run.started_at)}
     problems = []
     for run in runs:
         if newest[run.pair_key] is not run:
@@ -220,10 +279,8 @@ def _ranks(column: Sequence[str]) -> dict[str, int]:
     """Numbers by size, then other values in the order of their first appearance."""
 
     def size(value: str) -> float:
-        try:
-            return float(value)
-        except ValueError:
-            return math.inf
+        number = _number(value)
+        return math.inf if number is None else number
 
     return {value: rank for rank, value in enumerate(sorted(dict.fromkeys(column), key=size))}
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.groups import Grouping
+from bnexp.report.analysis.sample_size import ENOUGH_SEEDS
 
 
 def collect_notes(
@@ -25,7 +26,7 @@ def collect_notes(
         notes.append(
             "folds share training images, so intervals over them are too narrow (Nadeau and Bengio 2003)"
         )
-    if any(math.isnan(c.single_run_noise) and c.difference.n for c in comparisons):
+    if any(math.isnan(c.single_run_noise) and 2 < c.difference.n < ENOUGH_SEEDS for c in comparisons):
         notes.append(
             "the noise of the test set is not known for this metric or data, so no difference is compared "
             "with it"

@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bnexp.config.overrides import override_key
 from bnexp.report.read.runs import Run
 from bnexp.runs.identity import NON_IDENTITY_KEYS
 
 # These change no result: names, folders of files, the number of images evaluated at once.
 IGNORED_KEYS = (*NON_IDENTITY_KEYS, "dataset.root", "device.threads", "eval_batch_size")
 ABSENT = "(absent)"
+PAIRING_KEYS = ("seed", "dataset.fold")
+DATASET_GROUP = "dataset"  # accuracies on different data sets are never compared
 TARGET_SUFFIX = "._target_"  # ends the key that names a class, as model._target_
 
 
@@ -31,10 +34,55 @@ def tabulate_settings(runs: Sequence[Run]) -> tuple[dict[str, list[str]], dict[s
             constants[key] = column[0]
         elif any({key, f"+{key}", f"++{key}"} & set(run.overrides) for run in runs):
             varying[key] = column  # added on the command line of some runs
+        elif _follows_choice(runs, key):
+            varying[key] = column  # the key of one choice of its group, as momentum
         elif len(set(table.get(f"{section(key)}{TARGET_SUFFIX}", ()))) < 2:
             missing.append(key)  # all runs use one class, so the key did not exist in an older version
     notes = [f"not in every run's configuration, taken as equal: {', '.join(missing)}"] if missing else []
     return varying, constants, notes
+
+
+def _follows_choice(runs: Sequence[Run], key: str) -> bool:
+    """Whether the runs with the key chose another file of its group than the runs without it."""
+    group = section(key)
+    with_key = {run.choices.get(group) for run in runs if key in run.settings}
+    without_key = {run.choices.get(group) for run in runs if key not in run.settings}
+    return not with_key & without_key
+
+
+def tabulate_typed_keys(runs: Sequence[Run], varying: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Each override key that varies, with what was typed for it, or its default, in every run.
+
+    A group such as ``model`` has the name of its chosen file as its value. Left out are keys of the data set,
+    which is never compared, keys whose value is not known for every run, and keys that were typed differently
+    for equal settings: two names of one thing are no two things.
+    """
+    keys = dict.fromkeys(
+        override_key(key) for run in runs for key in run.overrides if key not in PAIRING_KEYS
+    )
+    table = {key: [_typed_value(run, key) for run in runs] for key in keys if not is_ignored(key)}
+    settings = [str([column[i] for column in varying.values()]) for i in range(len(runs))]
+    return {
+        key: column
+        for key, column in table.items()
+        if key != DATASET_GROUP
+        and len(set(column)) > 1
+        and (ABSENT not in column or key in varying)
+        and is_function_of(column, settings)
+    }
+
+
+def _typed_value(run: Run, key: str) -> str:
+    if key in run.choices:
+        return run.choices[key]
+    if key in run.settings:
+        return format_value(run.settings[key])
+    return run.overrides.get(key, ABSENT)
+
+
+def is_function_of(column: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether rows with one value in ``other`` have one value in ``column``."""
+    return len(set(zip(other, column, strict=True))) == len(set(other))
 
 
 def is_ignored(key: str) -> bool:

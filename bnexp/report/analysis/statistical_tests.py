@@ -16,6 +16,7 @@ from typing import Any
 ALPHA = 0.05
 NAN = math.nan
 MAX_ENUMERATED = 20  # differences: 2^20 sign patterns take 8 MB
+OUTLIER_ALPHA = 0.01
 SAMPLED_PATTERNS = 20_000  # of more differences; gives a p of .05 to within .003
 
 
@@ -144,7 +145,7 @@ def sign_flip_min_n(comparisons: int, alpha: float = ALPHA) -> int:
 def holm_adjust(p_values: Sequence[float]) -> list[float]:
     """Adjusted p values (Holm 1979): the maximum over i <= k of (m - i) p_(i), at most 1.
 
-    A comparison whose p is nan belongs to the family: it counts in m and stays nan.
+    A p of nan belongs to the family: it counts in m and stays nan.
     """
     order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
     adjusted, highest = [NAN] * len(p_values), 0.0
@@ -174,14 +175,45 @@ def wilson_interval(k: int, n: int) -> tuple[float, float]:
     return (0.0 if k == 0 else low), (1.0 if k == n else high)
 
 
-def seeds_for(half_width: float, sd: float, limit: int = 10_000) -> int | None:
-    """The least n with t(n - 1) sd / sqrt(n) <= ``half_width`` at 95 %; None above ``limit``."""
-    import numpy as np
+def mcnemar_p(only_first: int, only_second: int) -> float:
+    """Two-sided mid-p of McNemar's test (1947) for pairs of which one run alone was lost.
+
+    The counts are those of the pairs that lost only the first run, and only the second. Mid-p: half of the
+    observed table's probability. Unlike the exact test it reaches .05 with 5 pairs, and it keeps the level
+    (Fagerland, Lydersen and Laake 2013).
+    """
+    n, k = only_first + only_second, min(only_first, only_second)
+    if only_first == only_second:
+        return 1.0
+    tail = sum(math.comb(n, i) for i in range(k)) + math.comb(n, k) / 2
+    return min(1.0, 2 * tail / 2**n)
+
+
+def fisher_p(lost1: int, runs1: int, lost2: int, runs2: int) -> float:
+    """Two-sided p of Fisher's exact test (1934) for two rates of lost runs."""
+    all_lost = lost1 + lost2
+    total = math.comb(runs1 + runs2, all_lost)
+    counts = range(max(0, all_lost - runs2), min(all_lost, runs1) + 1)
+    tables = {k: math.comb(runs1, k) * math.comb(runs2, all_lost - k) / total for k in counts}
+    limit = tables[lost1] * (1 + 1e-7)  # equal probabilities differ by rounding
+    return min(1.0, sum(p for p in tables.values() if p <= limit))
+
+
+def low_outlier(values: Sequence[float]) -> int | None:
+    """The index of a value far below the others, by Grubbs's one-sided test (1950) at .01; None without one.
+
+    Needs four values or more.
+    """
+    n = len(values)
+    mean, sd = mean_sd(values)
+    if n < 4 or not sd > 1e-9 * max(1.0, abs(mean)):
+        return None
     from scipy.special import stdtrit
 
-    n = np.arange(2, limit + 1)
-    suffices = stdtrit(n - 1, 0.975) * sd <= half_width * np.sqrt(n)
-    return int(n[suffices.argmax()]) if suffices.any() else None
+    t_squared = float(stdtrit(n - 2, 1 - OUTLIER_ALPHA / n)) ** 2
+    limit = (n - 1) / math.sqrt(n) * math.sqrt(t_squared / (n - 2 + t_squared))
+    lowest = min(range(n), key=lambda i: values[i])
+    return lowest if (mean - values[lowest]) / sd > limit else None
 
 
 def upper_sd(sd: float, df: float) -> float:
@@ -191,8 +223,28 @@ def upper_sd(sd: float, df: float) -> float:
     return sd * math.sqrt(df / float(chdtri(df, 0.8)))
 
 
+def seeds_to_decide(mean: float, sd: float, delta: float | None) -> float:
+    """The seeds that probably decide about a difference ``mean`` with standard deviation ``sd``.
+
+    7.85 sd^2 / mean^2 = (1.96 + 0.84)^2 sd^2 / mean^2 show a difference of this size with 80 % power. A
+    difference inside of ± delta is shown to be small once the 90 % interval fits: (1.645 + 0.84)^2 sd^2 /
+    (delta - |mean|)^2. The smaller number counts. inf where neither applies.
+    """
+    shown = 7.85 * sd**2 / mean**2 if mean else math.inf
+    room = (delta or 0) - abs(mean)
+    return min(shown, 6.18 * sd**2 / room**2 if room > 0 else math.inf)
+
+
 def correlation(candidate: Sequence[float], baseline: Sequence[float]) -> float:
     """Pearson's r of paired values; nan below three pairs and where one side has no spread."""
     if len(candidate) < 3 or min(mean_sd(candidate)[1], mean_sd(baseline)[1]) == 0:
         return NAN
     return statistics.correlation(candidate, baseline)
+
+
+def correlation_interval(r: float, n: int) -> tuple[float, float]:
+    """95 % interval of a correlation of n pairs, tanh(atanh r ± 1.96 / sqrt(n - 3)) (Fisher 1921)."""
+    if n < 4 or math.isnan(r) or abs(r) >= 1:
+        return -1.0, 1.0
+    half = 1.959963984540054 / math.sqrt(n - 3)
+    return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)

@@ -13,11 +13,17 @@ from functools import cached_property
 
 from bnexp.errors import UserError, bad_choice
 from bnexp.report.analysis.curves import default_target, time_to_target, watched_split
-from bnexp.report.analysis.group_comparison import GroupComparison, measure_difference
+from bnexp.report.analysis.epoch_rule import EpochRule, choose_epoch_rule
+from bnexp.report.analysis.group_comparison import (
+    GroupComparison,
+    compare_stability,
+    designs_overlap,
+    measure_difference,
+)
 from bnexp.report.analysis.group_summary import DEFAULT_METRIC, GroupSummary, Metric, is_usable
 from bnexp.report.analysis.groups import Group, Grouping, group_runs
 from bnexp.report.analysis.notes import collect_notes
-from bnexp.report.analysis.statistical_tests import holm_adjust
+from bnexp.report.analysis.statistical_tests import Difference, holm_adjust
 from bnexp.report.read.looks import Look, record_look
 from bnexp.report.read.runs import Problem, Run
 
@@ -29,6 +35,7 @@ class Verdict:
     """All groups, each group's comparison with its baseline, and what a reader must know about them."""
 
     metric: Metric
+    rule: EpochRule
     grouping: Grouping
     summaries: tuple[GroupSummary, ...]
     comparisons: tuple[GroupComparison, ...]
@@ -38,8 +45,10 @@ class Verdict:
 
     @property
     def family(self) -> int:
-        """The number of comparisons that Holm's adjustment covers."""
-        return len(self.comparisons)
+        """The number of tests that Holm's adjustment covers: of accuracy where a pair of runs is left, and of
+        stability where a run was lost.
+        """
+        return sum(_hypotheses(c.difference.n, c.stability.p) for c in self.comparisons)
 
     @property
     def runs(self) -> list[Run]:
@@ -67,21 +76,27 @@ def compare(
     baseline: str | None = None,
     target: float | None = None,
     delta: float | None = None,
+    epoch: str | None = None,
     looks: Sequence[Look] = (),
 ) -> Verdict:
     """The verdict over runs. Raises UserError for an unknown name and where there is nothing to compare.
 
     ``target`` is an accuracy between 0 and 1. ``delta``, in points, replaces the smallest difference of
-    interest in the runs' configurations. ``looks`` are the earlier ones.
+    interest in the runs' configurations, and ``epoch`` their ``report.epoch``. ``looks`` are the earlier
+    ones.
     """
     runs, metric_problems = _with_metric(runs, metric)
+    rule = choose_epoch_rule(runs, metric, epoch)
     grouping, shown_metric = group_runs(runs, by, baseline), Metric(metric)
     summaries = [
-        summary for groups in grouping.blocks.values() for summary in _summarise(groups, shown_metric, target)
+        summary
+        for groups in grouping.blocks.values()
+        for summary in _summarise(groups, shown_metric, rule, target)
     ]
     comparisons = _compare_with_baselines(grouping, summaries, delta)
     return Verdict(
         metric=shown_metric,
+        rule=rule,
         grouping=grouping,
         summaries=tuple(summaries),
         comparisons=comparisons,
@@ -109,42 +124,85 @@ def _with_metric(runs: Sequence[Run], metric: str) -> tuple[list[Run], list[Prob
     return usable, problems
 
 
-def _summarise(groups: Sequence[Group], metric: Metric, target: float | None) -> list[GroupSummary]:
+def _summarise(
+    groups: Sequence[Group], metric: Metric, rule: EpochRule, target: float | None
+) -> list[GroupSummary]:
     """Summaries of the groups of one block, with one split and one target accuracy for all."""
     split = watched_split([run for group in groups for run in group.runs])
     if target is None:
-        usable_runs = [[run for run in group.runs if is_usable(run)] for group in groups]
+        usable_runs = [[run for run in group.runs if is_usable(run, rule)] for group in groups]
         target = default_target(usable_runs, f"{split}/accuracy")
     times = [None if target is None else time_to_target(group.runs, split, target) for group in groups]
-    return [GroupSummary(group, metric, split, time) for group, time in zip(groups, times, strict=True)]
+    return [GroupSummary(group, metric, rule, split, time) for group, time in zip(groups, times, strict=True)]
 
 
 def _compare_with_baselines(
     grouping: Grouping, summaries: Sequence[GroupSummary], delta: float | None
 ) -> tuple[GroupComparison, ...]:
-    """Each group against its baseline, with p values adjusted over all of them."""
+    """Each group against its baseline, with p values adjusted over all tests of the verdict."""
     summary_of = {id(summary.group): summary for summary in summaries}  # two groups may have one name
     pairs = [
         (summary, summary_of[id(baseline)])
         for summary in summaries
         if (baseline := grouping.baseline_of(summary.group))
     ]
-    differences = [measure_difference(*pair) for pair in pairs]
-    adjusted = holm_adjust([math.nan if d.n < MIN_TESTED else d.p for d in differences])
+    # Groups that differ in another key are no twins.
+    paired = [designs_overlap(*p) and not grouping.differing_settings(p[0].group, p[1].group) for p in pairs]
+    arguments = list(zip(pairs, paired, strict=True))
+    differences = [measure_difference(*pair, is_paired) for pair, is_paired in arguments]
+    stabilities = [compare_stability(*pair, is_paired) for pair, is_paired in arguments]
+    finals = [
+        None if pair[0].rule == "final" else measure_difference(*pair, is_paired, at_final=True)
+        for pair, is_paired in arguments
+    ]
+    p_values = _adjust_family(differences, [test.p for test in stabilities])
+    final_p = holm_adjust([math.nan if d is None else _tested_p(d) for d in finals])
     return tuple(
         GroupComparison(
             by=grouping.by or "",
             candidate=candidate,
             baseline=baseline,
-            difference=difference,
-            p_adjusted=p_adjusted,
+            is_paired=paired[i],
+            difference=differences[i],
+            p_adjusted=p_values[i][0],
+            stability=stabilities[i],
+            stability_p_adjusted=p_values[i][1],
+            final=finals[i],
+            final_p_adjusted=final_p[i],
             delta=delta
             if delta or not candidate.metric.is_accuracy
             else _configured_delta(candidate, baseline),
             confounders=tuple(grouping.confounders(candidate.group, baseline.group)),
         )
-        for (candidate, baseline), difference, p_adjusted in zip(pairs, differences, adjusted, strict=True)
+        for i, (candidate, baseline) in enumerate(pairs)
     )
+
+
+def _adjust_family(
+    differences: Sequence[Difference], stability_p: Sequence[float]
+) -> list[tuple[float, float]]:
+    """Holm's adjusted p of each difference and of each stability test, all in one family.
+
+    A comparison without any pair of usable runs, and one without lost runs, is no hypothesis about
+    accuracy, or about stability: it takes no part in the family, and its p is nan.
+    """
+    accuracy = [i for i, difference in enumerate(differences) if difference.n]
+    stability = [i for i, p in enumerate(stability_p) if not math.isnan(p)]
+    p_values = [_tested_p(differences[i]) for i in accuracy] + [stability_p[i] for i in stability]
+    adjusted = holm_adjust(p_values)
+    accuracy_p = dict(zip(accuracy, adjusted, strict=False))
+    adjusted_stability = dict(zip(stability, adjusted[len(accuracy) :], strict=True))
+    return [
+        (accuracy_p.get(i, math.nan), adjusted_stability.get(i, math.nan)) for i in range(len(differences))
+    ]
+
+
+def _tested_p(difference: Difference) -> float:
+    return math.nan if difference.n < MIN_TESTED else difference.p
+
+
+def _hypotheses(pairs: int, stability_p: float) -> int:
+    return (pairs > 0) + (not math.isnan(stability_p))
 
 
 def _configured_delta(candidate: GroupSummary, baseline: GroupSummary) -> float | None:

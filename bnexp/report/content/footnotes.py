@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bnexp.report.analysis.group_comparison import GroupComparison, repetition_noun
+from bnexp.report.analysis.group_comparison import MIN_CORRELATED, GroupComparison, repetition_noun
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.statistical_tests import sign_flip_min_n
 from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
@@ -14,14 +14,24 @@ from bnexp.report.content.table import mark_legend
 
 METHODS = {
     "paired": "paired t test on differences by seed and fold, two-sided",
-    "unpaired": "Welch's t test, where no twins are shared",
-    "exact": "sign-flip permutation test, Holm-bounded",
-    "family": "Holm (1979) over all comparisons of this table, alpha 0.05",
-    "noise floor": "1.96 sqrt((err_A + err_B) / (2 N)) / sqrt(n), N test images (Jordan 2023)",
+    "unpaired": "Welch's t test over all runs, where less than half of the seeds are shared",
+    "stability": "mid-p McNemar test on twins (Fagerland et al. 2013), Fisher's exact test on unpaired runs",
+    "sign flips": "all 2^n sign patterns, above 20 pairs a sample of 20,000; p times the number of tests",
+    "family": "Holm (1979) over all tests of this table, alpha 0.05; what cannot be tested does not count",
+    "noise floor": (
+        "below 5 runs: 1.96 sqrt((err_A + err_B) / (2 N)) sqrt(1 - r) / sqrt(n) with N test images "
+        "(Jordan 2023) and twins that correlate by r"
+    ),
+    "leaning": (
+        "below 20 runs: accuracy jumps within runs by 4 times what it differs between runs, or one run is "
+        "an outlier (Grubbs 1950, .01)"
+    ),
     "equivalence": "two one-sided tests: 90 % interval within delta",
-    "rates": "Wilson interval, 95 %",
-    "diverged": "loss not finite, or test accuracy at most q + 3 sqrt(q (1-q) / N), q: the largest class",
-    "seeds to go": "t s / sqrt(n) <= max(delta, |mean|) / 2, with the upper 80 % limit of s",
+    "lost": (
+        "loss not finite; or at chance: no better than the largest class, or almost one class predicted "
+        "(other classes at most 5 % as often as they occur)"
+    ),
+    "seeds to go": "80 % power, with the observed deviation and with its upper 80 % limit",
     "standardised": (
         "mean / sd of the differences; unpaired: mean / sqrt((sd_A^2 + sd_B^2) / 2) (Cohen 1988); JSON only"
     ),
@@ -82,28 +92,29 @@ def looks_note(verdict: Verdict) -> str:
 
 
 def _correlation_note(verdict: Verdict) -> str:
+    """How far the twins correlate, from 8 pairs on: only then is pairing worth fewer seeds."""
     texts = [
-        f"{c.candidate.group.name} {c.correlation:.2f}"
+        f"{c.candidate.group.name} {c.correlation:.2f} ({low:.2f} to {high:.2f})"
         for c in verdict.comparisons
-        if not math.isnan(c.correlation)
+        if len(c.pairs) >= MIN_CORRELATED and not math.isnan(c.correlation)
+        for low, high in [c.correlation_interval]
     ]
     if not texts or len(verdict.summaries) > MAX_GROUPS:
         return ""
-    return f"twins correlate: {', '.join(texts)}"
+    return f"correlation of the twins, 95 % interval: {', '.join(texts)}"
 
 
 def _sign_flip_note(verdict: Verdict) -> str:
-    """The sign-flip p of each group; where too few seeds leave none, the reason once for all groups."""
+    """The sign-flip p of each group; where too few seeds leave none, the reason of the smallest group."""
     results = [
         (c.candidate.group.name, result)
         for c in verdict.comparisons
         if (result := sign_flip_result(c, verdict.family))
     ]
     texts = [f"{name} {result}" for name, result in results if result.startswith("p ")]
-    reasons = [result for _, result in results if not result.startswith("p ")]
-    if reasons and not texts:
-        texts = [max(reasons)]
-    return f"exact check (sign flips): {', '.join(texts)}" if texts and len(texts) <= MAX_GROUPS else ""
+    if results and not texts:
+        texts = [results[0][1]]
+    return f"check by sign flips: {', '.join(texts)}" if texts and len(texts) <= MAX_GROUPS else ""
 
 
 def _target_notes(verdict: Verdict) -> Iterator[str]:

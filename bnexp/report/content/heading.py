@@ -1,9 +1,9 @@
-"""What stands above the table: the title and the settings that all runs share."""
+"""What stands above the table: what is compared, and the settings that all runs share."""
 
 from __future__ import annotations
 
-from bnexp.report.analysis.sample_size import PAIRING_KEYS
-from bnexp.report.analysis.settings import is_ignored, section
+from bnexp.report.analysis.epoch_rule import DESCRIPTIONS
+from bnexp.report.analysis.settings import PAIRING_KEYS, TARGET_SUFFIX, is_ignored, section
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.numbers import agree
 
@@ -16,22 +16,34 @@ MAIN_KEYS = (
     "batch_size",
     "epochs",
 )
+MAX_IMPLIED = 6  # settings of one choice; the page lists all of them
 CHOICE_SUFFIXES = ("._target_", ".name")  # of the key that holds the choice of a group such as model
 
 
-def title(verdict: Verdict) -> list[str]:
-    """Parts of the title: what is compared, on which metric, over how many seeds, in which family."""
+def scope(verdict: Verdict) -> list[str]:
+    """What is compared: the groups, the metric and its epoch, the number of runs, the number of tests."""
     grouping, comparisons = verdict.grouping, verdict.comparisons
-    parts = [f"compare {grouping.by} vs {grouping.baseline}" if grouping.by else "one group"]
-    parts.append(f"{verdict.metric.label}, final epoch")
+    parts = [f"{grouping.by} vs {grouping.baseline}" if grouping.by and comparisons else "one group"]
+    parts.append(f"{verdict.metric.label}, {DESCRIPTIONS[verdict.rule]}")
     counts = sorted({c.difference.n for c in comparisons if c.difference.n})
     if counts:
-        pairing = "paired" if all(c.is_paired for c in comparisons) else "partly unpaired"
+        is_paired = [c.is_paired for c in comparisons if c.difference.n]
+        pairing = "paired " if all(is_paired) else "partly paired " if any(is_paired) else "unpaired "
         extremes = "-".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-        parts.append(f"{extremes} {pairing} {agree(counts[-1], comparisons[0].noun)}")
-    if verdict.family > 1:
-        parts.append(f"Holm, m={verdict.family}")
+        parts.append(f"{extremes} {pairing}{agree(counts[-1], comparisons[0].noun)}")
     return parts
+
+
+def implied_settings(verdict: Verdict) -> str:
+    """What the typed choices bring along: ``sgd comes with optimizer.lr=0.05; adam with ...``."""
+    texts: dict[str, None] = {}
+    for c in verdict.comparisons:
+        for group, other in ((c.candidate.group, c.baseline.group), (c.baseline.group, c.candidate.group)):
+            if settings := verdict.grouping.implied_differences(group, other):
+                shown = [setting for setting in settings if TARGET_SUFFIX not in setting][:MAX_IMPLIED]
+                if shown:
+                    texts[f"{group.label} with {', '.join(shown)}"] = None
+    return f"settings that come along: {'; '.join(texts)}" if texts else ""
 
 
 def shared_settings(verdict: Verdict) -> str:

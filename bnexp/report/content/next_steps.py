@@ -1,4 +1,4 @@
-"""What to run next: more seeds where a comparison is open, with their cost and the commands."""
+"""What to run next: missing twins, more epochs, or more seeds, with the cost and the commands."""
 
 from __future__ import annotations
 
@@ -6,47 +6,85 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bnexp.report.analysis.group_comparison import GroupComparison
+from bnexp.report.analysis.group_comparison import GroupComparison, notable_gain
 from bnexp.report.analysis.group_summary import GroupSummary
-from bnexp.report.analysis.sample_size import sweep_commands
+from bnexp.report.analysis.groups import Group
+from bnexp.report.analysis.sample_size import (
+    MAX_FORECAST,
+    missing_twins_command,
+    new_seeds,
+    resume_command,
+    sweep_commands,
+)
 from bnexp.report.analysis.statistical_tests import mean_sd
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.numbers import agree
 
-MAX_SEEDS = 100  # a plan for more seeds than this is not worth printing
-
 
 @dataclass(frozen=True)
 class NextStep:
-    """``count`` more runs of some groups; no commands where the runs of a group differ in their overrides."""
+    """One thing to run: what it adds, and the commands for it."""
 
-    count: int
-    noun: str
-    minutes: float  # at the speed of the runs so far; nan where not known
+    reason: str
     commands: tuple[str, ...]
-
-    @property
-    def sentence(self) -> str:
-        cost = "" if math.isnan(self.minutes) else f", about {max(self.minutes, 1):.0f} min as trained so far"
-        return f"next: {self.count} more {agree(self.count, self.noun)} of each{cost}"
 
 
 def next_steps(verdict: Verdict) -> list[NextStep]:
-    """For each block: seeds for a first verdict, and seeds for a narrower interval, often many more."""
-    return [step for summaries in verdict.blocks.values() for step in _block_steps(summaries, verdict)]
+    """What to run, the most urgent first: missing twins, a first verdict, more epochs, more seeds."""
+    if any(c.is_confounded for c in verdict.comparisons):
+        return []
+    if steps := list(_missing_twins(verdict)):
+        return steps
+    return [*_more_seeds(verdict, is_forecast=False), *_more_epochs(verdict), *_more_seeds(verdict, True)]
 
 
-def _block_steps(summaries: Sequence[GroupSummary], verdict: Verdict) -> Iterator[NextStep]:
-    comparisons = [c for summary in summaries if (c := verdict.comparison_of(summary))]
-    for is_first_verdict in (True, False):
-        planned = [c for c in comparisons if c.plan and math.isnan(c.plan.half_width) is is_first_verdict]
-        seeds = max((c.plan.seeds for c in planned if c.plan), default=0)
-        if 0 < seeds <= MAX_SEEDS:
-            yield _step(planned, seeds)
+def _missing_twins(verdict: Verdict) -> Iterator[NextStep]:
+    """The runs that one group of a paired comparison lacks."""
+    missing: dict[str, NextStep] = {}
+    for c in verdict.comparisons:
+        if not c.is_paired:
+            continue
+        for summary, other in ((c.candidate, c.baseline), (c.baseline, c.candidate)):
+            keys = sorted(other.attempted - summary.attempted, key=str)
+            command = missing_twins_command(summary.group, keys) if keys else None
+            if command is not None and command not in missing:
+                count = f"{len(keys)} {agree(len(keys), c.noun)}"
+                missing[command] = NextStep(f"{summary.group.name} lacks {count}", (command,))
+    yield from missing.values()
 
 
-def _step(comparisons: Sequence[GroupComparison], seeds: int) -> NextStep:
-    """One step for the baseline and all groups that are compared with it."""
-    groups = [comparisons[0].baseline.group, *(c.candidate.group for c in comparisons)]
-    minutes = sum(mean_sd([run.total_s for run in group.runs])[0] for group in groups) / 60
-    return NextStep(seeds, comparisons[0].further_noun, seeds * minutes, sweep_commands(groups, seeds))
+def _more_epochs(verdict: Verdict) -> Iterator[NextStep]:
+    deltas = {id(s): c.delta for c in verdict.comparisons for s in (c.candidate, c.baseline)}
+    gaining = [s for s in verdict.summaries if id(s) in deltas and notable_gain(s, deltas[id(s)])]
+    epochs = {run.epochs for run in verdict.runs}
+    if not gaining or len(epochs) != 1:
+        return
+    override = f"epochs={2 * epochs.pop()}"
+    groups = [summary.group for summary in verdict.summaries]
+    command = resume_command(groups, override)
+    yield NextStep(
+        "twice the epochs" if command else f"twice the epochs: {override}", (command,) if command else ()
+    )
+
+
+def _more_seeds(verdict: Verdict, is_forecast: bool) -> Iterator[NextStep]:
+    planned = [c for c in verdict.comparisons if c.plan and c.plan.is_forecast is is_forecast]
+    planned = [c for c in planned if c.plan and not c.plan.is_hopeless]
+    count = min(max((c.plan.high for c in planned if c.plan), default=0), MAX_FORECAST)
+    if count:
+        summaries = list({id(s): s for c in planned for s in (c.baseline, c.candidate)}.values())
+        yield _seeds_step(planned, summaries, count)
+
+
+def _seeds_step(
+    planned: Sequence[GroupComparison], summaries: Sequence[GroupSummary], count: int
+) -> NextStep:
+    """One step for all groups of a sweep, or for the groups that need it."""
+    groups: list[Group] = [summary.group for summary in summaries]
+    seeds = new_seeds(groups, count)
+    command = resume_command(groups, seeds)
+    minutes = count * sum(mean_sd([run.total_s for run in group.runs])[0] for group in groups) / 60
+    cost = "" if math.isnan(minutes) else f", about {max(minutes, 1):.0f} min as trained so far"
+    noun = agree(count, planned[0].further_noun)
+    commands = (command,) if command else sweep_commands(groups, seeds)
+    return NextStep(f"{count} more {noun} of each{cost}", commands)

@@ -12,12 +12,16 @@ ACCURACY_STANDINGS = {
     "equivalent": "no difference that matters",
 }
 PROVISIONAL = ", provisionally,"
+LEANING = {True: "leaning to better", False: "leaning to worse"}
+CONFOUNDED = "cannot be told"
 STANDINGS = (
     "fewer runs lost",
     "more runs lost",
     *(text + suffix for text in ACCURACY_STANDINGS.values() for suffix in ("", PROVISIONAL)),
+    *LEANING.values(),
     "not decided",
     "no verdict",
+    CONFOUNDED,
 )
 MAX_BLOCKS = 8  # more blocks are counted, not listed
 
@@ -30,8 +34,8 @@ def overview(verdict: Verdict) -> list[str]:
     keys = grouping.block_keys
     scope = f"values of {keys[0]}" if len(keys) == 1 else "settings"
     sentences = []
-    for value in dict.fromkeys(c.candidate.group.value for c in comparisons):
-        members = [c for c in comparisons if c.candidate.group.value == value]
+    for label in dict.fromkeys(c.candidate.group.label for c in comparisons):
+        members = [c for c in comparisons if c.candidate.group.label == label]
         blocks: dict[str, list[str]] = {}
         for member in members:
             for standing in _standings(member):
@@ -39,16 +43,20 @@ def overview(verdict: Verdict) -> list[str]:
         parts = [
             f"{standing} {_list_blocks(blocks[standing])}" for standing in STANDINGS if standing in blocks
         ]
-        sentences.append(f"{value} vs {grouping.baseline} over {len(members)} {scope}: {'; '.join(parts)}.")
+        baseline = members[0].baseline.group.label
+        sentences.append(f"{label} vs {baseline} over {len(members)} {scope}: {'; '.join(parts)}.")
     return sentences
 
 
 def _standings(c: GroupComparison) -> list[str]:
-    """How a group stands in one block, from STANDINGS: in divergence where it differs, and in accuracy."""
-    rate, baseline_rate = c.candidate.divergence_rate, c.baseline.divergence_rate
+    """How a group stands in one block, from STANDINGS: in stability where it is decided, and in accuracy."""
+    if c.is_confounded:
+        return [CONFOUNDED]
     standings = []
-    if rate != baseline_rate:
-        standings.append("fewer runs lost" if rate < baseline_rate else "more runs lost")
+    if c.differs_in_stability:
+        standings.append("fewer runs lost" if c.is_more_stable else "more runs lost")
+    if c.outcome == "leaning":
+        return [*standings, LEANING[c.metric.sign * c.difference.mean > 0]]
     if c.outcome == "undecided":
         return [*standings, "not decided"]
     if c.outcome not in ACCURACY_STANDINGS:

@@ -6,34 +6,63 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from bnexp.report.analysis.group_comparison import GroupComparison
-from bnexp.report.analysis.statistical_tests import ALPHA, wilson_interval
+from bnexp.report.analysis.group_comparison import GroupComparison, Outcome, notable_gain
+from bnexp.report.analysis.group_summary import GroupSummary
+from bnexp.report.analysis.sample_size import MAX_FORECAST, SampleSizePlan
+from bnexp.report.analysis.statistical_tests import ALPHA
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.numbers import agree, level, p_is, points, singular, size, unit
 from bnexp.report.content.overview import overview
 
-STABILITY = "Stability is the main finding"
+OFTEN = 0.1  # chance gives a p above this often
+MAX_FINAL = 6  # more groups are not listed in one sentence
+FINAL_OUTCOMES: dict[Outcome, str] = {
+    "better": "better",
+    "worse": "worse",
+    "small": "a difference smaller than what matters",
+    "equivalent": "no difference that matters",
+    "undecided": "not decided",
+    "identical": "identical",
+    "constant": "no spread",
+}
 
 
 def all_sentences(verdict: Verdict) -> list[str]:
-    """Every sentence of a comparison: the overview first, divergence before accuracy."""
+    """Every sentence of a verdict: what forbids a comparison, the overview, then group after group."""
     sentences = [text for c in verdict.comparisons for text in comparison_sentences(c)]
-    sentences.sort(key=lambda text: STABILITY not in text)
-    return [*_without_comparison(verdict), *overview(verdict), *dict.fromkeys(sentences)]
+    caveats = [text for c in verdict.comparisons for text in _caveats(c)]
+    return [
+        *dict.fromkeys(caveats),
+        *_without_comparison(verdict),
+        *overview(verdict),
+        *dict.fromkeys(sentences),
+    ]
 
 
 def comparison_sentences(c: GroupComparison) -> list[str]:
     """What can be stated about one group against its baseline, the main finding first."""
-    is_unstable = c.candidate.divergence_rate != c.baseline.divergence_rate
-    sentences = [_divergence(c)] if is_unstable else []
-    if c.outcome != "nothing" or not is_unstable:
-        sentences.append(_OUTCOMES[c.outcome](c) + _seeds_to_decide(c) + _unpaired(c))
-    if c.confounders:
-        keys = ", ".join(c.confounders)
-        sentences.append(f"The groups also differ in {keys}: the difference cannot be attributed to {c.by}.")
+    sentences = [_OUTCOMES[c.outcome](c) + _seeds_to_decide(c) + _unpaired(c) + _means_of_pairs(c)]
+    if c.outcome == "nothing" and (c.candidate.lost_keys or c.baseline.lost_keys):
+        sentences = []
+    if stability := _stability(c):
+        sentences.insert(0 if c.differs_in_stability else len(sentences), stability)
+    return [_with_block(c, sentence) for sentence in sentences]
+
+
+def _caveats(c: GroupComparison) -> list[str]:
+    """What forbids to attribute the difference to the compared key."""
+    if not c.confounders:
+        return []
+    keys = ", ".join(c.confounders)
+    text = f"The groups also differ in {keys}: the difference cannot be attributed to {c.by}."
+    return [_with_block(c, text)]
+
+
+def _with_block(c: GroupComparison, sentence: str) -> str:
     block = c.candidate.group.block
-    return [f"{block}: {sentence}" if block else sentence for sentence in sentences]
+    return f"{block}: {sentence}" if block else sentence
 
 
 def _without_comparison(verdict: Verdict) -> list[str]:
@@ -47,37 +76,64 @@ def _without_comparison(verdict: Verdict) -> list[str]:
     return [f"{subject}: nothing to compare it with, no verdict."]
 
 
-def _divergence(c: GroupComparison) -> str:
-    """Which group diverged more often, and which runs the accuracy is about."""
-    summaries = (c.candidate, c.baseline)
-    unstable, stable = sorted(summaries, key=lambda summary: -summary.divergence_rate)
-    low, high = (round(100 * x) for x in wilson_interval(len(unstable.diverged), len(unstable.attempted)))
-    if not c.is_paired:
-        scope = "accuracy covers the runs that finished"
-    elif not c.pairs:
-        scope = f"no {singular(c.noun)} finished in both"
-    else:
-        scope = f"accuracy covers the {len(c.pairs)} {agree(len(c.pairs), c.noun)} where both finished"
-    return (
-        f"{unstable.group.value} {unstable.failure_kind} in {len(unstable.diverged)} of "
-        f"{len(unstable.attempted)} runs ({low}-{high} %), "
-        f"{stable.group.value} in {len(stable.diverged)} of {len(stable.attempted)}. "
-        f"{STABILITY}; {scope}."
+def _stability(c: GroupComparison) -> str:
+    """How many runs trained in each group, and whether chance gives that."""
+    if not c.candidate.lost_keys and not c.baseline.lost_keys:
+        return ""
+    candidate, baseline = c.candidate, c.baseline
+    text = (
+        f"{candidate.group.label} trained in {_trained(candidate, ' runs')}, "
+        f"{baseline.group.label} in {_trained(baseline)}"
     )
+    if c.differs_in_stability:
+        fewer = "fewer" if c.is_more_stable else "more"
+        text += f": {candidate.group.label} loses {fewer} runs, adjusted {p_is(c.stability_p_adjusted)}"
+    elif candidate.lost_rate == baseline.lost_rate:
+        text += ": no difference in lost runs"
+    else:
+        chance = "chance gives often" if c.stability_p_adjusted > OFTEN else "chance can give"
+        text += f", which {chance} ({p_is(c.stability_p_adjusted)})"
+    return f"{text}{_finished(c)}."
+
+
+def _trained(summary: GroupSummary, noun: str = "") -> str:
+    """``0 of 3 (at chance: 10.00 %)``: the accuracies are those of the lost runs."""
+    text = f"{len(summary.values)} of {len(summary.attempted)}{noun}"
+    if not summary.lost_keys:
+        return text
+    values = list(dict.fromkeys(level(value, summary.metric) for value in sorted(summary.lost_values)))
+    reached = "" if not values else f": {values[0]}" if len(values) == 1 else f": {values[0]} to {values[-1]}"
+    return f"{text} ({summary.failure_kind}{reached})"
+
+
+def _finished(c: GroupComparison) -> str:
+    """Which runs the accuracy covers, where some were lost."""
+    if not c.difference.n or _means_of_pairs(c):
+        return ""
+    if not c.is_paired:
+        return "; accuracy covers the runs that trained"
+    return f"; accuracy covers the {len(c.pairs)} {agree(len(c.pairs), c.noun)} where both trained"
+
+
+def _means_of_pairs(c: GroupComparison) -> str:
+    """The means over the compared pairs, where the table's rows cover more runs."""
+    if len(c.pairs) < 2 or len(c.pairs) == len(c.candidate.values) == len(c.baseline.values):
+        return ""
+    summaries = (c.candidate, c.baseline)
+    means = [sum(s.values[key] for key in c.pairs) / len(c.pairs) for s in summaries]
+    texts = [f"{s.group.label} {level(x, c.metric)}" for s, x in zip(summaries, means, strict=True)]
+    return f" On the {len(c.pairs)} shared {agree(len(c.pairs), c.noun)}: {', '.join(texts)}."
 
 
 def _nothing(c: GroupComparison) -> str:
-    names = f"{c.candidate.group.value} and {c.baseline.group.value}"
-    if c.candidate.divergence_rate == c.baseline.divergence_rate == 1:
-        kinds = " or ".join(dict.fromkeys((c.candidate.failure_kind, c.baseline.failure_kind)))
-        return f"{names} {kinds} in every run: no verdict."
+    names = f"{c.candidate.group.label} and {c.baseline.group.label}"
     return f"{names} have no finished runs to compare: no verdict."
 
 
 def _single(c: GroupComparison) -> str:
     summaries = (c.candidate, c.baseline)
     values = [s.values[c.pairs[0]] if c.is_paired else next(iter(s.values.values())) for s in summaries]
-    texts = [f"{s.group.value} {level(x, c.metric)}" for s, x in zip(summaries, values, strict=True)]
+    texts = [f"{s.group.label} {level(x, c.metric)}" for s, x in zip(summaries, values, strict=True)]
     runs, noun = ", ".join(texts), singular(c.noun)
     if max(len(summary.attempted) for summary in summaries) > 1:
         return f"One {noun} finished in both: {runs}: no verdict."
@@ -92,12 +148,12 @@ def _single(c: GroupComparison) -> str:
 def _few(c: GroupComparison) -> str:
     differences = c.differences or (c.difference.mean,)
     texts = " and ".join(points(difference, c.metric) for difference in differences)
-    names = f"{c.candidate.group.value} - {c.baseline.group.value}"
+    names = f"{c.candidate.group.label} - {c.baseline.group.label}"
     return f"2 {c.noun}: {names} is {texts}{unit(c.metric)}: no verdict{_seeds_needed(c)}."
 
 
 def _identical(c: GroupComparison) -> str:
-    names = f"{c.candidate.group.value} and {c.baseline.group.value}"
+    names = f"{c.candidate.group.label} and {c.baseline.group.label}"
     return f"{names}: all twins identical: does {c.by} reach the model?"
 
 
@@ -115,9 +171,20 @@ def _better_or_worse(c: GroupComparison) -> str:
     if c.is_provisional:
         wins = f"in {_wins(c)} " if c.is_paired else ""
         return f"{ahead} was ahead of {behind} {wins}by {difference}.{_assumption(c)}"
+    if c.is_confounded:
+        return f"{ahead} is ahead of {behind} by {difference}, adjusted {p_is(c.p_adjusted)}."
     wins = f", ahead in {_wins(c)}" if c.is_paired else ""
     errors, p = _fewer_errors(c), p_is(c.p_adjusted)
     return f"{ahead} beats {behind} by {difference}{errors}{wins}, adjusted {p}."
+
+
+def _leaning(c: GroupComparison) -> str:
+    ahead, behind = _ahead_and_behind(c)
+    difference = f"{size(c.difference.mean, c.metric)} ({_interval(c)})"
+    return (
+        f"This leans to {ahead} over {behind}, by {difference}, adjusted {p_is(c.p_adjusted)}. It is no "
+        f"verdict yet: {c.doubt}, and then a t test claims too much with fewer than 20 {c.noun}."
+    )
 
 
 def _small(c: GroupComparison) -> str:
@@ -133,14 +200,14 @@ def _equivalent(c: GroupComparison) -> str:
     low, high = (points(end, c.metric) for end in (c.difference.low90, c.difference.high90))
     delta = size(c.delta or 0, c.metric)
     return (
-        f"{c.candidate.group.value} and {c.baseline.group.value}: no difference beyond {delta}: "
+        f"{c.candidate.group.label} and {c.baseline.group.label}: no difference beyond {delta}: "
         f"the 90 % interval {low} to {high} lies inside ±{delta}.{_assumption(c)}"
     )
 
 
 def _undecided(c: GroupComparison) -> str:
     low, high = (points(end, c.metric) for end in (c.difference.low, c.difference.high))
-    names = f"{c.candidate.group.value} vs {c.baseline.group.value}"
+    names = f"{c.candidate.group.label} vs {c.baseline.group.label}"
     mean = f"{points(c.difference.mean, c.metric)}{unit(c.metric)}"
     if c.p_adjusted <= ALPHA:
         return (
@@ -158,7 +225,7 @@ def _undecided(c: GroupComparison) -> str:
     )
 
 
-_OUTCOMES = {
+_OUTCOMES: dict[Outcome, Callable[[GroupComparison], str]] = {
     "nothing": _nothing,
     "single": _single,
     "few": _few,
@@ -166,6 +233,7 @@ _OUTCOMES = {
     "constant": _constant,
     "better": _better_or_worse,
     "worse": _better_or_worse,
+    "leaning": _leaning,
     "small": _small,
     "equivalent": _equivalent,
     "undecided": _undecided,
@@ -173,7 +241,7 @@ _OUTCOMES = {
 
 
 def _ahead_and_behind(c: GroupComparison) -> tuple[str, str]:
-    names = c.candidate.group.value, c.baseline.group.value
+    names = c.candidate.group.label, c.baseline.group.label
     return names if c.metric.sign * c.difference.mean >= 0 else names[::-1]
 
 
@@ -187,7 +255,8 @@ def _interval(c: GroupComparison) -> str:
 def _wins(c: GroupComparison) -> str:
     """``4 of 5 seeds``: in how many pairs the group that is ahead is the better one."""
     wins = sum(difference * c.difference.mean > 0 for difference in c.differences)
-    return f"{wins} of {c.difference.n} {c.noun}"
+    ties = f" with {c.ties} {agree(c.ties, 'ties')}" if c.ties else ""
+    return f"{wins} of {c.difference.n} {c.noun}{ties}"
 
 
 def _fewer_errors(c: GroupComparison) -> str:
@@ -214,18 +283,75 @@ def _assumption(c: GroupComparison) -> str:
 
 
 def _seeds_needed(c: GroupComparison) -> str:
-    if c.plan is None:
+    """How many more seeds, where a verdict needs them: a first one, or one by the forecast."""
+    if c.plan is None or c.plan.is_forecast:
         return ""
-    half_width = c.plan.half_width
-    aim = "a verdict" if math.isnan(half_width) else f"±{size(half_width, c.metric)}"
-    return f"; about {c.plan.seeds} more {c.further_noun} for {aim}"
+    return f"; {c.plan.low} more {agree(c.plan.low, c.further_noun)} for a verdict"
 
 
 def _seeds_to_decide(c: GroupComparison) -> str:
-    if c.plan is None or c.outcome != "undecided" or c.is_provisional:
+    if c.plan is None or c.outcome != "undecided" or not c.plan.is_forecast:
         return ""
-    return f" About {c.plan.seeds} more {c.further_noun} for ±{size(c.plan.half_width, c.metric)}."
+    if c.plan.is_hopeless:
+        return (
+            f" More {c.noun} are not the way: a learning-rate schedule, more epochs or a validation-chosen"
+            " epoch makes it clearer."
+        )
+    return f" It takes about {forecast(c.plan)} more {c.further_noun} to decide."
+
+
+def forecast(plan: SampleSizePlan) -> str:
+    """``20 to 45``; more than 50 are not forecast."""
+    if plan.high > MAX_FORECAST:
+        return f"{plan.low} to {MAX_FORECAST} or even"
+    return f"{plan.low} to {plan.high}" if plan.high > plan.low else f"{plan.low}"
+
+
+def final_epoch_sentence(verdict: Verdict) -> str:
+    """The differences at the final epoch, where another one is compared, and where they say otherwise."""
+    texts = [text for c in verdict.comparisons if (text := _final_epoch(c))]
+    if not texts or len(texts) > MAX_FINAL:
+        return ""
+    return f"Final epoch: {'; '.join(texts)}."
+
+
+def _final_epoch(c: GroupComparison) -> str:
+    if c.final is None or c.final_outcome is None or c.final.n < 3 or c.is_confounded:
+        return ""
+    if c.final == c.difference:  # the mean of a single epoch
+        return ""
+    low, high = (points(end, c.metric) for end in (c.final.low, c.final.high))
+    interval = "" if math.isnan(c.final.low) else f" ({low} to {high})"
+    agrees = c.final_outcome == c.outcome or (
+        c.outcome == "leaning" and c.final_outcome in ("better", "worse")
+    )
+    ending = "in agreement" if agrees else f"which alone would say: {FINAL_OUTCOMES[c.final_outcome]}"
+    name = c.candidate.group.name
+    return f"{name} {points(c.final.mean, c.metric)}{unit(c.metric)}{interval}, {ending}"
+
+
+def gain_sentences(verdict: Verdict) -> list[str]:
+    """Which groups were still learning when training ended: then speed of learning is compared."""
+    deltas = {id(s): c.delta for c in verdict.comparisons for s in (c.candidate, c.baseline)}
+    gains = {s.group.name: gain for s in verdict.summaries if (gain := notable_gain(s, deltas.get(id(s))))}
+    if not gains or len(verdict.summaries) < 2:
+        return []
+    names = list(gains)[:MAX_FINAL]
+    rates = list(dict.fromkeys(f"{gain:.1f}" for gain in gains.values()))[:MAX_FINAL]
+    verb = "was" if len(gains) == 1 else "were"
+    return [
+        f"{_enumerate(names)} {verb} still gaining {_enumerate(rates)} points an epoch: "
+        "this compares speed of learning, not where it ends."
+    ]
+
+
+def _enumerate(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def _unpaired(c: GroupComparison) -> str:
-    return "" if c.is_paired or not c.difference.n else f" No shared {c.noun}: Welch's test, unpaired."
+    if c.is_paired or not c.difference.n:
+        return ""
+    shared = c.candidate.attempted & c.baseline.attempted
+    reason = "No twins" if c.is_confounded else f"Few shared {c.noun}" if shared else f"No shared {c.noun}"
+    return f" {reason}: Welch's test over all runs, unpaired."

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from bnexp.report.analysis.epoch_rule import DESCRIPTIONS
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.verdict import Verdict
@@ -45,7 +46,7 @@ def draw_pictures(verdict: Verdict) -> list[Picture]:
         for i, (block, summaries) in enumerate(list(verdict.blocks.items())[:MAX_BLOCKS]):
             suffix = f"-{i + 1}" if i else ""
             pictures.append(draw_curves(verdict, summaries[:MAX_GROUPS], block, suffix))
-        pictures += [draw_final_values(verdict), draw_times(verdict)]
+        pictures += [draw_values(verdict), draw_times(verdict)]
     return [picture for picture in pictures if picture is not None]
 
 
@@ -126,7 +127,7 @@ def _draw_effect(axes: Any, effect: GroupComparison, y: float, colour: str, limi
 
 
 def draw_twins(verdict: Verdict) -> Picture | None:
-    """The metric of every run, with a line for each seed from group to group; diverged runs at the bottom."""
+    """The metric of every run, with a line for each seed from group to group; lost runs at the bottom."""
     groups = max(len(summaries) for summaries in verdict.blocks.values())
     if groups < 2 or not any(summary.values for summary in verdict.summaries):
         return None
@@ -137,12 +138,17 @@ def draw_twins(verdict: Verdict) -> Picture | None:
         _draw_twins_panel(axes, summaries, verdict)
     for axes, _ in panels[::columns]:
         axes.set_ylabel(_metric_label(verdict))
+    has_twins = any(c.is_paired for c in verdict.comparisons)
+    lines = (
+        "Lines: one for each seed. Runs with the same seed are twins: they share initial weights, batches and"
+        " noise. "
+    )
+    lines = lines if has_twins else ""
     return Picture(
         "twins",
-        "Twins",
+        "Twins" if has_twins else "Runs",
         f"{verdict.metric.label} of every seed in every group",
-        "Lines: one for each seed. Runs with the same seed are twins: they share initial weights, batches and"
-        " noise. Bars: means. x: the number of runs that diverged or ended at chance."
+        f"{lines}Bars: means. x: the number of lost runs (diverged or at chance)."
         + describe_omissions(verdict),
         figure,
     )
@@ -155,15 +161,16 @@ def _draw_twins_panel(axes: Any, summaries: Sequence[GroupSummary], verdict: Ver
         [(x, summary.values[twin]) for x, summary in enumerate(summaries) if twin in summary.values]
         for twin in twins
     ]
-    draw_lines(axes, seed_lines, TEXT_COLOUR, alpha=0.35, linewidth=0.8)
+    if any(c.is_paired for c in verdict.comparisons):
+        draw_lines(axes, seed_lines, TEXT_COLOUR, alpha=0.35, linewidth=0.8)
     bottom = min(values, default=0) - 0.12 * ((max(values, default=1) - min(values, default=0)) or 1)
     for x, summary in enumerate(summaries):
         style = group_style(summary, verdict)
         axes.plot([x] * len(summary.values), [*summary.values.values()], markersize=4, **style.marker_options)
         if summary.values:
             axes.plot([x - 0.18, x + 0.18], [summary.mean] * 2, color=style.colour, linewidth=2.5)
-        if summary.diverged:
-            _mark_diverged(axes, x, bottom, len(summary.diverged), style.colour)
+        if summary.lost_runs:
+            _mark_lost(axes, x, bottom, len(summary.lost_runs), style.colour)
     axes.set_xticks(range(len(summaries)), [shorten(summary.group.value) for summary in summaries])
     if sum(len(summary.group.value) for summary in summaries) > 40:
         axes.tick_params(axis="x", rotation=30)
@@ -172,14 +179,14 @@ def _draw_twins_panel(axes: Any, summaries: Sequence[GroupSummary], verdict: Ver
         axes.set_yticks([])
 
 
-def _mark_diverged(axes: Any, x: float, y: float, count: int, colour: str) -> None:
-    """An x with the number of diverged runs beside it."""
+def _mark_lost(axes: Any, x: float, y: float, count: int, colour: str) -> None:
+    """An x with the number of lost runs beside it."""
     axes.plot(x, y, "x", color=colour)
     axes.annotate(f"{count}", (x, y), (5, 0), textcoords="offset points", color=colour, va="center")
 
 
-def draw_final_values(verdict: Verdict) -> Picture | None:
-    """The final value of every run as a mark, one row for each group."""
+def draw_values(verdict: Verdict) -> Picture | None:
+    """The compared value of every run as a mark, one row for each group."""
     if not any(summary.values for summary in verdict.summaries):
         return None
     groups = max(min(len(summaries), MAX_GROUPS) for summaries in verdict.blocks.values())
@@ -198,10 +205,10 @@ def draw_final_values(verdict: Verdict) -> Picture | None:
         if not any(summary.values for summary in summaries):
             axes.set_xticks([])
     return Picture(
-        "finals",
-        "Final values",
-        f"Final {verdict.metric.label} of every run",
-        f"Marks: one for each run that did not diverge, at its last epoch.{describe_omissions(verdict)}",
+        "values",
+        "Values",
+        f"{verdict.metric.label} of every run, {DESCRIPTIONS[verdict.rule]}",
+        f"Marks: one for each run that trained ({DESCRIPTIONS[verdict.rule]}).{describe_omissions(verdict)}",
         figure,
     )
 
@@ -224,7 +231,7 @@ def draw_stability(verdict: Verdict) -> Picture | None:
     span = (max(values, default=1) - min(values, default=0)) or 1
     for i, (name, curve) in enumerate(curves.items()):
         shift = 1.06 ** (i - (len(curves) - 1) / 2)  # moves the groups apart, so that no mark hides another
-        bottom = min(values, default=0) - (0.08 + 0.06 * i) * span  # diverged runs: one height for each group
+        bottom = min(values, default=0) - (0.08 + 0.06 * i) * span  # lost runs: one height for each group
         curve = sorted(curve, key=lambda pair: pair[0])
         _draw_rate_curve(axes, curve, shift, bottom, make_style(i), shorten(name))
     rates = sorted({rate for curve in curves.values() for rate, _ in curve})
@@ -239,8 +246,8 @@ def draw_stability(verdict: Verdict) -> Picture | None:
         "stability",
         "Stability",
         f"{verdict.metric.label} against the learning rate",
-        "Lines: means of the runs that did not diverge. Small marks: single runs. x: the number of runs that"
-        " diverged or ended at chance.",
+        "Lines: means of the runs that trained. Small marks: single runs."
+        " x: the number of lost runs (diverged or at chance).",
         figure,
     )
 
@@ -262,8 +269,8 @@ def _draw_rate_curve(
     for rate, summary in curve:
         xs, values = [shift * rate] * len(summary.values), [*summary.values.values()]
         axes.plot(xs, values, markersize=2.5, alpha=0.5, **style.marker_options)
-        if summary.diverged:
-            _mark_diverged(axes, shift * rate, bottom, len(summary.diverged), style.colour)
+        if summary.lost_runs:
+            _mark_lost(axes, shift * rate, bottom, len(summary.lost_runs), style.colour)
 
 
 def _name_without_rate(summary: GroupSummary, verdict: Verdict) -> str:

@@ -74,6 +74,10 @@ class Run:
     versions: Mapping[str, str] = field(default_factory=dict)
     threads: int | None = None
     started_at: str = ""
+    epoch_rule: str = "auto"  # report.epoch of the configuration
+    choices: Mapping[str, str] = field(default_factory=dict)  # the chosen file of each group, as typed
+    job_number: int | None = None  # the place in its sweep
+    predictions: Mapping[str, Sequence[int]] = field(default_factory=dict)  # test images given to each class
 
     @property
     def pair_key(self) -> PairKey:
@@ -90,7 +94,7 @@ class Run:
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Problem]]:
-    """Every run under the paths, in the order of their starts, and the problems of their folders."""
+    """Every run under the paths, in the order in which they were typed, and the problems of their folders."""
     runs: dict[str, Run] = {}
     problems: list[Problem] = []
     visited: set[Path] = set()
@@ -109,7 +113,27 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Problem]]:
                 problems += [Problem(str(folder), reason, used=True) for reason in reasons]
             except UserError as error:
                 problems.append(Problem(str(folder), str(error)))
-    return sorted(runs.values(), key=lambda run: (run.started_at, run.folder)), problems
+    return _in_typed_order(runs.values()), problems
+
+
+def _in_typed_order(runs: Iterable[Run]) -> list[Run]:
+    """Sweep after sweep in the order of their starts, and each sweep's jobs in the order of their numbers.
+
+    Jobs that run at the same time start in any order. Their numbers follow the values as they were typed.
+    """
+    runs = list(runs)
+    sweep_starts: dict[Path, str] = {}
+    for run in runs:
+        sweep = Path(run.folder).parent
+        sweep_starts[sweep] = min(sweep_starts.get(sweep, run.started_at), run.started_at)
+
+    def position(run: Run) -> tuple[str, str, float, str, str]:
+        if run.job_number is None:
+            return run.started_at, "", math.inf, run.started_at, run.folder
+        sweep = Path(run.folder).parent
+        return sweep_starts[sweep], str(sweep), run.job_number, run.started_at, run.folder
+
+    return sorted(runs, key=position)
 
 
 def find_runs(path: Path) -> Iterator[Path]:
@@ -153,6 +177,10 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
         versions=versions,
         threads=threads,
         started_at=started_at,
+        epoch_rule=str(settings.get("report.epoch", "auto")),
+        choices=_choices(summary),
+        job_number=job_number if isinstance(job_number := summary.get("job_number"), int) else None,
+        predictions=_predictions(summary),
     )
     return run, reasons
 
@@ -175,6 +203,25 @@ def _load_summary(folder: Path) -> dict[str, Any]:
 def _overrides(summary: Mapping[str, Any]) -> dict[str, str]:
     overrides = summary.get("overrides")
     return override_values(map(str, overrides)) if isinstance(overrides, list) else {}
+
+
+def _choices(summary: Mapping[str, Any]) -> dict[str, str]:
+    choices = summary.get("choices")
+    if not isinstance(choices, dict):
+        return {}
+    return {str(group): "null" if choice is None else str(choice) for group, choice in choices.items()}
+
+
+def _predictions(summary: Mapping[str, Any]) -> dict[str, list[int]]:
+    """The counts that are whole numbers; empty for older runs."""
+    predictions = summary.get("predictions")
+    if not isinstance(predictions, dict):
+        return {}
+    return {
+        str(epoch): counts
+        for epoch, counts in predictions.items()
+        if isinstance(counts, list) and counts and all(isinstance(count, int) for count in counts)
+    }
 
 
 def _curves(folder: Path, final: Mapping[str, float]) -> tuple[dict[str, list[float]], list[str]]:

@@ -20,7 +20,7 @@ def runs_csv(verdict: Verdict) -> str:
         ["group", "seed", "fold", "outcome", *titles, "images_per_s", "total_s", "parameters", "folder"]
     )
     for summary, run in rows:
-        outcome = "diverged" if run.pair_key in summary.diverged else "finished"
+        outcome = "lost" if run.pair_key in summary.lost_keys else "finished"
         fold = "" if run.fold is None else run.fold
         metrics = [*(run.best.get(key, "") for key in best), *(run.final.get(key, "") for key in final)]
         costs = [run.images_per_s, run.total_s, run.parameters]

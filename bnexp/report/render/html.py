@@ -9,19 +9,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnexp.report.analysis.group_comparison import GroupComparison
-from bnexp.report.analysis.group_summary import GroupSummary
+from bnexp.report.analysis.group_summary import GroupSummary, has_nonfinite_loss
 from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
 from bnexp.report.content.footnotes import METHODS, scope_note, sign_flip_result, table_notes
-from bnexp.report.content.heading import shared_settings, title
+from bnexp.report.content.heading import implied_settings, scope, shared_settings
 from bnexp.report.content.next_steps import next_steps
-from bnexp.report.content.numbers import mean_and_sd, p_value, points
-from bnexp.report.content.sentences import all_sentences
+from bnexp.report.content.numbers import mean_and_sd, p_is, p_value, points
+from bnexp.report.content.question import headline
+from bnexp.report.content.sentences import all_sentences, final_epoch_sentence, gain_sentences
 from bnexp.report.content.table import column_titles, difference_cell, mark, mean_and_interval, row_cells
 from bnexp.report.plots.style import COLOURS, Picture
-from bnexp.report.read.runs import PairKey
+from bnexp.report.read.runs import PairKey, Run
 
 TEMPLATE = "page.html.j2"
-STYLES = {"+": "better", "-": "worse", "~": "undecided", "o": "small"}  # classes of the page's style sheet
+STYLES = {"+": "better", "-": "worse", "~": "undecided", "o": "small", "!": "confounded"}
 COST_TITLES = ("reached", "epochs", "seconds", "images/s", "parameters")
 
 
@@ -35,10 +36,12 @@ def render_page(verdict: Verdict, pictures: Sequence[Picture], record: Mapping[s
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(source).render(
-        title=title(verdict),
+        headline=headline(verdict),
+        scope=scope(verdict),
+        implied_settings=implied_settings(verdict),
         shared_settings=shared_settings(verdict),
-        sentences=all_sentences(verdict),
-        steps=[step for step in next_steps(verdict) if step.commands],
+        sentences=[*all_sentences(verdict), final_epoch_sentence(verdict), *gain_sentences(verdict)],
+        steps=next_steps(verdict),
         scope_note=scope_note(verdict),
         column_titles=column_titles(verdict),
         blocks=_blocks(verdict),
@@ -90,7 +93,8 @@ def _test(c: GroupComparison, family: int) -> dict[str, str]:
         "noise_floor": floor,
         "delta": "" if c.delta is None else f"±{c.delta:g}",
         "correlation": "" if math.isnan(c.correlation) else f"{c.correlation:.2f}",
-        "at_best_val": mean_and_interval(c.at_best_val, c.metric) if c.at_best_val.n else "",
+        "stability": f"{c.stability.method}: {p_is(c.stability_p_adjusted)}" if c.stability.method else "",
+        "final": mean_and_interval(c.final, c.metric) if c.final and c.final.n else "",
         "incomplete_pairs": ", ".join(map(_pair_name, c.incomplete_pairs)),
     }
 
@@ -134,11 +138,16 @@ def _runs(verdict: Verdict) -> list[tuple[str, str, str, str, str]]:
     rows = []
     for summary in verdict.summaries:
         for run in summary.group.runs:
-            is_diverged = run.pair_key in summary.diverged
-            value = "diverged" if is_diverged else f"{summary.values[run.pair_key]:.4f}"
+            value = _run_value(run, summary)
             fold = "" if run.fold is None else str(run.fold)
             rows.append((summary.group.name, str(run.seed), fold, value, run.folder))
     return rows
+
+
+def _run_value(run: Run, summary: GroupSummary) -> str:
+    if run.pair_key in summary.values:
+        return f"{summary.values[run.pair_key]:.4f}"
+    return "diverged" if has_nonfinite_loss(run) else "at chance"
 
 
 def _versions(verdict: Verdict) -> list[tuple[str, str]]:

@@ -9,31 +9,39 @@ from bnexp.files import nulls_for_nonfinite
 from bnexp.report.analysis.curves import TimeToTarget
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
-from bnexp.report.analysis.statistical_tests import ALPHA
+from bnexp.report.analysis.statistical_tests import ALPHA, wilson_interval
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.footnotes import METHODS, footnotes, sign_flip_result
-from bnexp.report.content.sentences import all_sentences, comparison_sentences
+from bnexp.report.content.question import headline
+from bnexp.report.content.sentences import (
+    all_sentences,
+    comparison_sentences,
+    final_epoch_sentence,
+    gain_sentences,
+)
 from bnexp.report.read.runs import PairKey
 
-SCHEMA, SCHEMA_VERSION = "bnexp-comparison", 1
+SCHEMA, SCHEMA_VERSION = "bnexp-comparison", 2
 
 
 def comparison_record(verdict: Verdict) -> dict[str, Any]:
     """Per-seed values, tests, method names and a schema version; nan and infinity become null."""
     grouping = verdict.grouping
+    sentences = [*all_sentences(verdict), final_epoch_sentence(verdict), *gain_sentences(verdict)]
     return nulls_for_nonfinite(
         {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
             "metric": verdict.metric.key,
             "unit": "percent; differences in points" if verdict.metric.is_accuracy else "as logged",
-            "epoch": "final",
+            "epoch": verdict.rule,
             "by": grouping.by,
             "baseline": grouping.baseline,
             "family": verdict.family,
             "alpha": ALPHA,
             "methods": METHODS,
-            "verdict": all_sentences(verdict),
+            "answer": headline(verdict),
+            "verdict": [text for text in sentences if text],
             "notes": footnotes(verdict),
             "groups": [_group(summary) for summary in verdict.summaries],
             "comparisons": [_comparison(c, verdict.family) for c in verdict.comparisons],
@@ -51,7 +59,8 @@ def _group(summary: GroupSummary) -> dict[str, Any]:
         "n": len(summary.values),
         "mean": summary.mean,
         "sd": summary.sd,
-        "diverged": len(summary.diverged),
+        "lost": len(summary.lost_runs),
+        "lost_rate_interval": wilson_interval(len(summary.lost_runs), len(summary.group.runs)),
         "metrics": {
             key: {"n": n, "mean": mean, "sd": sd} for key, (n, mean, sd) in summary.secondary.items()
         },
@@ -63,7 +72,7 @@ def _group(summary: GroupSummary) -> dict[str, Any]:
                 "seed": run.seed,
                 "fold": run.fold,
                 "value": summary.values.get(run.pair_key),
-                "diverged": run.pair_key in summary.diverged,
+                "lost": run.pair_key in summary.lost_keys,
                 "folder": run.folder,
             }
             for run in summary.group.runs
@@ -84,6 +93,8 @@ def _comparison(c: GroupComparison, family: int) -> dict[str, Any]:
         "baseline": c.baseline.group.name,
         "outcome": c.outcome,
         "provisional": c.is_provisional,
+        "doubt": c.doubt,
+        "paired": c.is_paired,
         "sentences": comparison_sentences(c),
         **asdict(c.difference),
         "p_adjusted": c.p_adjusted,
@@ -92,13 +103,17 @@ def _comparison(c: GroupComparison, family: int) -> dict[str, Any]:
         "missing": _pair_keys(c.incomplete_pairs),
         "wins": c.wins,
         "correlation": c.correlation,
+        "correlation_interval": c.correlation_interval,
+        "stability": asdict(c.stability) | {"p_adjusted": c.stability_p_adjusted},
         "noise_floor": c.noise_floor,
         "delta": c.delta,
         "exact_p": c.sign_flip_p,
         "exact": sign_flip_result(c, family),
-        "at_best_val": asdict(c.at_best_val),
+        "final": None
+        if c.final is None
+        else asdict(c.final) | {"p_adjusted": c.final_p_adjusted, "outcome": c.final_outcome},
         "confounders": c.confounders,
-        "plan": None if c.plan is None else {"more": c.plan.seeds, "half_width": c.plan.half_width},
+        "plan": None if c.plan is None else asdict(c.plan),
     }
 
 

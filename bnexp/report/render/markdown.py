@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.footnotes import footnotes
-from bnexp.report.content.heading import title
-from bnexp.report.content.sentences import all_sentences
+from bnexp.report.content.heading import implied_settings, scope
+from bnexp.report.content.question import headline
+from bnexp.report.content.sentences import all_sentences, final_epoch_sentence, gain_sentences
 from bnexp.report.content.table import column_titles, row_cells
 
 MARKUP_CHARACTERS = "\\|*_<>`[]"
@@ -15,13 +16,15 @@ MARKUP_CHARACTERS = "\\|*_<>`[]"
 
 def render_markdown(verdict: Verdict) -> str:
     titles = column_titles(verdict)
-    lines = [f"**{' · '.join(title(verdict))}**", ""]
+    lines = [f"**{_escape(headline(verdict))}**", "", " · ".join(map(_escape, scope(verdict))), ""]
     lines += [_table_row(titles), "|" + "---|" * len(titles)]
     for block, summaries in verdict.blocks.items():
         for summary in summaries:
             name, *cells = row_cells(summary, verdict)
             lines.append(_table_row([f"{name} ({block})" if block else name, *cells]))
-    lines += ["", *(f"- {_escape(sentence)}" for sentence in all_sentences(verdict)), ""]
+    sentences = [*all_sentences(verdict), final_epoch_sentence(verdict), *gain_sentences(verdict)]
+    lines += ["", *(f"- {_escape(sentence)}" for sentence in sentences if sentence), ""]
+    lines += [f"{_escape(text)}  " for text in [implied_settings(verdict)] if text]
     lines += [f"{_escape(note)}  " for note in footnotes(verdict)]
     if verdict.problems:
         lines += ["", "Folders with something wrong:", ""]

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from bnexp.report.analysis.verdict import Verdict
-from bnexp.report.content.footnotes import footnotes
-from bnexp.report.content.heading import shared_settings, title
+from bnexp.report.content.footnotes import footnotes, looks_note
+from bnexp.report.content.heading import implied_settings, scope, shared_settings
 from bnexp.report.content.next_steps import next_steps
-from bnexp.report.content.sentences import all_sentences
+from bnexp.report.content.question import headline
+from bnexp.report.content.sentences import all_sentences, final_epoch_sentence, gain_sentences
 from bnexp.report.content.table import (
     DIFFERENCE,
-    DIVERGED,
+    LOST_RUNS,
     MARK,
     MEAN,
     NAME,
@@ -24,13 +25,14 @@ from bnexp.report.content.table import (
     P,
     column_titles,
     mark,
+    mark_legend,
     row_cells,
 )
 
 MIN_NAME_WIDTH = 8
 LONG_NAME = 16  # names longer than this are cut before a column is dropped
 MAX_WIDTH = 100  # longer lines are hard to read
-DROP_ORDER = (WINS, P_ADJUSTED, P, DIVERGED)  # the columns to drop where the terminal is too narrow
+DROP_ORDER = (WINS, P_ADJUSTED, P, LOST_RUNS)  # the columns to drop where the terminal is too narrow
 LEFT_ALIGNED = (NAME, MEAN, DIFFERENCE, MARK)
 GAP = 2  # blanks between columns
 COLOURS = {"+": "green", "-": "red", "~": "yellow", "o": "cyan"}
@@ -38,7 +40,7 @@ ASCII = str.maketrans({"±": "+-", "…": ".", "δ": "delta"})
 Line = tuple[str, str]  # text, style
 
 
-def print_comparison(verdict: Verdict, file: TextIO | None = None) -> None:
+def print_verdict(verdict: Verdict, file: TextIO | None = None, *, details: bool = False) -> None:
     """Prints with colour on a terminal, unless NO_COLOR is set, and plain ASCII into a pipe."""
     from rich.console import Console
     from rich.text import Text
@@ -46,38 +48,47 @@ def print_comparison(verdict: Verdict, file: TextIO | None = None) -> None:
     file = file or sys.stdout
     console = Console(file=file, highlight=False)
     if not console.is_terminal:
-        print(render_text(verdict, plain=True), file=file)
+        print(render_text(verdict, plain=True, details=details), file=file)
         return
     plain = "utf" not in (file.encoding or "").lower()
-    for text, style in _lines(verdict, min(console.width, MAX_WIDTH), plain):
+    for text, style in _lines(verdict, min(console.width, MAX_WIDTH), plain, details):
         console.print(Text(text, style=style), soft_wrap=True)
 
 
-def render_text(verdict: Verdict, width: int = 80, plain: bool = False) -> str:
-    """All lines as text; ``plain``: in ASCII, except for the user's own names."""
-    return "\n".join(text for text, _ in _lines(verdict, width, plain))
+def render_text(verdict: Verdict, width: int = 80, *, plain: bool = False, details: bool = False) -> str:
+    """All lines as text; ``plain``: in ASCII, except for the user's own names; ``details``: all notes."""
+    return "\n".join(text for text, _ in _lines(verdict, width, plain, details))
 
 
-def _lines(verdict: Verdict, width: int, plain: bool) -> Iterator[Line]:
-    for text, style in _page(verdict, width, plain):
+def _lines(verdict: Verdict, width: int, plain: bool, details: bool) -> Iterator[Line]:
+    for text, style in _page(verdict, width, plain, details):
         yield (text.translate(ASCII) if plain else text).rstrip(), style
 
 
-def _page(verdict: Verdict, width: int, plain: bool) -> Iterator[Line]:
-    unbroken = (part.replace(" ", "\xa0") for part in title(verdict))  # lines break between parts only
-    for text, style in _wrap(" | ".join(unbroken), width, "bold"):
+def _page(verdict: Verdict, width: int, plain: bool, details: bool) -> Iterator[Line]:
+    yield from _wrap(headline(verdict), width, "bold")
+    unbroken = (part.replace(" ", "\xa0") for part in scope(verdict))  # lines break between parts only
+    for text, style in _wrap(" | ".join(unbroken), width, "dim"):
         yield text.replace("\xa0", " "), style
-    yield from _wrap(shared_settings(verdict), width, "dim")
-    yield "", ""
+    yield from _wrap(implied_settings(verdict), width, "dim")
+    if details:
+        yield from _wrap(shared_settings(verdict), width, "dim")
     yield from _table(verdict, width, plain)
     yield "", ""
-    for sentence in all_sentences(verdict):
+    sentences = [*all_sentences(verdict), final_epoch_sentence(verdict), *gain_sentences(verdict)]
+    for sentence in sentences:
         yield from _wrap(sentence, width)
-    for step in next_steps(verdict):
-        yield step.sentence, ""
+    steps = next_steps(verdict)
+    for step in steps if details else steps[:1]:
+        if len(step.commands) == 1:
+            yield f"next ({step.reason}): {step.commands[0]}", "bold"  # one line, which can be copied
+            continue
+        yield f"next ({step.reason}){':' if step.commands else ''}", "bold"
         for command in step.commands:
-            yield f"  {command}", "bold"  # on one line, so that it can be copied
-    for note in footnotes(verdict):
+            yield f"  {command}", "bold"
+    legend = mark_legend(verdict) if len(verdict.comparisons) > 1 else ""
+    notes = footnotes(verdict) if details else [looks_note(verdict), legend]
+    for note in notes:
         yield from _wrap(note, width, "dim")
 
 

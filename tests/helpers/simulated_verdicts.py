@@ -15,8 +15,11 @@ IMAGES = 10_000
 CLAIMS = ("better", "worse")
 
 
-def simulated_run(norm: str, seed: int, accuracy: float | None, delta: float | None = 0.1) -> Run:
-    """A run with a validation-chosen epoch; ``accuracy`` in percent, None for a run that diverged."""
+def simulated_run(norm: str, seed: int, accuracy: float | None, curve: Sequence[float] = ()) -> Run:
+    """A run with a validation-chosen epoch; ``accuracy`` in percent, None for a run that diverged.
+
+    With a ``curve`` of test accuracies, in percent, there is no validation set.
+    """
     metrics = {} if accuracy is None else {"test/accuracy": accuracy / 100, "val/accuracy": accuracy / 100}
     return Run(
         folder=f"{norm}-{seed}",
@@ -28,21 +31,33 @@ def simulated_run(norm: str, seed: int, accuracy: float | None, delta: float | N
         settings={"model.norm": norm, "dataset.name": "mnist"},
         overrides={"model.norm": norm, "seed": str(seed)},
         final=metrics,
-        best=metrics,
-        curves={},
+        best={} if len(curve) else metrics,
+        curves={
+            "epoch": list(range(1, len(curve) + 1)),
+            "test/accuracy": [value / 100 for value in curve],
+        },
         images={"test": IMAGES, "val": IMAGES, "train": IMAGES},
         majority=0.1,
-        delta=delta,
+        delta=0.1,
     )
 
 
 def simulated_verdict(
-    candidate: Sequence[float | None], baseline: Sequence[float | None], *, first_seed: int = 0
+    candidate: Sequence[float | None],
+    baseline: Sequence[float | None],
+    *,
+    curves: np.ndarray | None = None,
 ) -> Verdict:
-    """The verdict of ``compare`` itself; ``first_seed`` is the candidate's, so 0 gives twins."""
-    runs = [simulated_run("none", seed, accuracy) for seed, accuracy in enumerate(baseline)]
-    runs += [simulated_run("batch", seed, accuracy) for seed, accuracy in enumerate(candidate, first_seed)]
-    return compare(runs)
+    """The verdict of ``compare`` itself over twins.
+
+    ``curves`` (2, n, epochs) are the test accuracies of both groups in every epoch; then the final epoch is
+    compared.
+    """
+    runs = []
+    for i, (norm, accuracies) in enumerate({"batch": candidate, "none": baseline}.items()):
+        for seed, accuracy in enumerate(accuracies):
+            runs.append(simulated_run(norm, seed, accuracy, () if curves is None else curves[i, seed]))
+    return compare(runs, epoch=None if curves is None else "final")
 
 
 def paired_outcomes(candidate: np.ndarray, baseline: np.ndarray, delta: float = 0.1) -> np.ndarray:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PAIRING_KEYS = ("seed", "dataset.fold")  # runs that agree in them are twins
 # Environment variables that a job on another machine takes over from the command that started the sweep.
 VARIABLES = ("BNEXP_DATA_DIR", "GOMP_SPINCOUNT")
 
@@ -141,6 +142,9 @@ class SweepStart(Callback):
         folder = os.path.abspath(_check_folder(config))
         # An absolute path: a worker may have another current folder, and Hydra makes the job's folder first.
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote_value(folder)}")
+        if _is_basic_sweeper(config):
+            task_overrides = [str(override) for override in config.hydra.overrides.task]
+            config.hydra.sweeper.params = _axes_with_seeds_first(config, task_overrides)
         jobs = _plan(config)
         stop_file = None
         if launchers.kind(config.hydra) == "RayLauncher":  # its workers may be on other machines
@@ -220,7 +224,7 @@ def _plan(config: DictConfig) -> list[list[str]]:
     """
     jobs = jobs_of(config, list(config.hydra.overrides.task))
     _ComposedConfigs.install()
-    if config.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__name__}":
+    if not _is_basic_sweeper(config):
         return jobs  # another sweeper chooses its jobs while it runs
     loader = GlobalHydra.instance().config_loader()
     checked: set[str] = set()
@@ -237,11 +241,26 @@ def _plan(config: DictConfig) -> list[list[str]]:
     return jobs
 
 
+def _is_basic_sweeper(config: DictConfig) -> bool:
+    return bool(config.hydra.sweeper._target_ == f"{BasicSweeper.__module__}.{BasicSweeper.__name__}")
+
+
 def jobs_of(config: DictConfig, arguments: list[str]) -> list[list[str]]:
     """The overrides of each job that follow from the arguments and from the axes of a preset."""
-    axes = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    axes = [f"{key}={value}" for key, value in _axes_with_seeds_first(config, arguments).items()]
     overrides = OverridesParser.create().parse_overrides([*axes, *arguments])  # of equal keys the last counts
     return [list(job) for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]]
+
+
+def _axes_with_seeds_first(config: DictConfig, arguments: list[str]) -> dict[str, str]:
+    """The axes of a preset, with those of the seed and the fold in front, also if they are in ``arguments``.
+
+    The first axis changes last. So twins are trained side by side, and a sweep that is cut short can compare
+    what it has.
+    """
+    axes = {str(key): str(value) for key, value in (config.hydra.sweeper.get("params") or {}).items()}
+    values = axes | override_values(arguments)
+    return {key: values[key] for key in PAIRING_KEYS if key in values} | axes
 
 
 def varying_keys(jobs: list[list[str]]) -> dict[str, bool]:

@@ -257,10 +257,11 @@ def test_two_runs_in_one_second_have_two_folders(commands):
 def test_a_sweep_ends_in_a_table(commands):
     done = commands.bnexp("-m", "model=mlp,mlp_bn", "seed=0,1", *QUICK)
     assert done.code == 0
-    table = done.out[done.out.index("compare model.norm vs none | test accuracy, final epoch") :].splitlines()
-    start = next(i for i, line in enumerate(table) if line.startswith("norm "))
-    assert [row.split()[0] for row in table[start + 1 : start + 3]] == ["none", "batch"]
-    assert "2 seeds: batch - none is" in done.out
+    table = done.out[done.out.index("Does batch norm help an MLP on the digits?") :].splitlines()
+    assert "model vs mlp | test accuracy, epoch chosen by validation | 2 paired seeds" in table
+    start = next(i for i, line in enumerate(table) if line.split()[:2] == ["model", "n"])
+    assert [row.split()[0] for row in table[start + 1 : start + 3]] == ["mlp", "mlp_bn"]
+    assert "2 seeds: mlp_bn - mlp is" in done.out
     assert len(commands.runs()) == 4
     (page,) = commands.folder.rglob("report.html")
     assert page.read_text().startswith("<!doctype html>")

@@ -47,8 +47,8 @@ def test_three_seeds_give_no_forecast(tmp_path):
 
 
 def test_a_forecast_never_exceeds_fifty(tmp_path):
-    assert forecast(SampleSizePlan(4, 14)) == "4 to 14"
-    assert forecast(SampleSizePlan(20, 160)) == "20 to 50 or even"
+    assert forecast(SampleSizePlan(4, 14)) == "about 4 to 14"
+    assert forecast(SampleSizePlan(20, 160)) == "at least 20"
     verdict = compare_groups(tmp_path, {"none": NONE, "batch": shifted(0.5, -0.4, 0.3, 0.5, -0.5)})
     assert verdict.comparisons[0].plan.is_hopeless
     assert "More seeds are not the way" in all_sentences(verdict)[0]

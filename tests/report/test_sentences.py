@@ -190,9 +190,11 @@ def test_two_axes_compare_each_norm_with_none_within_its_model(tmp_path):
     assert (verdict.family, [c.difference.n for c in verdict.comparisons]) == (2, [5, 5])
     mlp = by_names["batch (model=MLP)", "none (model=MLP)"]
     assert mlp.p_adjusted == pytest.approx(2 * mlp.difference.p)
-    first, *others = all_sentences(verdict)
-    assert first == "batch vs none over 2 values of model: better for MLP; not decided for ConvNet."
-    assert any(sentence.startswith("model=MLP: batch beats none by 1.00 points") for sentence in others)
+    assert headline(verdict) == (
+        "Does batch norm help the network on MNIST, at 2 values of model? "
+        "Better for MLP; not decided for ConvNet."
+    )
+    assert all_sentences(verdict)[1].startswith("model=MLP: batch beats none by 1.00 points")
 
 
 def test_overview_over_learning_rates(tmp_path):
@@ -202,8 +204,8 @@ def test_overview_over_learning_rates(tmp_path):
             differences = [shift + 0.01 * i for i in range(seeds)]
             groups = {"none": NONE[:seeds], "batch": shifted(*differences)}
         write_sweep(tmp_path, groups, optimizer_lr=lr)
-    assert all_sentences(compare(*read_runs([tmp_path])))[0] == (
-        "batch vs none over 4 values of lr: fewer runs lost at 10; better at 0.1; "
+    assert headline(compare(*read_runs([tmp_path]))) == (
+        "Does batch norm help an MLP on MNIST, at 4 values of lr? Fewer runs lost at 10; better at 0.1; "
         "better, provisionally, at 0.01; worse at 1."
     )
 

@@ -43,8 +43,33 @@ def test_a_repeated_sweep_trains_nothing_and_prints_the_same_table(commands):
     assert (second.code, len(trained_jobs(second))) == (0, 0)
     assert second.out.count("finished before: skipped") == 4
     assert summaries(commands) == old_summaries
-    tables = [result.out[result.out.index("test accuracy, final") :] for result in (first, second)]
+    tables = [result.out[result.out.index("Does batch norm help") :] for result in (first, second)]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-m", "model.norm=none,batch", "seed=0,1", *QUICK),
+        ("-m", "seed=0,1", "model.norm=none,batch", *QUICK),
+        ("experiment=bn_study", "dataset=digits", "model=mlp", "seed=0,1", *QUICK),
+    ],
+    ids=["as typed", "seeds in front", "axes of a preset"],
+)
+def test_twins_are_trained_side_by_side(commands, arguments):
+    result = commands.bnexp(*arguments, SWEEP_FOLDER)
+    heads = [line for line in result.out.splitlines() if line.startswith("[")]
+    jobs = [re.findall(r"(?:seed|model\.norm)=(\w+)", head) for head in heads]
+    assert [set(job) for job in jobs] == [{"0", "none"}, {"0", "batch"}, {"1", "none"}, {"1", "batch"}]
+    numbers = {json.loads(text)["job_number"] for text in summaries(commands).values()}
+    assert numbers == {0, 1, 2, 3}
+
+
+def test_more_seeds_by_resume_join_the_verdict(commands):
+    commands.bnexp("-m", "model.norm=none,batch", "seed=0,1,2", *QUICK, SWEEP_FOLDER)
+    result = commands.resume("sweep", "seed=3,4")
+    assert len(trained_jobs(result)) == 4
+    assert "5 paired seeds" in result.out
 
 
 def test_a_sweep_with_more_seeds_trains_only_the_new_ones(commands):
@@ -69,7 +94,7 @@ def test_a_job_is_named_by_its_distinguishing_overrides(commands):
     names = [run.name.rpartition("-")[0] for run in commands.runs()]
     assert sorted(names) == ["model=mlp,seed=0", "model=mlp_bn,seed=0"], "the seed is always part of the name"
     heads = [line for line in result.out.splitlines() if line.startswith("[")]
-    assert [head.split(" | ")[0] for head in heads] == ["[1/2] model=mlp seed=0", "[2/2] model=mlp_bn seed=0"]
+    assert [head.split(" | ")[0] for head in heads] == ["[1/2] seed=0 model=mlp", "[2/2] seed=0 model=mlp_bn"]
 
 
 def test_an_unfinished_job_is_resumed_in_its_folder_under_other_overrides(commands):
@@ -200,7 +225,7 @@ def test_resume_runs_the_unfinished_jobs_of_a_sweep(commands):
     assert result.code == 0
     assert len(trained_jobs(result)) == 1
     assert len(commands.runs()) == 4
-    assert "test accuracy, final" in result.out
+    assert "test accuracy, epoch" in result.out
 
 
 def test_resume_leaves_a_finished_run_unchanged(commands):
@@ -236,7 +261,7 @@ def test_plan_lists_the_jobs_and_their_status(commands):
     lines = result.out.splitlines()
     assert result.code == 0
     assert [line.split(" | ")[1].split(",")[0] for line in lines[:4]] == [
-        "finished", "to run", "finished", "to run"
+        "finished", "finished", "to run", "to run"
     ]  # fmt: skip
     assert lines[4].startswith("2 done, 2 to run, about 0:")
     assert len(commands.runs()) == 2
@@ -313,7 +338,7 @@ def test_ctrl_c_ends_a_sweep_with_the_table_and_it_can_be_resumed(tmp_path):
             break
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "test accuracy, final" in out
+    assert "test accuracy, epoch" in out
     assert "interrupted: " in err
     assert out.splitlines()[-1] == "carry on: bnexp-resume sweep"
     statuses = sorted(
@@ -344,7 +369,7 @@ def test_jobs_that_run_at_the_same_time_give_the_same_bits(commands):
             checkpoint.load(path / "checkpoints" / "last.pt")["model"] for path in (run, parallel_run)
         )
         assert all(torch.equal(weights[name], parallel_weights[name]) for name in weights)
-    assert "test accuracy, final" in result.stdout
+    assert "test accuracy, epoch" in result.stdout
 
 
 def test_a_job_is_composed_once_with_the_same_result_as_without_the_cache(commands, monkeypatch):

@@ -18,7 +18,7 @@ def collect_notes(
     delta: float | None,
 ) -> tuple[str, ...]:
     """Each note once; ``delta``: the smallest difference of interest given by the user."""
-    notes = [*grouping.notes, *_not_compared(grouping, summaries, comparisons)]
+    notes = [*grouping.notes]
     if delta is None:
         notes += _different_deltas(comparisons)
     notes += _different_threads(grouping, summaries)
@@ -34,16 +34,18 @@ def collect_notes(
     return tuple(dict.fromkeys(notes))
 
 
-def _not_compared(
+def describe_not_compared(
     grouping: Grouping, summaries: Sequence[GroupSummary], comparisons: Sequence[GroupComparison]
-) -> Iterable[str]:
+) -> str:
+    """The groups without a comparison, and why; "" where there are none."""
     compared = {id(summary) for c in comparisons for summary in (c.candidate, c.baseline)}
     names = [summary.group.name for summary in summaries if id(summary) not in compared]
-    if names and len(summaries) > 1:
-        reason = "no baseline agrees with them in every other key"
-        if not grouping.by:
-            reason = "nothing but the data set differs"
-        yield f"not compared ({reason}): {', '.join(names)}"
+    if not names or len(summaries) < 2:
+        return ""
+    reason = "no baseline agrees with them in every other key"
+    if not grouping.by:
+        reason = "nothing but the data set differs"
+    return f"Not compared ({reason}): {', '.join(names)}."
 
 
 def _different_deltas(comparisons: Sequence[GroupComparison]) -> Iterable[str]:

@@ -22,7 +22,7 @@ from bnexp.report.analysis.group_comparison import (
 )
 from bnexp.report.analysis.group_summary import DEFAULT_METRIC, GroupSummary, Metric, is_usable
 from bnexp.report.analysis.groups import Group, Grouping, group_runs
-from bnexp.report.analysis.notes import collect_notes
+from bnexp.report.analysis.notes import collect_notes, describe_not_compared
 from bnexp.report.analysis.statistical_tests import Difference, holm_adjust
 from bnexp.report.read.looks import Look, record_look
 from bnexp.report.read.runs import Problem, Run
@@ -41,6 +41,7 @@ class Verdict:
     comparisons: tuple[GroupComparison, ...]
     problems: tuple[Problem, ...]
     looks: tuple[Look, ...]  # earlier ones and this one
+    not_compared: str  # a sentence, or ""
     notes: tuple[str, ...]
 
     @property
@@ -102,6 +103,7 @@ def compare(
         comparisons=comparisons,
         problems=(*problems, *metric_problems, *grouping.problems),
         looks=record_look(looks, {summary.group.name: len(summary.group.runs) for summary in summaries}),
+        not_compared=describe_not_compared(grouping, summaries, comparisons),
         notes=collect_notes(grouping, summaries, comparisons, delta),
     )
 

@@ -1,4 +1,4 @@
-"""Several blocks in one sentence: where a group is better than the baseline, worse, or undecided."""
+"""Several blocks in one answer: where a group is better than the baseline, worse, or undecided."""
 
 from __future__ import annotations
 
@@ -28,12 +28,10 @@ MAX_BLOCKS = 8  # more blocks are counted, not listed
 
 def overview(verdict: Verdict) -> list[str]:
     """One sentence a group over all blocks; nothing where there are fewer than two blocks."""
-    comparisons, grouping = verdict.comparisons, verdict.grouping
+    comparisons, keys = verdict.comparisons, verdict.grouping.block_keys
     if len({c.candidate.group.block for c in comparisons}) < 2:
         return []
-    keys = grouping.block_keys
-    scope = f"values of {keys[0]}" if len(keys) == 1 else "settings"
-    sentences = []
+    answers = {}
     for label in dict.fromkeys(c.candidate.group.label for c in comparisons):
         members = [c for c in comparisons if c.candidate.group.label == label]
         blocks: dict[str, list[str]] = {}
@@ -43,9 +41,10 @@ def overview(verdict: Verdict) -> list[str]:
         parts = [
             f"{standing} {_list_blocks(blocks[standing])}" for standing in STANDINGS if standing in blocks
         ]
-        baseline = members[0].baseline.group.label
-        sentences.append(f"{label} vs {baseline} over {len(members)} {scope}: {'; '.join(parts)}.")
-    return sentences
+        answers[label] = f"{'; '.join(parts)}."
+    if len(answers) > 1:
+        return [f"{label}: {answer}" for label, answer in answers.items()]
+    return [answer[0].upper() + answer[1:] for answer in answers.values()]
 
 
 def _standings(c: GroupComparison) -> list[str]:

@@ -14,7 +14,6 @@ from bnexp.report.analysis.sample_size import MAX_FORECAST, SampleSizePlan
 from bnexp.report.analysis.statistical_tests import ALPHA
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.numbers import agree, level, p_is, points, singular, size, unit
-from bnexp.report.content.overview import overview
 
 OFTEN = 0.1  # chance gives a p above this often
 MAX_FINAL = 6  # more groups are not listed in one sentence
@@ -30,15 +29,11 @@ FINAL_OUTCOMES: dict[Outcome, str] = {
 
 
 def all_sentences(verdict: Verdict) -> list[str]:
-    """Every sentence of a verdict: what forbids a comparison, the overview, then group after group."""
+    """Every sentence below the headline: what forbids a comparison, then group after group."""
     sentences = [text for c in verdict.comparisons for text in comparison_sentences(c)]
     caveats = [text for c in verdict.comparisons for text in _caveats(c)]
-    return [
-        *dict.fromkeys(caveats),
-        *_without_comparison(verdict),
-        *overview(verdict),
-        *dict.fromkeys(sentences),
-    ]
+    others = [verdict.not_compared] if verdict.not_compared else []
+    return [*dict.fromkeys(caveats), *_without_comparison(verdict), *dict.fromkeys(sentences), *others]
 
 
 def comparison_sentences(c: GroupComparison) -> list[str]:
@@ -70,7 +65,7 @@ def _without_comparison(verdict: Verdict) -> list[str]:
     if verdict.comparisons:
         return []
     if len(verdict.summaries) > 1:
-        return ["Several groups, but none can be compared with a baseline: no verdict."]
+        return []  # ``not_compared`` names them
     runs = len(verdict.summaries[0].values)
     subject = f"One group of {runs} runs" if runs != 1 else "A single run"
     return [f"{subject}: nothing to compare it with, no verdict."]
@@ -297,14 +292,14 @@ def _seeds_to_decide(c: GroupComparison) -> str:
             f" More {c.noun} are not the way: a learning-rate schedule, more epochs or a validation-chosen"
             " epoch makes it clearer."
         )
-    return f" It takes about {forecast(c.plan)} more {c.further_noun} to decide."
+    return f" It takes {forecast(c.plan)} more {c.further_noun} to decide."
 
 
 def forecast(plan: SampleSizePlan) -> str:
-    """``20 to 45``; more than 50 are not forecast."""
+    """``about 20 to 45``; more than 50 are not forecast."""
     if plan.high > MAX_FORECAST:
-        return f"{plan.low} to {MAX_FORECAST} or even"
-    return f"{plan.low} to {plan.high}" if plan.high > plan.low else f"{plan.low}"
+        return f"at least {plan.low}"
+    return f"about {plan.low} to {plan.high}" if plan.high > plan.low else f"about {plan.low}"
 
 
 def final_epoch_sentence(verdict: Verdict) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bnexp.report.analysis.group_comparison import GroupComparison
+from bnexp.report.analysis.group_comparison import GroupComparison, notable_gain
 from bnexp.report.analysis.settings import TARGET_SUFFIX
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.numbers import agree, points, size, unit
@@ -98,12 +98,21 @@ def _answer(verdict: Verdict) -> str:
         return "Nothing to compare it with: no verdict."
     if len(comparisons) == 1:
         text = _single_answer(comparisons[0])
-        return text[0].upper() + text[1:] + "."
+        return text[0].upper() + text[1:] + _still_learning(comparisons[0]) + "."
     if sentences := overview(verdict):
         return " ".join(sentences)
     if any(c.is_confounded for c in comparisons):
         return "Not all groups can be compared: see below."
     return _several_answers(comparisons)
+
+
+def _still_learning(c: GroupComparison) -> str:
+    """Why the answer may change with more epochs: the group that is behind was still learning."""
+    is_ahead = c.metric.sign * c.difference.mean > 0
+    behind = c.baseline if is_ahead else c.candidate
+    if c.is_confounded or c.outcome not in ("better", "worse", "leaning", "small"):
+        return ""
+    return f"; {behind.group.label} was still learning" if notable_gain(behind, c.delta) else ""
 
 
 def _single_answer(c: GroupComparison) -> str:

@@ -155,7 +155,7 @@ def _draw_shares(axes: Any, summaries: Sequence[GroupSummary], verdict: Verdict)
     axes.set_xlim(0, 1.05 * last)
     axes.set_ylim(-4, 104)
     axes.set_xlabel(SECONDS_LABEL)
-    axes.set_ylabel("runs there (%)")
+    axes.set_ylabel("runs that reached it (%)")
 
 
 def _short_name(summary: GroupSummary) -> str:

@@ -10,7 +10,8 @@ from bnexp.report.analysis.groups import group_runs
 from bnexp.report.analysis.verdict import compare
 from bnexp.report.content.heading import implied_settings, scope
 from bnexp.report.content.question import headline
-from bnexp.report.content.sentences import all_sentences, final_epoch_sentence, gain_sentences
+from bnexp.report.content.sentences import all_sentences
+from bnexp.report.content.supplements import best_block_sentences, final_epoch_sentences, gain_sentences
 from bnexp.report.content.table import mark, row_cells
 from bnexp.report.read.runs import read_runs
 from helpers.run_folders import NONE, compare_groups, shifted, write_run, write_sweep
@@ -71,7 +72,7 @@ def test_a_final_epoch_that_says_otherwise_is_named(tmp_path):
     verdict = verdict_of(tmp_path)
     assert verdict.comparisons[0].outcome == "better"
     assert verdict.comparisons[0].final_outcome == "undecided"
-    assert final_epoch_sentence(verdict).endswith("which alone would say: not decided.")
+    assert final_epoch_sentences(verdict)[0].endswith("which alone would say: not decided.")
 
 
 def test_a_final_epoch_that_agrees_is_one_line(tmp_path):
@@ -79,10 +80,9 @@ def test_a_final_epoch_that_agrees_is_one_line(tmp_path):
         for seed, accuracy in enumerate(accuracies):
             final = accuracy - 0.1 * (seed % 2) * (norm == "none")
             write_run(tmp_path, final / 100, best=accuracy / 100, seed=seed, model_norm=norm)
-    assert (
-        final_epoch_sentence(verdict_of(tmp_path))
-        == "Final epoch: batch +1.04 points (+0.92 to +1.16), in agreement."
-    )
+    assert final_epoch_sentences(verdict_of(tmp_path)) == [
+        "Final epoch: batch +1.04 points (+0.92 to +1.16), in agreement."
+    ]
 
 
 # Still improving
@@ -264,3 +264,39 @@ def test_twenty_seeds_need_no_doubt(tmp_path):
         tmp_path, {"none": none, "batch": [v + 0.3 + 0.01 * (i % 3) for i, v in enumerate(none)]}
     )
     assert (verdict.comparisons[0].doubt, verdict.comparisons[0].outcome) == ("", "better")
+
+
+# A grid of learning rates
+
+
+def write_grid(root, peaks):
+    """Each arm has its best accuracy at its own learning rate; validation and test agree up to noise."""
+    rng = np.random.default_rng(2)
+    for norm, peak in peaks.items():
+        for lr in (0.01, 0.1, 1.0, 10.0):
+            for seed in range(5):
+                accuracy = (
+                    0.97 + 0.005 * (norm == "batch") - 0.05 * abs(np.log10(lr / peak)) + rng.normal(0, 5e-4)
+                )
+                write_run(root, accuracy, best=accuracy, seed=seed, model_norm=norm, optimizer_lr=lr)
+    return verdict_of(root)
+
+
+def test_a_grid_compares_each_arm_at_its_own_best_rate(tmp_path):
+    verdict = write_grid(tmp_path, {"none": 0.1, "batch": 1.0})
+    (best,) = verdict.best_blocks
+    assert (best.candidate.group.block, best.baseline.group.block, best.at_edge) == ("lr=1", "lr=0.1", False)
+    (sentence,) = best_block_sentences(verdict)
+    assert sentence.startswith("Each at its best lr by validation: batch (lr=1) beats none (lr=0.1) by 0.5")
+    assert best.outcome == "better"
+
+
+def test_a_best_rate_at_the_edge_is_named(tmp_path):
+    (sentence,) = best_block_sentences(write_grid(tmp_path, {"none": 0.1, "batch": 10.0}))
+    assert sentence.endswith("A best lr lies at the edge of the grid.")
+
+
+def test_two_rates_are_no_search(tmp_path):
+    for lr in (0.01, 0.1):
+        write_sweep(tmp_path, {"none": NONE, "batch": BETTER}, optimizer_lr=lr)
+    assert verdict_of(tmp_path).best_blocks == ()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bnexp.errors import UserError, bad_choice
+from bnexp.report.analysis.best_blocks import BestBlockComparison, compare_best_blocks
 from bnexp.report.analysis.curves import default_target, time_to_target, watched_split
 from bnexp.report.analysis.epoch_rule import EpochRule, choose_epoch_rule
 from bnexp.report.analysis.group_comparison import (
@@ -39,6 +40,7 @@ class Verdict:
     grouping: Grouping
     summaries: tuple[GroupSummary, ...]
     comparisons: tuple[GroupComparison, ...]
+    best_blocks: tuple[BestBlockComparison, ...]  # each group at its own best learning rate, for instance
     problems: tuple[Problem, ...]
     looks: tuple[Look, ...]  # earlier ones and this one
     not_compared: str  # a sentence, or ""
@@ -101,6 +103,7 @@ def compare(
         grouping=grouping,
         summaries=tuple(summaries),
         comparisons=comparisons,
+        best_blocks=compare_best_blocks(grouping, summaries, _least_delta(comparisons)),
         problems=(*problems, *metric_problems, *grouping.problems),
         looks=record_look(looks, {summary.group.name: len(summary.group.runs) for summary in summaries}),
         not_compared=describe_not_compared(grouping, summaries, comparisons),
@@ -205,6 +208,10 @@ def _tested_p(difference: Difference) -> float:
 
 def _hypotheses(pairs: int, stability_p: float) -> int:
     return (pairs > 0) + (not math.isnan(stability_p))
+
+
+def _least_delta(comparisons: Sequence[GroupComparison]) -> float | None:
+    return min((c.delta for c in comparisons if c.delta is not None), default=None)
 
 
 def _configured_delta(candidate: GroupSummary, baseline: GroupSummary) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from bnexp.report.analysis.group_comparison import GroupComparison, Outcome, notable_gain
+from bnexp.report.analysis.group_comparison import GroupComparison, Outcome
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.sample_size import MAX_FORECAST, SampleSizePlan
 from bnexp.report.analysis.statistical_tests import ALPHA
@@ -16,16 +16,6 @@ from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.numbers import agree, level, p_is, points, singular, size, unit
 
 OFTEN = 0.1  # chance gives a p above this often
-MAX_FINAL = 6  # more groups are not listed in one sentence
-FINAL_OUTCOMES: dict[Outcome, str] = {
-    "better": "better",
-    "worse": "worse",
-    "small": "a difference smaller than what matters",
-    "equivalent": "no difference that matters",
-    "undecided": "not decided",
-    "identical": "identical",
-    "constant": "no spread",
-}
 
 
 def all_sentences(verdict: Verdict) -> list[str]:
@@ -300,48 +290,6 @@ def forecast(plan: SampleSizePlan) -> str:
     if plan.high > MAX_FORECAST:
         return f"at least {plan.low}"
     return f"about {plan.low} to {plan.high}" if plan.high > plan.low else f"about {plan.low}"
-
-
-def final_epoch_sentence(verdict: Verdict) -> str:
-    """The differences at the final epoch, where another one is compared, and where they say otherwise."""
-    texts = [text for c in verdict.comparisons if (text := _final_epoch(c))]
-    if not texts or len(texts) > MAX_FINAL:
-        return ""
-    return f"Final epoch: {'; '.join(texts)}."
-
-
-def _final_epoch(c: GroupComparison) -> str:
-    if c.final is None or c.final_outcome is None or c.final.n < 3 or c.is_confounded:
-        return ""
-    if c.final == c.difference:  # the mean of a single epoch
-        return ""
-    low, high = (points(end, c.metric) for end in (c.final.low, c.final.high))
-    interval = "" if math.isnan(c.final.low) else f" ({low} to {high})"
-    agrees = c.final_outcome == c.outcome or (
-        c.outcome == "leaning" and c.final_outcome in ("better", "worse")
-    )
-    ending = "in agreement" if agrees else f"which alone would say: {FINAL_OUTCOMES[c.final_outcome]}"
-    name = c.candidate.group.name
-    return f"{name} {points(c.final.mean, c.metric)}{unit(c.metric)}{interval}, {ending}"
-
-
-def gain_sentences(verdict: Verdict) -> list[str]:
-    """Which groups were still learning when training ended: then speed of learning is compared."""
-    deltas = {id(s): c.delta for c in verdict.comparisons for s in (c.candidate, c.baseline)}
-    gains = {s.group.name: gain for s in verdict.summaries if (gain := notable_gain(s, deltas.get(id(s))))}
-    if not gains or len(verdict.summaries) < 2:
-        return []
-    names = list(gains)[:MAX_FINAL]
-    rates = list(dict.fromkeys(f"{gain:.1f}" for gain in gains.values()))[:MAX_FINAL]
-    verb = "was" if len(gains) == 1 else "were"
-    return [
-        f"{_enumerate(names)} {verb} still gaining {_enumerate(rates)} points an epoch: "
-        "this compares speed of learning, not where it ends."
-    ]
-
-
-def _enumerate(texts: list[str]) -> str:
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def _unpaired(c: GroupComparison) -> str:

@@ -16,7 +16,8 @@ from bnexp.report.content.heading import implied_settings, scope, shared_setting
 from bnexp.report.content.next_steps import next_steps
 from bnexp.report.content.numbers import mean_and_sd, p_is, p_value, points
 from bnexp.report.content.question import headline
-from bnexp.report.content.sentences import all_sentences, final_epoch_sentence, gain_sentences
+from bnexp.report.content.sentences import all_sentences
+from bnexp.report.content.supplements import supplements
 from bnexp.report.content.table import column_titles, difference_cell, mark, mean_and_interval, row_cells
 from bnexp.report.plots.style import COLOURS, Picture
 from bnexp.report.read.runs import PairKey, Run
@@ -40,7 +41,7 @@ def render_page(verdict: Verdict, pictures: Sequence[Picture], record: Mapping[s
         scope=scope(verdict),
         implied_settings=implied_settings(verdict),
         shared_settings=shared_settings(verdict),
-        sentences=[*all_sentences(verdict), final_epoch_sentence(verdict), *gain_sentences(verdict)],
+        sentences=[*all_sentences(verdict), *supplements(verdict)],
         steps=next_steps(verdict),
         scope_note=scope_note(verdict),
         column_titles=column_titles(verdict),

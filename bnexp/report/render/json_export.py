@@ -13,12 +13,8 @@ from bnexp.report.analysis.statistical_tests import ALPHA, wilson_interval
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.footnotes import METHODS, footnotes, sign_flip_result
 from bnexp.report.content.question import headline
-from bnexp.report.content.sentences import (
-    all_sentences,
-    comparison_sentences,
-    final_epoch_sentence,
-    gain_sentences,
-)
+from bnexp.report.content.sentences import all_sentences, comparison_sentences
+from bnexp.report.content.supplements import supplements
 from bnexp.report.read.runs import PairKey
 
 SCHEMA, SCHEMA_VERSION = "bnexp-comparison", 2
@@ -27,7 +23,7 @@ SCHEMA, SCHEMA_VERSION = "bnexp-comparison", 2
 def comparison_record(verdict: Verdict) -> dict[str, Any]:
     """Per-seed values, tests, method names and a schema version; nan and infinity become null."""
     grouping = verdict.grouping
-    sentences = [*all_sentences(verdict), final_epoch_sentence(verdict), *gain_sentences(verdict)]
+    sentences = [*all_sentences(verdict), *supplements(verdict)]
     return nulls_for_nonfinite(
         {
             "schema": SCHEMA,
@@ -41,7 +37,7 @@ def comparison_record(verdict: Verdict) -> dict[str, Any]:
             "alpha": ALPHA,
             "methods": METHODS,
             "answer": headline(verdict),
-            "verdict": [text for text in sentences if text],
+            "verdict": sentences,
             "notes": footnotes(verdict),
             "groups": [_group(summary) for summary in verdict.summaries],
             "comparisons": [_comparison(c, verdict.family) for c in verdict.comparisons],

@@ -8,7 +8,8 @@ from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.footnotes import footnotes
 from bnexp.report.content.heading import implied_settings, scope
 from bnexp.report.content.question import headline
-from bnexp.report.content.sentences import all_sentences, final_epoch_sentence, gain_sentences
+from bnexp.report.content.sentences import all_sentences
+from bnexp.report.content.supplements import supplements
 from bnexp.report.content.table import column_titles, row_cells
 
 MARKUP_CHARACTERS = "\\|*_<>`[]"
@@ -22,8 +23,8 @@ def render_markdown(verdict: Verdict) -> str:
         for summary in summaries:
             name, *cells = row_cells(summary, verdict)
             lines.append(_table_row([f"{name} ({block})" if block else name, *cells]))
-    sentences = [*all_sentences(verdict), final_epoch_sentence(verdict), *gain_sentences(verdict)]
-    lines += ["", *(f"- {_escape(sentence)}" for sentence in sentences if sentence), ""]
+    sentences = [*all_sentences(verdict), *supplements(verdict)]
+    lines += ["", *(f"- {_escape(sentence)}" for sentence in sentences), ""]
     lines += [f"{_escape(text)}  " for text in [implied_settings(verdict)] if text]
     lines += [f"{_escape(note)}  " for note in footnotes(verdict)]
     if verdict.problems:

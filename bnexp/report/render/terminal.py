@@ -13,7 +13,8 @@ from bnexp.report.content.footnotes import footnotes, looks_note
 from bnexp.report.content.heading import implied_settings, scope, shared_settings
 from bnexp.report.content.next_steps import next_steps
 from bnexp.report.content.question import headline
-from bnexp.report.content.sentences import all_sentences, final_epoch_sentence, gain_sentences
+from bnexp.report.content.sentences import all_sentences
+from bnexp.report.content.supplements import supplements
 from bnexp.report.content.table import (
     DIFFERENCE,
     LOST_RUNS,
@@ -75,7 +76,7 @@ def _page(verdict: Verdict, width: int, plain: bool, details: bool) -> Iterator[
         yield from _wrap(shared_settings(verdict), width, "dim")
     yield from _table(verdict, width, plain)
     yield "", ""
-    sentences = [*all_sentences(verdict), final_epoch_sentence(verdict), *gain_sentences(verdict)]
+    sentences = [*all_sentences(verdict), *supplements(verdict)]
     for sentence in sentences:
         yield from _wrap(sentence, width)
     steps = next_steps(verdict)

@@ -1,0 +1,91 @@
+"""Sentences beside the comparisons: each group at its best rate, the final epoch, groups that still learn."""
+
+from __future__ import annotations
+
+import math
+
+from bnexp.report.analysis.best_blocks import BestBlockComparison
+from bnexp.report.analysis.group_comparison import GroupComparison, Outcome, notable_gain
+from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
+from bnexp.report.content.numbers import p_is, points, size, unit
+
+MAX_FINAL = 6  # more groups are not listed in one sentence
+FINAL_OUTCOMES: dict[Outcome, str] = {
+    "better": "better",
+    "worse": "worse",
+    "small": "a difference smaller than what matters",
+    "equivalent": "no difference that matters",
+    "undecided": "not decided",
+    "identical": "identical",
+    "constant": "no spread",
+}
+
+
+def supplements(verdict: Verdict) -> list[str]:
+    """The sentences that follow those of the comparisons."""
+    return [*best_block_sentences(verdict), *final_epoch_sentences(verdict), *gain_sentences(verdict)]
+
+
+def best_block_sentences(verdict: Verdict) -> list[str]:
+    """Each group at the learning rate, or another number, that validation prefers for it."""
+    return [_best_block(best, verdict) for best in verdict.best_blocks]
+
+
+def _best_block(best: BestBlockComparison, verdict: Verdict) -> str:
+    candidate, baseline, difference = best.candidate, best.baseline, best.difference
+    names = [f"{summary.group.label} ({summary.group.block})" for summary in (candidate, baseline)]
+    if verdict.metric.sign * difference.mean < 0:
+        names.reverse()
+    low, high = sorted((difference.low, difference.high), key=abs)
+    size_text, sign = size(difference.mean, verdict.metric), math.copysign(1, difference.mean)
+    interval = " to ".join(points(sign * end, verdict.metric, signed=low * high < 0) for end in (low, high))
+    edge = f" A best {verdict.grouping.block_keys[0]} lies at the edge of the grid." if best.at_edge else ""
+    head = f"Each at its best {verdict.grouping.block_keys[0]} by validation:"
+    if difference.n < MIN_TESTED or math.isnan(difference.p):
+        return f"{head} {names[0]} is ahead of {names[1]} by {size_text}; too few seeds for a test.{edge}"
+    verb = {"better": "beats", "worse": "beats", "small": "is ahead of", "equivalent": "is no better than"}
+    decided = best.outcome in verb
+    text = f"{head} {names[0]} {verb.get(best.outcome, 'is ahead of')} {names[1]} by {size_text} ({interval})"
+    return f"{text}, {p_is(difference.p)}{'' if decided else ', not decided'}.{edge}"
+
+
+def final_epoch_sentences(verdict: Verdict) -> list[str]:
+    """The differences at the final epoch, where another one is compared, and where they say otherwise."""
+    texts = [text for c in verdict.comparisons if (text := _final_epoch(c))]
+    if not texts or len(texts) > MAX_FINAL:
+        return []
+    return [f"Final epoch: {'; '.join(texts)}."]
+
+
+def _final_epoch(c: GroupComparison) -> str:
+    if c.final is None or c.final_outcome is None or c.final.n < 3 or c.is_confounded:
+        return ""
+    if c.final == c.difference:  # the mean of a single epoch
+        return ""
+    low, high = (points(end, c.metric) for end in (c.final.low, c.final.high))
+    interval = "" if math.isnan(c.final.low) else f" ({low} to {high})"
+    agrees = c.final_outcome == c.outcome or (
+        c.outcome == "leaning" and c.final_outcome in ("better", "worse")
+    )
+    ending = "in agreement" if agrees else f"which alone would say: {FINAL_OUTCOMES[c.final_outcome]}"
+    name = c.candidate.group.name
+    return f"{name} {points(c.final.mean, c.metric)}{unit(c.metric)}{interval}, {ending}"
+
+
+def gain_sentences(verdict: Verdict) -> list[str]:
+    """Which groups were still learning when training ended: then speed of learning is compared."""
+    deltas = {id(s): c.delta for c in verdict.comparisons for s in (c.candidate, c.baseline)}
+    gains = {s.group.name: gain for s in verdict.summaries if (gain := notable_gain(s, deltas.get(id(s))))}
+    if not gains or len(verdict.summaries) < 2:
+        return []
+    names = list(gains)[:MAX_FINAL]
+    rates = list(dict.fromkeys(f"{gain:.1f}" for gain in gains.values()))[:MAX_FINAL]
+    verb = "was" if len(gains) == 1 else "were"
+    return [
+        f"{_enumerate(names)} {verb} still gaining {_enumerate(rates)} points an epoch: "
+        "this compares speed of learning, not where it ends."
+    ]
+
+
+def _enumerate(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"

@@ -107,12 +107,20 @@ def bad_choice(key: str, value: object, choices: Iterable[str]) -> UserError:
     return bad_value(key, value, f"must be one of {', '.join(names)}{hint}")
 
 
-def unknown_key(key: str, choices: Iterable[str]) -> UserError:
-    """For a key that does not exist; ``choices`` are the keys that its parent takes."""
-    names = sorted(choices)
+def unknown_key(key: str, siblings: Iterable[str], all_keys: Iterable[str] = ()) -> UserError:
+    """For a key that does not exist: every message about a misspelt key is made here.
+
+    ``siblings`` are the keys that its parent takes, without the parent; ``all_keys`` are the full names of
+    the keys of every group. A key of another group with this last part is proposed as well.
+    """
+    names = sorted(siblings)
     parent, _, leaf = key.rpartition(".")
     prefix = f"{parent}." if parent else ""
+    in_other_groups = [name for name in all_keys if name.endswith(f".{leaf}")]
     nearest = nearest_match(leaf, names)
-    hint = f"did you mean {prefix}{nearest}? " if nearest else ""
+    proposals = [*([f"{prefix}{nearest}"] if nearest else []), *in_other_groups]
+    hint = f"did you mean {' or '.join(proposals)}?" if proposals else ""
+    if in_other_groups:
+        return UserError(f"{key}: unknown key; {hint}")
     subject = f"{parent} takes" if parent else "keys are"
-    return UserError(one_line(f"{key}: unknown key; {hint}{subject}: {', '.join(names) or 'no keys'}"))
+    return UserError(one_line(f"{key}: unknown key; {hint} {subject}: {', '.join(names) or 'no keys'}"))

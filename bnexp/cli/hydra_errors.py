@@ -87,14 +87,11 @@ def _explain_unknown_key(match: re.Match[str], arguments: list[str]) -> UserErro
     if key.startswith("hydra."):
         return UserError(f"{key}: Hydra has no such key (bnexp --cfg hydra shows those it has)")
     names = _all_keys(override_values(arguments))
-    parent, _, leaf = key.rpartition(".")
-    same_leaf = [name for name in names if name.endswith(f".{leaf}")]
-    if same_leaf:
-        return UserError(f"{key}: unknown key; did you mean {' or '.join(same_leaf)}?")
+    parent = key.rpartition(".")[0]
     prefix = f"{parent}." if parent else ""
     siblings = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
     top_level = () if parent else GROUPS
-    return unknown_key(key, {name for name in (*siblings, *top_level) if "." not in name})
+    return unknown_key(key, {name for name in (*siblings, *top_level) if "." not in name}, names)
 
 
 def _explain_unknown_choice(match: re.Match[str], _: list[str]) -> UserError:

@@ -7,7 +7,7 @@ import csv
 import sys
 import textwrap
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bnexp.errors import UserError, forbid_exit, one_line
 from bnexp.files import write_atomically
 from bnexp.runs.environment import recorded_threads
 from bnexp.runs.folder import load_summary
+from bnexp.runs.identity import describe_changes
 
 PREDICTION_COLUMNS = ("image", "label", "prediction")
 
@@ -86,6 +87,7 @@ def load_config(run: Path, device: str | None, trusted_targets: Collection[str])
 @forbid_exit("the network or the loss")
 def evaluate(args: argparse.Namespace) -> None:
     config = load_config(args.run, args.device, args.trust)
+    _warn_of_changes(args.run, config)
 
     from bnexp.compute import device, memory, process_tuning
     from bnexp.report.render.confusion import confusion_matrix, format_confusion
@@ -126,6 +128,16 @@ def evaluate(args: argparse.Namespace) -> None:
     print(format_confusion(confusion_matrix(labels, predictions, len(images.classes)), images.classes))
     for note in notes:
         print(note)
+
+
+def _warn_of_changes(run: Path, config: Config) -> None:
+    """One line on standard error where the images or the user's own code are no longer those of the run."""
+    values = asdict(config.dataset)
+    targets = {group: {"_target_": getattr(config, group).target} for group in COMPONENTS}
+    current = {"dataset": values, **targets}
+    changes = describe_changes(load_summary(run), current, composed_config.fingerprints_of(current))
+    if changes:
+        print(f"bnexp-eval: {changes}: the numbers are not those of the run", file=sys.stderr)
 
 
 def _checkpoint_path(run: Path, name: str) -> Path:

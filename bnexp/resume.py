@@ -36,6 +36,7 @@ class SavedCommand:
     overrides: list[Override]
     axes: list[str]  # the overrides that a preset gives its sweep
     config_dirs: list[str]  # the folders of --config-dir
+    cwd: Path  # the current folder of that command
 
 
 def resume_arguments(folder: Path, new_overrides: list[str], trusted_names: Collection[str]) -> list[str]:
@@ -59,7 +60,7 @@ def resume_arguments(folder: Path, new_overrides: list[str], trusted_names: Coll
             raise UserError(f"--config-dir {path}: its YAML files can name code; --trust {path} allows it")
     folder_key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
     replaced_keys = {folder_key, "hydra.mode", *map(override_key, new_overrides)}
-    old_overrides = [str(saved_override.input_line) for saved_override in saved_command.overrides]
+    old_overrides = [_with_absolute_root(override, saved_command.cwd) for override in saved_command.overrides]
     if is_sweep:
         new_overrides = [
             _join_values([*saved_command.axes, *old_overrides], override) for override in new_overrides
@@ -82,12 +83,26 @@ def _read_command(folder: Path, name: str) -> SavedCommand:
         axes = hydra["sweeper"].get("params") or {}
         sources = hydra["runtime"]["config_sources"]
         return SavedCommand(
+            cwd=Path(hydra["runtime"]["cwd"]),
             overrides=OverridesParser.create().parse_overrides(overrides),
             axes=[f"{key}={choices}" for key, choices in axes.items()],
             config_dirs=[str(source["path"]) for source in sources if source["provider"] == "command-line"],
         )
     except Exception as error:
         raise UserError(f"{folder / name}: the saved command cannot be read ({one_line(error)})") from error
+
+
+def _with_absolute_root(override: Override, cwd: Path) -> str:
+    """The override as it was typed; a relative ``dataset.root`` is one below the folder of that command."""
+    text = str(override.input_line)
+    if override_key(text) != "dataset.root":
+        return text
+    if override.is_sweep_override():
+        roots = [str(value) for value in override.sweep_string_iterator()]
+    else:
+        roots = [str(override.value())]
+    paths = [quote_value(str(cwd / Path(root).expanduser())) for root in roots]
+    return f"{split_override(text)[0]}={','.join(paths)}"
 
 
 def _join_values(old_overrides: list[str], new_override: str) -> str:

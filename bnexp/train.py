@@ -16,7 +16,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from bnexp.cli.composed_config import group_choices, resolve_config, save_config
+from bnexp.cli.composed_config import fingerprints_of, group_choices, resolve_config, save_config
 from bnexp.cli.exit_codes import exit_code
 from bnexp.cli.launch import launch
 from bnexp.cli.run_guard import RunGuard
@@ -45,7 +45,8 @@ def entry(composed: DictConfig) -> None:
         with lock_folder(path):
             folder = RunFolder(
                 path, values, list(hydra_config.overrides.task), RunGuard.new_folders,
-                choices=group_choices(hydra_config), job_number=hydra_config.job.num if sweep else None,
+                fingerprints=fingerprints_of(values), choices=group_choices(hydra_config),
+                job_number=hydra_config.job.num if sweep else None,
             )  # fmt: skip
             if folder.previous_summary is None:
                 save_config(path, composed)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bnexp.config.schema import COMPONENTS
+from bnexp.config.source import source_fingerprint
 from bnexp.errors import UserError, bad_value, one_line
 from bnexp.files import write_text
-from bnexp.runs.identity import NON_IDENTITY_KEYS, config_hash, experiment
+from bnexp.runs.identity import NON_IDENTITY_KEYS, config_hash
 
 # Linear scaling rule (Goyal et al. 2017): the learning rate grows in proportion to the batch size.
 OmegaConf.register_new_resolver(
@@ -24,13 +28,33 @@ OmegaConf.register_new_resolver("bnexp.unique", lambda: uuid.uuid4().hex[:6], us
 
 def config_identity(config: DictConfig) -> str:
     """The hash of a composed configuration. The run need not have started."""
-    return config_hash(experiment_of(config))
+    values = identity_values(config)
+    return config_hash(values, fingerprints_of(values))
 
 
-def experiment_of(config: DictConfig) -> dict[str, Any]:
-    """The keys of a composed configuration that can change a result, as plain values."""
+def identity_values(config: DictConfig) -> dict[str, Any]:
+    """The keys of a composed configuration that tell runs apart, and the data's folder, as plain values."""
     keys = [str(key) for key in config if key not in ("hydra", "experiment", *NON_IDENTITY_KEYS)]
-    return experiment(resolve_config(OmegaConf.masked_copy(config, keys)))
+    return resolve_config(OmegaConf.masked_copy(config, keys))
+
+
+def fingerprints_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """Fingerprints of what a configuration names but does not hold: the images of a folder, custom code.
+
+    The key is the group. What cannot be read has none: the run itself says what is wrong with it.
+    """
+    fingerprints = {}
+    dataset = values.get("dataset") or {}
+    if dataset.get("name") == "image_folder" and dataset.get("root"):
+        from bnexp.data.fingerprint import folder_fingerprint  # imports torch
+
+        with suppress(UserError, OSError):
+            fingerprints["dataset"] = folder_fingerprint(Path(str(dataset["root"])).expanduser())
+    for group in COMPONENTS:
+        target = (values.get(group) or {}).get("_target_")
+        if fingerprint := source_fingerprint(target):
+            fingerprints[group] = fingerprint
+    return fingerprints
 
 
 def output_folder(config: DictConfig, key: str) -> Path:

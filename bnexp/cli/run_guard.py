@@ -11,13 +11,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from bnexp.cli.composed_config import config_identity, experiment_of, output_folder
+from bnexp.cli.composed_config import fingerprints_of, identity_values, output_folder
 from bnexp.cli.exit_codes import exit_code
 from bnexp.compute import torchrun
 from bnexp.config.overrides import flatten
 from bnexp.errors import UserError
 from bnexp.runs.folder import SUMMARY, check_inside, is_free, load_summary, lock_folder, missing_folders
-from bnexp.runs.identity import RUN_LENGTH_KEYS, can_resume
+from bnexp.runs.identity import RUN_LENGTH_KEYS, can_resume, describe_changes, experiment
 
 
 class RunGuard(Callback):
@@ -40,7 +40,8 @@ class RunGuard(Callback):
         if not (folder / SUMMARY).exists():
             return
         summary = load_summary(folder)
-        if summary["status"] == "finished" and summary["config_hash"] == config_identity(config):
+        epochs = identity_values(config)["epochs"]  # ``_check`` has compared everything else
+        if summary["status"] == "finished" and summary["epochs"] == epochs:
             if not secondary:
                 print(f"{folder}: this run is finished; nothing to do")
             sys.exit(0)
@@ -56,7 +57,7 @@ def _check(config: DictConfig) -> None:
     if not free:
         raise UserError(f"hydra.run.dir={folder}: holds files but no run of bnexp; choose another folder")
     if (folder / SUMMARY).exists():
-        _check_can_resume(folder, experiment_of(config))
+        _check_can_resume(folder, identity_values(config))
 
 
 def _run_folder(config: DictConfig) -> Path:
@@ -73,29 +74,32 @@ def _run_folder(config: DictConfig) -> Path:
     return output_folder(config, "hydra.run.dir")
 
 
-def _check_can_resume(folder: Path, experiment: dict[str, Any]) -> None:
+def _check_can_resume(folder: Path, values: dict[str, Any]) -> None:
     """Raises UserError where the folder holds another run, or where another process is writing it."""
     check_inside(folder)
     with lock_folder(folder):
         summary = load_summary(folder)
-    if not can_resume(summary, experiment):
-        raise UserError(f"hydra.run.dir={folder}: holds a run with {_differences(folder, experiment)}")
-    derived_keys = [key for key in RUN_LENGTH_KEYS if experiment["scheduler"].get(key, "") is None]
-    if summary["epochs"] != experiment["epochs"] and derived_keys:
+    fingerprints = fingerprints_of(values)
+    if not can_resume(summary, values, fingerprints):
+        if changes := describe_changes(summary, values, fingerprints):
+            raise UserError(f"hydra.run.dir={folder}: {changes}; choose another folder")
+        raise UserError(f"hydra.run.dir={folder}: holds a run with {_differences(folder, values)}")
+    derived_keys = [key for key in RUN_LENGTH_KEYS if values["scheduler"].get(key, "") is None]
+    if summary["epochs"] != values["epochs"] and derived_keys:
         raise UserError(
-            f"epochs={experiment['epochs']}: the learning rates of this run were planned for"
+            f"epochs={values['epochs']}: the learning rates of this run were planned for"
             f" {summary['epochs']} epochs (scheduler.{derived_keys[0]}=null takes its value from epochs);"
             " start a new run in another folder"
         )
 
 
-def _differences(folder: Path, experiment: dict[str, Any]) -> str:
-    """The keys in which ``experiment`` differs from the configuration that is saved in a run's folder."""
+def _differences(folder: Path, values: dict[str, Any]) -> str:
+    """The keys in which ``values`` differ from the configuration that is saved in a run's folder."""
     try:
-        saved = experiment_of(OmegaConf.load(folder / ".hydra" / "config.yaml"))  # type: ignore[arg-type]
+        saved = identity_values(OmegaConf.load(folder / ".hydra" / "config.yaml"))  # type: ignore[arg-type]
     except Exception:  # an unreadable configuration; the hash already differs
         return "another configuration; choose another folder"
-    old, new = flatten(saved), flatten(experiment)
+    old, new = flatten(experiment(saved)), flatten(experiment(values))
     keys = [key for key in [*old, *(new.keys() - old.keys())] if old.get(key) != new.get(key)]
     listing = ", ".join(f"{key}={old.get(key)} (here {new.get(key)})" for key in keys[:4])
     remainder = f" and {len(keys) - 4} more" if len(keys) > 4 else ""

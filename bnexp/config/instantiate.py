@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from bnexp.config.schema import ARGUMENT_TYPES, Component, Config
+from bnexp.config.source import search_current_folder
 from bnexp.config.validation import check_arguments
 from bnexp.errors import ExitCalled, UserError, forbid_exit, nearest_match, one_line
 from bnexp.runs.identity import RUN_LENGTH_KEYS
@@ -79,10 +79,7 @@ def check_components(config: Config) -> None:
 def import_target(component: Component) -> Callable[..., Any]:
     """The class or function that a component's target names. Modules in the current folder are found too."""
     key, target = f"{component.key}._target_", str(component.target)
-    folder = os.getcwd()
-    if folder not in sys.path and "" not in sys.path:
-        # A console script does not search the current folder. It comes last: it must not hide a package.
-        sys.path.append(folder)
+    search_current_folder()
     module_name, _, name = target.rpartition(".")
     if not module_name:
         raise UserError(f"{key}={target}: write the module too, as in mynets.Net")
@@ -94,7 +91,7 @@ def import_target(component: Component) -> Callable[..., Any]:
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
         raise UserError(
-            f"{key}={target}: cannot be imported from {folder} or the environment ({reason})"
+            f"{key}={target}: cannot be imported from {os.getcwd()} or the environment ({reason})"
         ) from error
     function = getattr(module, name, None)
     if function is None:

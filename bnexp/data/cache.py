@@ -65,7 +65,7 @@ def read_or_build(
     ``build`` may download it. One process builds and the others wait for it. The cache file lies in ``root``.
     If that folder is read-only, it lies in the user's own cache folder. If both are, there is no cache.
     """
-    paths = _candidate_paths(root, name)
+    paths = candidate_paths(root, f"{name}.safetensors")
     for path in paths:
         with suppress(_DamagedCacheError):  # reported below, where it is built again
             if (dataset := _read(path, fingerprint())) is not None:
@@ -109,14 +109,12 @@ def no_empty_folders(*folders: Path) -> Iterator[None]:
         raise
 
 
-def _candidate_paths(root: Path, name: str) -> list[Path]:
-    """Where the cache file may lie, the preferred path first."""
+def candidate_paths(root: Path, file_name: str) -> list[Path]:
+    """Where a cache file of the data set in ``root`` may lie, the preferred path first."""
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     digest = hashlib.sha1(os.path.abspath(root).encode(), usedforsecurity=False).hexdigest()[:16]
-    return [
-        root / FOLDER / f"{name}.safetensors",
-        user_cache / "bnexp" / f"{name}-{digest}.safetensors",
-    ]
+    stem, ending = os.path.splitext(file_name)
+    return [root / FOLDER / file_name, user_cache / "bnexp" / f"{stem}-{digest}{ending}"]
 
 
 @contextmanager

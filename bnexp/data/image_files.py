@@ -116,8 +116,8 @@ def equal_files(root: Path, first: Iterable[str], second: Iterable[str]) -> list
             by_size[os.stat(root / path).st_size][part].append(path)
     candidates = [pair for pair in by_size.values() if all(pair)]
     of_first, of_second = ([path for pair in candidates for path in pair[part]] for part in (0, 1))
-    paths_by_digest = {_digest(root / path): path for path in reversed(of_first)}
-    digests = ((_digest(root / path), path) for path in of_second)
+    paths_by_digest = {file_digest(root / path): path for path in reversed(of_first)}
+    digests = ((file_digest(root / path), path) for path in of_second)
     return [(paths_by_digest[digest], path) for digest, path in digests if digest in paths_by_digest]
 
 
@@ -198,7 +198,8 @@ def _relative(path: str | Path, root: Path) -> str:
     return os.fspath(path)[len(os.fspath(root)) :].replace(os.sep, "/").lstrip("/")
 
 
-def _digest(path: Path) -> bytes:
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of a file's contents; raises OSError."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):

@@ -43,6 +43,7 @@ class Listing:
     classes: tuple[str, ...]
     train: Rows
     test: Rows
+    notes: tuple[str, ...] = ()  # what is not read, and why
 
     def fingerprint(self, resize: int | None) -> str:
         """Changes with ``resize``, and when an image is added, removed, changed or replaced."""
@@ -66,6 +67,8 @@ def load(root: Path, resize: int | None) -> ImageDataset:
     must be squares of one size. Without a test folder, a fixed fifth of each class becomes the test set.
     """
     listing = list_images(root)
+    for note in listing.notes:
+        log.warning("%s: %s", root, note)
     name = f"image_folder-{resize}" if resize else "image_folder"
     key = listing.fingerprint(resize)
     return cache.load(root, name, lambda: key, lambda: _decode(listing, resize))
@@ -83,42 +86,43 @@ def list_images(root: Path) -> Listing:
     if len(classes) < 2:
         number = f"one, {classes[0]}" if classes else "none"
         raise _bad_root(root, f"{base} must hold at least two class folders, but holds {number}")
+    notes = []
     if has_train and (unused := set(_folders(root)) - {"train", "test"}):
-        log.warning("%s: only train and test are read, not %s", root, ", ".join(sorted(unused)))
+        notes.append(f"only train and test are read, not {', '.join(sorted(unused))}")
     test_classes = _folders(root / "test") if has_test else []
     for name in test_classes:
         if name not in classes:
             near = nearest_match(name, classes)
             hint = f"; did you mean {near}?" if near else ""
             raise _bad_root(root, f"the class test/{name} is not in train{hint}")
-    train, test = _list_parts(root, base, classes, test_classes)
+    train, test, left_out = _list_parts(root, base, classes, test_classes)
+    if left_out:
+        notes.append(f"left out: {left_out}")
     labels = {label for _, label in train}
     for label, name in enumerate(classes):
         if label not in labels:
             raise _bad_root(root, f"{base / name} holds no image")
     if not has_test:
-        return Listing(root, classes, *_split_off_test(root, classes, train))
+        return Listing(root, classes, *_split_off_test(root, classes, train), tuple(notes))
     if not test:
         raise _bad_root(root, f"{root / 'test'} holds no image")
-    return Listing(root, classes, train, test)
+    return Listing(root, classes, train, test, tuple(notes))
 
 
 def _list_parts(
     root: Path, base: Path, classes: tuple[str, ...], test_classes: list[str]
-) -> tuple[Rows, Rows]:
-    """(train, test): the images of each class in both parts. Logs what is left out."""
+) -> tuple[Rows, Rows, image_files.LeftOut]:
+    """(train, test): the images of each class in both parts, and what is left out."""
     left_out = image_files.LeftOut()
     folders = [base / name for name in classes] + [root / "test" / name for name in test_classes]
     image_files.count_unclassified(root, sorted({root, *(f.parent for f in folders)}), left_out)
     images = image_files.find_images(root, folders, left_out)
-    if left_out:
-        log.warning("%s: left out: %s", root, left_out)
     train: Rows = []
     test: Rows = []
     for folder, paths in zip(folders, images, strict=True):
         part = train if folder.parent == base else test
         part += [(path, classes.index(folder.name)) for path in paths]
-    return train, test
+    return train, test, left_out
 
 
 def _split_off_test(root: Path, classes: tuple[str, ...], rows: Rows) -> tuple[Rows, Rows]:

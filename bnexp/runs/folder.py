@@ -17,7 +17,7 @@ from typing import Any
 from bnexp.errors import Diverged, UserError, forbid_exit, one_line
 from bnexp.files import write_json
 from bnexp.runs.environment import ENVIRONMENT, describe_environment, read_environment, recorded_threads
-from bnexp.runs.identity import can_resume, config_hash
+from bnexp.runs.identity import can_resume, config_hash, describe_changes
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +43,18 @@ class RunFolder:
         overrides: list[str],
         new_folders: Iterable[Path] = (),
         *,
+        fingerprints: Mapping[str, str] | None = None,
         choices: Mapping[str, str | None] | None = None,
         job_number: int | None = None,
     ) -> None:
         self.path = path
         self.new_folders = tuple(new_folders)
         self.previous_summary = load_summary(path) if (path / SUMMARY).exists() else None
-        if self.previous_summary is not None and not can_resume(self.previous_summary, config):
-            raise UserError(f"{path}: holds a run with another configuration; choose another folder")
+        fingerprints = dict(fingerprints or {})
+        if self.previous_summary is not None and not can_resume(self.previous_summary, config, fingerprints):
+            changes = describe_changes(self.previous_summary, config, fingerprints)
+            reason = changes or "holds a run with another configuration"
+            raise UserError(f"{path}: {reason}; choose another folder")
         records = [path / name for name in RECORDS if (path / name).exists()]
         if self.previous_summary is None and records:
             raise UserError(f"{records[0]}: belongs to no run of bnexp; choose another folder")
@@ -58,7 +62,8 @@ class RunFolder:
             "status": "running",
             "name": config["name"],
             "tags": config["tags"],
-            "config_hash": config_hash(config),
+            "config_hash": config_hash(config, fingerprints),
+            "fingerprints": fingerprints,  # of the images and of the user's own code
             "overrides": overrides,
             "choices": dict(choices or {}),  # the chosen file of each group: model, optimizer ...
             "job_number": job_number,  # the place in its sweep, from 0; None for a single run

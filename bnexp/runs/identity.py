@@ -24,14 +24,40 @@ def experiment(config: Mapping[str, Any]) -> dict[str, Any]:
     return identity
 
 
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Twelve hex digits; two configurations share them exactly if they are the same experiment."""
-    text = json.dumps(experiment(config), sort_keys=True, default=str)
+def config_hash(config: Mapping[str, Any], fingerprints: Mapping[str, str] | None = None) -> str:
+    """Twelve hex digits; two runs share them exactly if they are the same experiment.
+
+    ``fingerprints`` are those of what a configuration names but does not hold: images, the user's own code.
+    """
+    identity = experiment(config) | ({"fingerprints": dict(fingerprints)} if fingerprints else {})
+    text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def can_resume(summary: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+def can_resume(
+    summary: Mapping[str, Any], config: Mapping[str, Any], fingerprints: Mapping[str, str]
+) -> bool:
     """Whether ``config`` may resume the run of ``summary``: the same experiment, or one with more epochs."""
     epochs = int(summary.get("epochs") or 0)
-    is_same = config_hash(dict(config) | {"epochs": epochs}) == summary.get("config_hash")
+    # An older run recorded no fingerprints, and its hash knows none.
+    known_fingerprints = fingerprints if "fingerprints" in summary else None
+    is_same = config_hash(dict(config) | {"epochs": epochs}, known_fingerprints) == summary.get("config_hash")
     return is_same and int(config["epochs"]) >= epochs
+
+
+def describe_changes(
+    summary: Mapping[str, Any], config: Mapping[str, Any], fingerprints: Mapping[str, str]
+) -> str:
+    """What is no longer as it was when the run of ``summary`` trained: its images, its own code; or ""."""
+    recorded = summary.get("fingerprints") or {}
+    texts = []
+    for group in sorted({*recorded, *fingerprints} if "fingerprints" in summary else ()):
+        if recorded.get(group) == fingerprints.get(group):
+            continue
+        if group == "dataset":
+            texts.append(f"the images in {config['dataset'].get('root')} are no longer those of this run")
+        else:
+            texts.append(
+                f"the file of {group}._target_={config[group]['_target_']} has changed since this run"
+            )
+    return "; ".join(texts)

@@ -42,6 +42,8 @@ def save(path: Path, seed: int, **options) -> None:
 
 def images_by_class(root: Path) -> dict[str, list[str]]:
     listing = image_folder.list_images(root)
+    for note in listing.notes:
+        logging.getLogger("bnexp").warning("%s: %s", root, note)
     rows = sorted(listing.train + listing.test)
     return {name: [path for path, row in rows if row == i] for i, name in enumerate(listing.classes)}
 
@@ -234,7 +236,7 @@ def test_only_files_of_equal_size_are_compared(tmp_path, monkeypatch):
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     compared = []
-    digest = image_files._digest
-    monkeypatch.setattr(image_files, "_digest", lambda path: compared.append(path.name) or digest(path))
+    digest = image_files.file_digest
+    monkeypatch.setattr(image_files, "file_digest", lambda path: compared.append(path.name) or digest(path))
     assert image_files.equal_files(tmp_path, ["a", "b"], ["c", "d", "e"]) == [("a", "e")]
     assert sorted(compared) == ["a", "c", "e"]

@@ -110,6 +110,13 @@ def test_data_sets_are_never_compared(tmp_path):
         group_folders(tmp_path, by="dataset.name")
 
 
+def test_data_sets_that_change_with_the_compared_key_are_not_compared(tmp_path):
+    write_sweep(tmp_path / "a", {"none": [97, 96]}, dataset_name="mnist")
+    write_sweep(tmp_path / "b", {"batch": [98, 97]}, dataset_name="digits")
+    grouping = group_folders(tmp_path)
+    assert [grouping.baseline_of(group) for group in grouping.groups] == [None, None]
+
+
 def test_a_key_that_older_runs_lack_is_taken_as_equal(tmp_path):
     write_run(tmp_path, 0.9, seed=0)
     run = write_run(tmp_path, 0.9, seed=1)

@@ -158,6 +158,24 @@ def test_the_baseline_is_the_first_value_as_typed_whatever_the_clock_says(tmp_pa
     assert [summary.group.value for summary in verdict.summaries] == ["momentum", "adam", "sgd"]
 
 
+def test_a_setting_that_no_choice_brings_along_stays_a_confounder(tmp_path):
+    """epochs changes together with what was typed, but no model brings epochs along."""
+    for name, epochs in (("mlp", 3), ("conv", 6)):
+        for seed in range(3):
+            record = {"overrides": [f"model={name}", f"seed={seed}"], "choices": {"model": name}}
+            write_run(
+                tmp_path,
+                0.9,
+                folder=f"{name}{seed}",
+                seed=seed,
+                epochs=epochs,
+                model__target_=name,
+                record=record,
+            )
+    (c,) = verdict_of(tmp_path).comparisons
+    assert (c.by, c.confounders, c.is_paired) == ("model", ("epochs",), False)
+
+
 def test_words_for_one_thing_are_one_group(tmp_path):
     """mlp_bn and mlp with model.norm=batch are the same network."""
     for name, seed in (("mlp_bn", 0), ("mlp", 1)):

@@ -153,9 +153,16 @@ def group_runs(runs: Sequence[Run], by: str | None = None, baseline: str | None 
 
 
 def _merge_columns(typed: Columns, settings: Columns) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """The typed keys and the settings that do not follow from them; and the settings that do."""
+    """The typed keys and the settings that do not follow from them; and the settings that do.
+
+    A choice in a group brings along settings of this group, and an experiment any setting.
+    """
     rows = [str(row) for row in zip(*typed.values(), strict=True)]
-    implied = [key for key, column in settings.items() if rows and is_function_of(column, rows)]
+    implied = [
+        key
+        for key, column in settings.items()
+        if key in typed or ({section(key), "experiment"} & set(typed) and is_function_of(column, rows))
+    ]
     free = {key: column for key, column in settings.items() if key not in implied}
     return dict(typed) | free, tuple(key for key in implied if key not in typed)
 
@@ -241,11 +248,11 @@ def _always_together(column: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _naming_keys(by: str | None, block_keys: Sequence[str], columns: Columns) -> list[str]:
-    """The fewest keys that tell the groups apart, the compared key first."""
+    """The compared key, the data set, and the fewest further keys that tell the groups apart."""
     chosen = [by] if by else []
     for key in sorted(block_keys, key=lambda key: (key != DATASET, not key.endswith(TARGET_SUFFIX))):
         names = [str([columns[name][i] for name in chosen]) for i in range(len(columns[key]))]
-        if _splits(columns[key], names):
+        if key == DATASET or _splits(columns[key], names):
             chosen.append(key)
     return chosen
 

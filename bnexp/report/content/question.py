@@ -31,7 +31,7 @@ DATASETS = {
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
     "digits": "the digits",
-    "image_folder": "these images",
+    "image_folder": "a folder of images",
 }
 BEST_STANDINGS = ("more stable", "better", "provisionally better", "leaning to better")
 
@@ -69,7 +69,8 @@ def _subject(verdict: Verdict) -> tuple[str, str]:
     model = MODELS.get(target or "")
     if target and model is None:
         model = grouping.display_value(f"model{TARGET_SUFFIX}", target)
-    return model or "", f" on {DATASETS.get(dataset, dataset)}" if dataset else ""
+    dataset = DATASETS.get((dataset or "").partition(" ")[0], dataset)  # a folder has its fingerprint
+    return model or "", f" on {dataset}" if dataset else ""
 
 
 def _blocks(verdict: Verdict) -> str:

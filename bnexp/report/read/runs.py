@@ -30,6 +30,7 @@ from bnexp.runs.environment import ENVIRONMENT
 from bnexp.runs.folder import SUMMARY, load_summary
 
 COMPARABLE = ("finished", "diverged")
+MAX_NAME = 40
 UNFINISHED = {
     "failed": "failed",
     "interrupted": "interrupted",
@@ -149,7 +150,7 @@ def find_runs(path: Path) -> Iterator[Path]:
 def read_run(folder: Path) -> tuple[Run, list[str]]:
     """One run, and what is wrong with its curves. Raises UserError where the run cannot be compared."""
     summary = _load_summary(folder)
-    settings, final = read_config(folder), _metrics(summary, "final")
+    settings, final = read_config(folder) | _fingerprints(summary), _metrics(summary, "final")
     curves, reasons = _curves(folder, final)
     times, (versions, threads, started_at) = _metrics(summary, "time"), _environment(folder)
     (images, classes), delta = image_counts(settings, summary), pop_delta(settings)
@@ -203,6 +204,16 @@ def _load_summary(folder: Path) -> dict[str, Any]:
 def _overrides(summary: Mapping[str, Any]) -> dict[str, str]:
     overrides = summary.get("overrides")
     return override_values(map(str, overrides)) if isinstance(overrides, list) else {}
+
+
+def _fingerprints(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What a run was trained on, as settings: ``dataset.name`` of a folder of images, ``model.source``."""
+    fingerprints = summary.get("fingerprints")
+    if not isinstance(fingerprints, dict):
+        return {}
+    names = {group: "dataset.name" if group == "dataset" else f"{group}.source" for group in fingerprints}
+    prefix = {"dataset": "image_folder "}
+    return {names[group]: f"{prefix.get(group, '')}{text}"[:MAX_NAME] for group, text in fingerprints.items()}
 
 
 def _choices(summary: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,188 @@
+"""A run is identified by its images and by its own code, not by the words that name them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bnexp.data import fingerprint
+from bnexp.data.fingerprint import folder_fingerprint
+
+QUICK = ("epochs=1", "tracking.tensorboard=false", "model=mlp", "batch_size=8")
+NET = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, in_channels, image_size, num_classes, width: int = 8):
+        first = nn.Linear(in_channels * image_size**2, width)
+        super().__init__(nn.Flatten(), first, nn.{activation}(), nn.Linear(width, num_classes))
+"""
+
+
+def write_images(root: Path, seed: int = 0, per_class: int = 10) -> Path:
+    rng = np.random.default_rng(seed)
+    for name, level in (("cat", 60), ("dog", 180)):
+        folder = root / name
+        folder.mkdir(parents=True)
+        for i in range(per_class):
+            pixels = np.clip(rng.normal(level, 40, (8, 8)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+def folder_overrides(root: object) -> tuple[str, ...]:
+    return ("dataset=image_folder", f"dataset.root={root}")
+
+
+@pytest.fixture(autouse=True)
+def no_remembered_digests():
+    fingerprint._memory.clear()
+
+
+# The fingerprint
+
+
+def test_a_copy_has_the_same_fingerprint_and_any_change_another(tmp_path):
+    root = write_images(tmp_path / "a")
+    original = folder_fingerprint(root)
+    shutil.copytree(root, tmp_path / "copy")
+    assert folder_fingerprint(tmp_path / "copy") == original
+    changes = {
+        "content": lambda folder: (folder / "cat/0.png").write_bytes((folder / "cat/1.png").read_bytes()),
+        "name": lambda folder: (folder / "cat/0.png").rename(folder / "cat/zero.png"),
+        "class": lambda folder: (folder / "cat/0.png").rename(folder / "dog/zero.png"),
+        "one more": lambda folder: shutil.copy(folder / "cat/0.png", folder / "cat/more.png"),
+        "one less": lambda folder: (folder / "cat/0.png").unlink(),
+    }
+    for name, change in changes.items():
+        shutil.copytree(root, tmp_path / name)
+        change(tmp_path / name)
+        assert folder_fingerprint(tmp_path / name) != original, name
+
+
+def test_unchanged_files_are_not_read_again_but_changed_ones_are(tmp_path, monkeypatch):
+    root = write_images(tmp_path / "a")
+    paths, digest = [], fingerprint.file_digest
+    monkeypatch.setattr(fingerprint, "file_digest", lambda path: paths.append(path) or digest(path))
+    original = folder_fingerprint(root)
+    assert len(paths) == 20
+    fingerprint._memory.clear()  # another process
+    assert folder_fingerprint(root) == original
+    assert len(paths) == 20
+    (root / "cat/0.png").write_bytes((root / "cat/1.png").read_bytes())
+    assert folder_fingerprint(root) != original
+    assert len(paths) == 21
+
+
+def test_what_is_no_image_does_not_count(tmp_path):
+    root = write_images(tmp_path / "a")
+    original = folder_fingerprint(root)
+    (root / "README.txt").write_text("about these images")
+    (root / "cat/notes.txt").write_text("a note")
+    assert folder_fingerprint(root) == original
+
+
+# Images in runs
+
+
+def test_two_roots_are_two_jobs(commands):
+    for name, seed in (("A", 0), ("B", 1)):
+        write_images(commands.folder / name, seed)
+    result = commands.bnexp("-m", "dataset=image_folder", "dataset.root=A,B", *QUICK, "hydra.sweep.dir=sweep")
+    assert result.code == 0, result.err
+    assert len(commands.runs()) == 2
+    hashes = {json.loads((run / "summary.json").read_text())["config_hash"] for run in commands.runs()}
+    assert len(hashes) == 2
+    assert "skipped" not in result.out
+
+
+def test_a_sweep_trains_again_on_changed_images_and_skips_a_moved_folder(commands):
+    root = write_images(commands.folder / "A")
+    sweep = ("-m", "seed=0,1", *QUICK, "hydra.sweep.dir=sweep")
+    commands.bnexp(*sweep, *folder_overrides("A"))
+    root.rename(commands.folder / "moved")
+    assert commands.bnexp(*sweep, *folder_overrides("moved")).out.count("skipped") == 2
+    (commands.folder / "moved/cat/0.png").unlink()
+    assert "skipped" not in commands.bnexp(*sweep, *folder_overrides("moved")).out
+    assert len(commands.runs()) == 4
+
+
+def test_runs_on_different_images_are_not_compared(commands):
+    root = write_images(commands.folder / "A", per_class=15)
+    commands.bnexp(*folder_overrides("A"), *QUICK, "model.norm=none", "hydra.run.dir=one")
+    (root / "cat/0.png").unlink()
+    commands.bnexp(*folder_overrides("A"), *QUICK, "model.norm=batch", "hydra.run.dir=two")
+    out = " ".join(commands.compare("one", "two").out.split())
+    assert "no verdict" in out
+    assert "Not compared" in out
+
+
+def test_resume_refuses_changed_images(commands):
+    root = write_images(commands.folder / "A")
+    commands.bnexp(*folder_overrides("A"), *QUICK, "hydra.run.dir=run")
+    old_summary = (commands.folder / "run/summary.json").read_bytes()
+    shutil.copy(root / "cat/0.png", root / "cat/more.png")
+    result = commands.resume("run", "epochs=2")
+    assert result.code == 2
+    assert "the images in" in result.err
+    assert "are no longer those of this run" in result.err
+    assert len(result.err.splitlines()) == 1
+    assert (commands.folder / "run/summary.json").read_bytes() == old_summary
+
+
+def test_eval_says_that_the_images_have_changed(commands):
+    root = write_images(commands.folder / "A")
+    commands.bnexp(*folder_overrides("A"), *QUICK, "hydra.run.dir=run")
+    assert "no longer" not in commands.eval("run").err
+    shutil.copy(root / "cat/0.png", root / "cat/more.png")
+    result = commands.eval("run")
+    assert result.code == 0
+    assert "are no longer those of this run" in result.err
+
+
+def test_a_relative_root_is_that_of_the_first_command(commands, monkeypatch):
+    write_images(commands.folder / "A")
+    commands.bnexp(*folder_overrides("A"), *QUICK, "hydra.run.dir=run")
+    (commands.folder / "elsewhere").mkdir()
+    monkeypatch.chdir(commands.folder / "elsewhere")
+    result = commands.resume("../run", "epochs=2")
+    assert result.code == 0, result.err
+    assert json.loads((commands.folder / "run/summary.json").read_text())["epochs"] == 2
+
+
+# The user's own code
+
+
+def write_net(folder: Path, activation: str) -> None:
+    (folder / "mynets.py").write_text(NET.format(activation=activation))
+
+
+CUSTOM = ("model=custom", "model._target_=mynets.Net", *QUICK[:2], "batch_size=8", "dataset.train_size=50")
+
+
+def test_an_edited_network_is_another_run(commands, shell):
+    write_net(commands.folder, "ReLU")
+    sweep = ("-m", "seed=0,1", *CUSTOM, "hydra.sweep.dir=sweep")
+    first = shell(*sweep)
+    assert first.code == 0, first.err
+    assert shell(*sweep).out.count("skipped") == 2
+    write_net(commands.folder, "Tanh")
+    assert "skipped" not in shell(*sweep).out
+    assert len(commands.runs()) == 4
+    table = commands.compare("sweep").out
+    assert "source" in table
+
+
+def test_resume_refuses_an_edited_network(commands, shell):
+    write_net(commands.folder, "ReLU")
+    assert shell(*CUSTOM, "hydra.run.dir=run").code == 0
+    write_net(commands.folder, "Tanh")
+    result = shell(*CUSTOM, "epochs=2", "hydra.run.dir=run")
+    assert result.code == 2
+    assert "the file of model._target_=mynets.Net has changed since this run" in result.err
+    assert len(result.err.splitlines()) == 1

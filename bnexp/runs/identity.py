@@ -20,6 +20,9 @@ def experiment(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that changes the numbers of a run."""
     identity = {key: value for key, value in config.items() if key not in NON_IDENTITY_KEYS}
     dataset = dict(config.get("dataset", {}))
+    if "loss" in identity:  # a key that came later: its default changes no hash
+        loss = dict(identity["loss"])
+        identity["loss"] = {key: value for key, value in loss.items() if key != "weight" or value is not None}
     identity["dataset"] = {key: dataset[key] for key in dataset if key not in NON_IDENTITY_DATASET_KEYS}
     return identity
 

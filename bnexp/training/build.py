@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from bnexp import data
 from bnexp.compute import torch_overhead
 from bnexp.compute.device import ComputeDevice
 from bnexp.compute.memory import memory_guard
 from bnexp.compute.processes import SINGLE_PROCESS, Processes
-from bnexp.config.instantiate import instantiate
+from bnexp.config.instantiate import import_target, instantiate
 from bnexp.config.schema import Component, Config
 from bnexp.data import DataSplits, Split
 from bnexp.errors import OutOfMemory, UserError, bad_value, one_line
@@ -27,9 +29,11 @@ from bnexp.runs.loggers import Logger, LoggerGroup, RecordedProgress
 from bnexp.runs.tensorboard_logger import TensorBoardLogger
 from bnexp.seeding import seed_global
 from bnexp.training.graph_selection import with_cuda_graph
+from bnexp.training.losses import check_is_mean
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
 from bnexp.training.trainer import Trainer
+from bnexp.training.trial import needs_trial, try_components
 
 
 def load_splits(config: Config, device: ComputeDevice) -> DataSplits:
@@ -102,8 +106,9 @@ def summary(network: nn.Module, config: Config, splits: DataSplits) -> Summary:
             f" in batches of {count} ({reason}); another dataset.resize may help"
         ) from error
     if network_summary.output != (count, classes):
+        output = network_summary.output or "a tuple"
         raise UserError(
-            f"model={config.model.target}: gives {network_summary.output} for {count} images and"
+            f"model={config.model.target}: gives {output} for {count} images and"
             f" {classes} classes; it must give ({count}, {classes})"
         )
     return network_summary
@@ -125,10 +130,23 @@ def trainer(
     if config.device.sync_bn:
         network = _synchronize_batch_norms(network, device, processes)
     network.to(device.torch_device, memory_format=device.memory_format(network))  # type: ignore[call-overload]
+    if needs_trial(config):
+        try_components(
+            config, network, splits, lambda copy: _trainer(config, copy, device, splits, processes)
+        )
+        seed_global(config.seed, "components")
+    plain = _trainer(config, network, device, splits, processes)
+    return with_cuda_graph(config, plain, splits.train, graph_used_before)
+
+
+def _trainer(
+    config: Config, network: nn.Module, device: ComputeDevice, splits: DataSplits, processes: Processes
+) -> Trainer:
+    """The trainer of a network that is on its device, each step launched operation by operation."""
     optimizer = _optimizer(config.optimizer, network)
-    plain = Trainer(
+    return Trainer(
         network,
-        instantiate(config.loss, {}).to(device.torch_device),
+        _loss(config, splits, device),
         optimizer,
         device,
         schedule=_schedule(config, optimizer, splits.train.steps(config.batch_size)),
@@ -138,7 +156,6 @@ def trainer(
         processes=processes,
         seed=config.seed,
     )
-    return with_cuda_graph(config, plain, splits.train, graph_used_before)
 
 
 def logger(
@@ -193,6 +210,29 @@ def _synchronize_batch_norms(network: nn.Module, device: ComputeDevice, processe
     return nn.SyncBatchNorm.convert_sync_batchnorm(network) if has_torch_norms else network
 
 
+def _loss(config: Config, splits: DataSplits, device: ComputeDevice) -> nn.Module:
+    """The loss on the device. Raises UserError if it is no mean over images, or has parameters to train."""
+    component, classes = config.loss, len(splits.classes)
+    keys = dict(component.keys)
+    if keys.get("weight") is not None:
+        if len(keys["weight"]) != classes:
+            rule = f"must have a number for each of the {classes} classes"
+            raise bad_value("loss.weight", keys["weight"], rule)
+        keys["weight"] = torch.tensor(keys["weight"])
+    loss = instantiate(Component(component.key, component.target, keys), {})
+    name = f"loss._target_={component.target}"
+    if not isinstance(loss, nn.Module):
+        raise UserError(f"{name}: gives a {type(loss).__name__}, not an nn.Module")
+    if any(True for _ in loss.parameters()):
+        raise UserError(
+            f"{name}: has parameters of its own, which would be neither trained nor saved;"
+            " make them part of the network"
+        )
+    loss.to(device.torch_device)
+    check_is_mean(loss, name, classes, device.torch_device)
+    return loss
+
+
 def _optimizer(component: Component, network: nn.Module) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not parameters:
@@ -205,6 +245,10 @@ def _optimizer(component: Component, network: nn.Module) -> torch.optim.Optimize
     return optimizer
 
 
+def _accepts_mode(component: Component) -> bool:
+    return "mode" in inspect.signature(import_target(component)).parameters
+
+
 def _schedule(config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Schedule:
     if config.scheduler.target is None:
         return Schedule()
@@ -212,9 +256,23 @@ def _schedule(config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch:
     interval, monitor = keys.pop("interval", "epoch"), keys.pop("monitor", None)
     run_length = config.epochs * (steps_per_epoch if interval == "step" else 1)
     mode = "max" if "accuracy" in (monitor or "") else "min"
+    if keys.get("mode") is None and "accuracy" in (monitor or "") and _accepts_mode(config.scheduler):
+        keys["mode"] = mode  # a scheduler of your own, as torch's, takes its direction from the metric
     values_for_null = dict.fromkeys(RUN_LENGTH_KEYS, run_length) | {"mode": mode}
     for name, value in keys.items():
         if value is None and name in values_for_null:
             keys[name] = values_for_null[name]
     scheduler = instantiate(Component("scheduler", config.scheduler.target, keys), {"optimizer": optimizer})
+    if isinstance(scheduler, ReduceLROnPlateau) and interval == "step":
+        raise bad_value(
+            "scheduler.interval", "step", "must be epoch: this scheduler looks at a metric of epochs"
+        )
+    total_steps = getattr(scheduler, "total_steps", None)
+    if isinstance(total_steps, int) and total_steps < run_length:
+        unit = "steps" if interval == "step" else "epochs"
+        raise bad_value(
+            "scheduler.total_steps",
+            total_steps,
+            f"must be at least {run_length}, the {unit} of this run (or null)",
+        )
     return Schedule(scheduler, interval, monitor)

@@ -15,6 +15,7 @@ from bnexp.compute.torch_overhead import unwrapped_backward, unwrapped_step
 from bnexp.data import Batch, Split
 from bnexp.errors import UserError, one_line
 from bnexp.seeding import RandomState, seed_global, set_global_rng_state
+from bnexp.training.losses import image_weights, weighs_images
 from bnexp.training.metrics import StepOutput
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
@@ -133,6 +134,8 @@ class Trainer:
     def classify(self, batches: Split, batch_size: int) -> tuple[float, float, Tensor]:
         """Mean loss, accuracy, and the class (N,) that the network gives to each image of a split.
 
+        The mean has the loss's own weights of the images, if it has any.
+
         Several processes take turns at the batches; the images of other processes have class -1.
         """
         self.model.eval()
@@ -142,6 +145,7 @@ class Trainer:
         device = self.device.torch_device
         # Allocated once: many small tensors between large batches fragment the heap.
         losses = torch.zeros(batches.steps(batch_size), device=device)
+        weights = torch.zeros_like(losses) if weighs_images(self.loss) else None
         classes = torch.full((count,), -1, device=device)
         starts = range(0, count, batch_size)
         for step, (images, labels) in enumerate(batches.in_order(batch_size)):
@@ -150,12 +154,16 @@ class Trainer:
             with self.device.autocast():
                 logits = self.eval_network(images)
                 losses[step] = self.loss(logits, labels)
+            if weights is not None:
+                weights[step] = image_weights(self.loss, labels).sum()
             torch.argmax(logits, 1, out=classes[starts[step] : starts[step] + batch_size])
         correct = self.processes.sum_((classes == batches.labels).sum())
         self.processes.sum_(losses)
-        sizes = (min(batch_size, count - start) for start in starts)
-        loss_sum = math.fsum(loss * size for loss, size in zip(losses.tolist(), sizes, strict=True))
-        return loss_sum / count, int(correct) / count, classes
+        sizes = [float(min(batch_size, count - start)) for start in starts]
+        if weights is not None:
+            sizes = self.processes.sum_(weights).tolist()
+        loss_sum = math.fsum(loss * size for loss, size in zip(losses.tolist(), sizes, strict=True) if size)
+        return loss_sum / math.fsum(sizes), int(correct) / count, classes
 
     def state(self, progress: Progress) -> dict[str, Any]:
         """Everything that a run needs to continue.

@@ -1,0 +1,153 @@
+"""Mistakes that only a step shows are told in one line, before training, with the key that is wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+QUICK = (
+    "epochs=1",
+    "dataset.train_size=60",
+    "dataset.test_size=40",
+    "tracking.tensorboard=false",
+    "hydra.run.dir=run",
+)
+MODULE = '''
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+
+class Net(nn.Sequential):
+    def __init__(self, in_channels, image_size, num_classes):
+        super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
+
+
+class LateLayer(Net):
+    """Makes a layer in its first forward pass."""
+
+    def forward(self, images):
+        logits = super().forward(images)
+        if not hasattr(self, "head"):
+            self.head = nn.Linear(logits.shape[1], logits.shape[1])
+        return self.head(logits)
+
+
+class TupleInEval(Net):
+    def forward(self, images):
+        logits = super().forward(images)
+        return logits if self.training else (logits, images)
+
+
+class TupleInTraining(Net):
+    def forward(self, images):
+        logits = super().forward(images)
+        return (logits, logits) if self.training else logits
+
+
+class LossWithParameters(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, logits, labels):
+        return self.scale * nn.functional.cross_entropy(logits, labels)
+
+
+class SumLoss(nn.Module):
+    def forward(self, logits, labels):
+        return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+
+class LossPerImage(nn.Module):
+    def forward(self, logits, labels):
+        return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
+class Plateau(ReduceLROnPlateau):
+    pass
+
+
+class NoLr(torch.optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {})
+
+    def step(self, closure=None):
+        pass
+'''
+MISTAKES = {
+    "closure": (["optimizer=custom", "optimizer._target_=torch.optim.LBFGS"], "LBFGS: its step fails"),
+    "sparse gradients": (
+        ["optimizer=custom", "optimizer._target_=torch.optim.SparseAdam"], "SparseAdam: its step fails"
+    ),
+    "no lr": (["optimizer=custom", "optimizer._target_=mine.NoLr"], "have no lr"),
+    "loss with parameters": (["+loss._target_=mine.LossWithParameters"], "has parameters of its own"),
+    "sum": (["+loss._target_=mine.SumLoss"], "must be a mean over the images of a batch"),
+    "per image": (["+loss._target_=mine.LossPerImage"], "fails on logits"),
+    "reduction": (["+loss.reduction=sum"], "loss.reduction=sum: must be one of mean"),
+    "weights": (["loss.weight=[1,2]"], "must have a number for each of the 10 classes"),
+    "late layer": (["model._target_=mine.LateLayer"], "makes parameters in its first forward pass"),
+    "tuple in eval": (["model._target_=mine.TupleInEval"], "gives a tuple in eval mode"),
+    "tuple in training": (["model._target_=mine.TupleInTraining"], "gives a tuple for 2 images"),
+    "plateau by step": (
+        ["scheduler=custom", "scheduler._target_=mine.Plateau", "scheduler.interval=step"], "must be epoch"
+    ),
+    "too few steps": (
+        ["scheduler=onecycle", "scheduler.total_steps=3", "batch_size=4"], "must be at least 15"
+    ),
+}  # fmt: skip
+
+
+def arguments_of(mistake):
+    arguments = list(MISTAKES[mistake][0])
+    if any("model._target_" in argument for argument in arguments):
+        arguments.insert(0, "model=custom")
+    return [argument.replace("+loss._target_", "loss._target_") for argument in arguments]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_that_a_step_shows_is_one_line_and_exit_code_2(commands, mistake):
+    (commands.folder / "mine.py").write_text(MODULE)
+    arguments = arguments_of(mistake)
+    if any("loss._target_" in argument for argument in arguments):
+        arguments += ["loss=mse"]
+    result = commands.bnexp(*arguments, *QUICK)
+    assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
+    assert MISTAKES[mistake][1] in result.err
+    assert not (commands.folder / "run").exists()
+
+
+def test_a_working_network_of_ones_own_trains_to_the_same_bits_with_its_trial(commands, monkeypatch):
+    from bnexp.training import build
+
+    (commands.folder / "mine.py").write_text(MODULE)
+    metrics = []
+    for name, is_tried in (("with", True), ("without", False)):
+        monkeypatch.setattr(build, "needs_trial", lambda config, is_tried=is_tried: is_tried)
+        quick = [*QUICK[:-1], f"hydra.run.dir={name}"]
+        result = commands.bnexp("model=custom", "model._target_=mine.Net", "optimizer=adam", *quick)
+        assert result.code == 0, result.err
+        metrics.append(json.loads((commands.folder / name / "summary.json").read_text())["final"])
+    assert metrics[0] == metrics[1]
+
+
+def test_a_plateau_of_ones_own_takes_its_direction_from_the_metric(commands):
+    own_init = """
+    def __init__(self, optimizer, mode="min", patience=0):
+        super().__init__(optimizer, mode=mode, patience=patience)
+        print("direction:", mode)
+"""
+    text = MODULE.replace(
+        "class Plateau(ReduceLROnPlateau):\n    pass\n", "class Plateau(ReduceLROnPlateau):" + own_init
+    )
+    (commands.folder / "own_plateau.py").write_text(text)
+    scheduler = (
+        "scheduler=custom",
+        "scheduler._target_=own_plateau.Plateau",
+        "+scheduler.monitor=val/accuracy",
+    )
+    result = commands.bnexp(*scheduler, *QUICK)
+    assert result.code == 0, result.err
+    assert "direction: max" in result.out
+    assert "direction: min" not in result.out

@@ -359,3 +359,26 @@ def test_a_checkpoint_outside_the_run_is_refused(commands, monkeypatch):
     result = commands.eval("resumed")
     assert result.code == 2
     assert result.err == "bnexp: resumed/checkpoints: points outside the run's folder\n"
+
+
+EARLY = (
+    "dataset.train_size=60", "dataset.test_size=40", "tracking.tensorboard=false", "optimizer.lr=0",
+    "early_stopping.patience=2", "hydra.run.dir=run",
+)  # fmt: skip
+
+
+def test_a_run_that_early_stopping_ended_says_why_more_epochs_train_nothing(commands):
+    commands.bnexp(*EARLY, "epochs=6")
+    assert len((commands.folder / "run/metrics.csv").read_text().splitlines()) == 1 + 3
+    result = commands.resume("run", "epochs=9")
+    assert result.code == 0, result.err
+    assert "early stopping ended this run after epoch 3" in result.out + result.err
+    assert len((commands.folder / "run/metrics.csv").read_text().splitlines()) == 1 + 3
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [("4", 5), ("null", 6)])
+def test_the_patience_may_be_changed_on_resume(commands, patience, epochs):
+    commands.bnexp(*EARLY, "epochs=6")
+    result = commands.resume("run", f"early_stopping.patience={patience}")
+    assert result.code == 0, result.err
+    assert len((commands.folder / "run/metrics.csv").read_text().splitlines()) == 1 + epochs

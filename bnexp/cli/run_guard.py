@@ -40,8 +40,10 @@ class RunGuard(Callback):
         if not (folder / SUMMARY).exists():
             return
         summary = load_summary(folder)
-        epochs = identity_values(config)["epochs"]  # ``_check`` has compared everything else
-        if summary["status"] == "finished" and summary["epochs"] == epochs:
+        values = identity_values(config)  # ``_check`` has compared everything else
+        patience = values["early_stopping"]["patience"]
+        is_longer = summary["epochs"] != values["epochs"] or summary.get("patience", patience) != patience
+        if summary["status"] == "finished" and not is_longer:
             if not secondary:
                 print(f"{folder}: this run is finished; nothing to do")
             sys.exit(0)

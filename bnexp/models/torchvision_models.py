@@ -15,14 +15,21 @@ from bnexp.models.norms import Norm, NormName
 
 
 def from_torchvision(
-    in_channels: int, image_size: int, num_classes: int, *, arch: str, norm: NormName, norm_groups: Count
+    in_channels: int,
+    image_size: int,
+    num_classes: int,
+    *,
+    arch: str,
+    norm: NormName | None,
+    norm_groups: Count,
 ) -> nn.Module:
     """``torchvision.models.<arch>``, untrained: (N, in_channels, image_size, image_size) -> logits (N, K).
 
-    ``norm`` replaces each BatchNorm2d. A network without any norm gets one after each convolution, except
-    after a last convolution that gives the logits. The layer norms of transformers stay, since their
-    features are in the last dimension: an architecture that has only these takes norm=layer alone. If
-    ``in_channels`` is not 3, the first convolution is built anew with torch's default initialization.
+    Without ``norm`` the network is as published. ``norm`` replaces each BatchNorm2d. A network without any
+    norm gets one after each convolution, except after a last convolution that gives the logits. The layer
+    norms of transformers stay, since their features are in the last dimension: an architecture that has only
+    these takes norm=layer alone. If ``in_channels`` is not 3, the first convolution is built anew with
+    torch's default initialization.
 
     Raises UserError for an unknown ``arch``, for an image size that the architecture does not take, and for a
     norm that does not fit it.
@@ -30,6 +37,8 @@ def from_torchvision(
     model = _build(arch, image_size, num_classes)
     if in_channels != 3:
         _rebuild_first_conv(model, in_channels)
+    if norm is None:
+        return model
     make_norm = norms.make(norm, norm_groups, spatial=True)
     if _contains(model, nn.BatchNorm2d):
         if norm != "batch":  # for norm=batch they stay

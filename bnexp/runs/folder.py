@@ -69,6 +69,7 @@ class RunFolder:
             "job_number": job_number,  # the place in its sweep, from 0; None for a single run
             "seed": config["seed"],
             "epochs": config["epochs"],
+            "patience": config.get("early_stopping", {}).get("patience"),
             "parameters": None,
             "images": None,
             "classes": None,

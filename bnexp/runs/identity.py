@@ -40,11 +40,17 @@ def config_hash(config: Mapping[str, Any], fingerprints: Mapping[str, str] | Non
 def can_resume(
     summary: Mapping[str, Any], config: Mapping[str, Any], fingerprints: Mapping[str, str]
 ) -> bool:
-    """Whether ``config`` may resume the run of ``summary``: the same experiment, or one with more epochs."""
+    """Whether ``config`` may resume the run of ``summary``: the same experiment, perhaps for longer.
+
+    It may have more epochs and another ``early_stopping.patience``.
+    """
     epochs = int(summary.get("epochs") or 0)
+    recorded: dict[str, Any] = {"epochs": epochs}
+    if "patience" in summary:  # how long a run waits for a better epoch may change, as its length
+        recorded["early_stopping"] = dict(config["early_stopping"]) | {"patience": summary["patience"]}
     # An older run recorded no fingerprints, and its hash knows none.
     known_fingerprints = fingerprints if "fingerprints" in summary else None
-    is_same = config_hash(dict(config) | {"epochs": epochs}, known_fingerprints) == summary.get("config_hash")
+    is_same = config_hash(dict(config) | recorded, known_fingerprints) == summary.get("config_hash")
     return is_same and int(config["epochs"]) >= epochs
 
 

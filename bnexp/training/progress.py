@@ -47,8 +47,11 @@ class Progress:
 
     def is_done(self, epochs: int, patience: int | None) -> bool:
         """Whether ``epochs`` are completed, or the best one is ``patience`` epochs ago."""
-        is_stale = patience is not None and self.epochs_since_best >= patience
-        return self.epoch >= epochs or is_stale
+        return self.epoch >= epochs or self.is_stale(patience)
+
+    def is_stale(self, patience: int | None) -> bool:
+        """Whether the best epoch is ``patience`` epochs ago: early stopping ends the run."""
+        return patience is not None and self.epochs_since_best >= patience
 
     def count_step(self) -> None:
         self.step += 1

@@ -130,4 +130,10 @@ def resume_or_start(
     progress = trainer.restore(state)
     steps = f", {progress.current.steps} steps into the next" if progress.current.steps else ""
     log.info(f"{config.name}: goes on after epoch {progress.epoch}{steps}")
+    patience = config.early_stopping.patience
+    if progress.is_stale(patience) and progress.epoch < config.epochs:
+        log.warning(
+            f"{config.name}: early stopping ended this run after epoch {progress.epoch}, {patience} epochs"
+            " after its best one: nothing to train; early_stopping.patience=N (or null) with a larger N goes on"
+        )
     return progress

@@ -51,6 +51,18 @@ def test_norms_are_inserted_after_each_convolution_but_the_last():
     assert [norm.num_features for norm in batch_norms] == [conv.out_channels for conv in convs[:-1]]
 
 
+@pytest.mark.parametrize(
+    ("arch", "has_batch_norm"), [("alexnet", False), ("vgg11", False), ("vgg11_bn", True)]
+)
+def test_without_a_norm_an_architecture_is_as_published(arch, has_batch_norm):
+    from torchvision import models
+
+    model = build("torchvision", arch=arch, norm=None, shape=(3, 64))
+    published = models.get_model(arch, weights=None, num_classes=10)
+    assert [type(module) for module in model.modules()] == [type(module) for module in published.modules()]
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) is has_batch_norm
+
+
 def test_torchvision_is_not_imported_with_the_package():
     code = "import sys, bnexp.models; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -66,7 +78,11 @@ def test_googlenet_and_swin_train(arch):
     ("keys", "shape", "message"),
     [
         ({"arch": "resnet19"}, None, "did you mean resnet1"),
-        ({"arch": "vit_b_16"}, None, "model.norm=batch: must be layer for model.arch=vit_b_16"),
+        (
+            {"arch": "vit_b_16", "norm": "batch"},
+            None,
+            "model.norm=batch: must be layer for model.arch=vit_b_16",
+        ),
         ({"arch": "vit_b_16"}, (3, 30), "can't take images of 30 x 30"),
     ],
 )

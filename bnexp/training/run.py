@@ -134,6 +134,6 @@ def resume_or_start(
     if progress.is_stale(patience) and progress.epoch < config.epochs:
         log.warning(
             f"{config.name}: early stopping ended this run after epoch {progress.epoch}, {patience} epochs"
-            " after its best one: nothing to train; early_stopping.patience=N (or null) with a larger N goes on"
+            " after its best one: nothing to train; a larger early_stopping.patience (or null) goes on"
         )
     return progress

@@ -93,5 +93,5 @@ def _has_outlier(values: np.ndarray) -> np.ndarray:
     if n < 4:
         return np.zeros(len(values), bool)
     distance = (values.mean(1) - values.min(1)) / values.std(1, ddof=1)
-    t = stats.t.ppf(1 - 0.01 / n, n - 2)
+    t = stats.t.ppf(1 - 0.001 / n, n - 2)
     return distance > (n - 1) / np.sqrt(n) * np.sqrt(t**2 / (n - 2 + t**2))

@@ -267,6 +267,14 @@ def test_accuracy_that_jumps_within_runs_leans_only(tmp_path):
     assert "It leans to yes" in headline(verdict)
 
 
+def test_a_steep_learning_curve_is_no_jump(tmp_path):
+    for norm, accuracies in {"none": NONE, "batch": BETTER}.items():
+        for seed, accuracy in enumerate(accuracies):
+            curve = [accuracy / 100 - drop for drop in (0.3, 0.1, 0.0)]
+            write_run(tmp_path, accuracy / 100, best=accuracy / 100, curve=curve, seed=seed, model_norm=norm)
+    assert verdict_of(tmp_path).comparisons[0].outcome == "better"
+
+
 def test_one_run_far_below_its_group_leans_only(tmp_path):
     none = [97.0, 97.1, 97.05, 96.95, 97.0, 97.02, 93.5]
     verdict = compare_groups(tmp_path, {"none": none, "batch": [value + 0.3 for value in [*none[:6], 93.45]]})

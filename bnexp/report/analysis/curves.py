@@ -75,17 +75,17 @@ def late_gain(runs: Sequence[Run], key: str) -> tuple[float, float]:
 def late_jumps(runs: Sequence[Run], key: str) -> float:
     """By how many points an accuracy jumps about from epoch to epoch, within runs over their last third.
 
-    It is sqrt(mean over runs of the variance of one epoch around its trend): the differences of neighbouring
-    epochs have twice this variance. nan where no run logged three epochs in its last third.
+    Only drops count, so a curve that still rises has none: sqrt(mean of min(step, 0)^2) over the steps of all
+    runs. For epochs with independent noise around a level this is the noise's standard deviation. nan where
+    no run logged three epochs in its last third.
     """
-    variances = []
+    squares: list[float] = []
     for run in runs:
         values = _finite(run.curves.get(key, ()))
-        last = values[-max(3, math.ceil(len(values) / 3)) :]
+        last = values[-max(3, math.ceil(len(values) / 3) + 1) :]  # and the epoch before: a step leads to each
         if len(last) >= 3:
-            steps = [100 * (b - a) for a, b in pairwise(last)]
-            variances.append(statistics.variance(steps) / 2)
-    return math.sqrt(statistics.fmean(variances)) if variances else math.nan
+            squares += [min(100 * (b - a), 0.0) ** 2 for a, b in pairwise(last)]
+    return math.sqrt(statistics.fmean(squares)) if squares else math.nan
 
 
 def time_to_target(runs: Sequence[Run], split: str, target: float) -> TimeToTarget:

@@ -200,6 +200,11 @@ class GroupComparison:
         return self.stability_p_adjusted <= ALPHA
 
     @property
+    def leans_in_stability(self) -> bool:
+        """Whether the rates differ by their own test, but not once it is adjusted for all tests."""
+        return self.stability.p <= ALPHA < self.stability_p_adjusted
+
+    @property
     def is_more_stable(self) -> bool:
         return self.candidate.lost_rate < self.baseline.lost_rate
 
@@ -211,6 +216,9 @@ class GroupComparison:
         """
         if max(self.candidate.lost_rate, self.baseline.lost_rate) > 0.5 or self.is_confounded:
             return None
+        if self.outcome == "leaning":
+            missing = ROBUST_SEEDS - self.difference.n
+            return SampleSizePlan(missing, missing)
         is_decided = self.outcome in DECIDED or self.differs_in_stability
         return plan_sample_size(self.difference, self.delta, is_decided)
 

@@ -16,7 +16,7 @@ from typing import Any
 ALPHA = 0.05
 NAN = math.nan
 MAX_ENUMERATED = 20  # differences: 2^20 sign patterns take 8 MB
-OUTLIER_ALPHA = 0.01
+OUTLIER_ALPHA = 0.001  # a report has many groups
 SAMPLED_PATTERNS = 20_000  # of more differences; gives a p of .05 to within .003
 
 
@@ -200,7 +200,7 @@ def fisher_p(lost1: int, runs1: int, lost2: int, runs2: int) -> float:
 
 
 def low_outlier(values: Sequence[float]) -> int | None:
-    """The index of a value far below the others, by Grubbs's one-sided test (1950) at .01; None without one.
+    """The index of a value far below the others, by Grubbs's one-sided test (1950) at .001; None without one.
 
     Needs four values or more.
     """

@@ -25,7 +25,7 @@ METHODS = {
     "leaning": (
         "below 20 runs: accuracy jumps from epoch to epoch by 2.5 times what it differs between runs (by 4.3 "
         "times for a mean of epochs, 10 times for a validation-chosen one), or one run is an outlier "
-        "(Grubbs 1950, .01)"
+        "(Grubbs 1950, .001)"
     ),
     "equivalence": "two one-sided tests: 90 % interval within delta",
     "lost": (

@@ -36,13 +36,13 @@ def scope(verdict: Verdict) -> list[str]:
 
 def implied_settings(verdict: Verdict) -> str:
     """What the typed choices bring along: ``sgd comes with optimizer.lr=0.05; adam with ...``."""
-    texts: dict[str, None] = {}
+    settings: dict[str, dict[str, None]] = {}
     for c in verdict.comparisons:
-        for group, other in ((c.candidate.group, c.baseline.group), (c.baseline.group, c.candidate.group)):
-            if settings := verdict.grouping.implied_differences(group, other):
-                shown = [setting for setting in settings if TARGET_SUFFIX not in setting][:MAX_IMPLIED]
-                if shown:
-                    texts[f"{group.label} with {', '.join(shown)}"] = None
+        for group, other in ((c.baseline.group, c.candidate.group), (c.candidate.group, c.baseline.group)):
+            differences = verdict.grouping.implied_differences(group, other)
+            shown = [setting for setting in differences if TARGET_SUFFIX not in setting]
+            settings.setdefault(group.label, {}).update(dict.fromkeys(shown))
+    texts = [f"{label} with {', '.join(list(s)[:MAX_IMPLIED])}" for label, s in settings.items() if s]
     return f"settings that come along: {'; '.join(texts)}" if texts else ""
 
 

@@ -17,6 +17,8 @@ CONFOUNDED = "cannot be told"
 STANDINGS = (
     "fewer runs lost",
     "more runs lost",
+    "leaning to fewer runs lost",
+    "leaning to more runs lost",
     *(text + suffix for text in ACCURACY_STANDINGS.values() for suffix in ("", PROVISIONAL)),
     *LEANING.values(),
     "not decided",
@@ -54,6 +56,8 @@ def _standings(c: GroupComparison) -> list[str]:
     standings = []
     if c.differs_in_stability:
         standings.append("fewer runs lost" if c.is_more_stable else "more runs lost")
+    elif c.leans_in_stability:
+        standings.append("leaning to fewer runs lost" if c.is_more_stable else "leaning to more runs lost")
     if c.outcome == "leaning":
         return [*standings, LEANING[c.metric.sign * c.difference.mean > 0]]
     if c.outcome == "undecided":

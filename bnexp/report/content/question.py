@@ -33,7 +33,13 @@ DATASETS = {
     "digits": "the digits",
     "image_folder": "a folder of images",
 }
-BEST_STANDINGS = ("more stable", "better", "provisionally better", "leaning to better")
+BEST_STANDINGS = (
+    "more stable",
+    "better",
+    "provisionally better",
+    "leaning to better",
+    "leaning to more stable",
+)
 
 
 def headline(verdict: Verdict) -> str:
@@ -168,6 +174,8 @@ def _several_answers(comparisons: Sequence[GroupComparison]) -> str:
 def _standing(c: GroupComparison) -> str:
     if c.differs_in_stability:
         return "more stable" if c.is_more_stable else "less stable"
+    if c.leans_in_stability and c.outcome == "nothing":
+        return f"leaning to {'more' if c.is_more_stable else 'less'} stable"
     better = "better" if c.metric.sign * c.difference.mean > 0 else "worse"
     standings = {
         "better": better,

@@ -73,6 +73,8 @@ def mark(c: GroupComparison) -> str:
         sign = "+" if c.metric.sign * c.difference.mean > 0 else "-"
     if c.differs_in_stability and sign in ("", "~", "o"):
         return "+" if c.is_more_stable else "-"
+    if c.leans_in_stability and not sign:
+        return "+?" if c.is_more_stable else "-?"
     is_uncertain = c.is_provisional or c.outcome == "leaning"
     return sign + "?" if sign in ("+", "-", "o") and is_uncertain else sign
 

@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_MISSING = 10  # jobs without a run that are listed one by one
 PAIRING_KEYS = ("seed", "dataset.fold")  # runs that agree in them are twins
 # Environment variables that a job on another machine takes over from the command that started the sweep.
 VARIABLES = ("BNEXP_DATA_DIR", "GOMP_SPINCOUNT")
@@ -118,6 +120,8 @@ class _CurrentSweep(metaclass=Singleton):
     """Holds the sweep. Hydra's launchers copy Hydra's singletons to every job, also on other machines."""
 
     sweep: Sweep | None = None
+    # Of each planned job, in the process that planned them: its overrides, and its hash where it is known.
+    planned: ClassVar[list[tuple[list[str], str | None]]] = []
 
 
 class SweepStart(Callback):
@@ -224,15 +228,21 @@ def _plan(config: DictConfig) -> list[list[str]]:
     """
     jobs = jobs_of(config, list(config.hydra.overrides.task))
     _ComposedConfigs.install()
+    _CurrentSweep.planned.clear()
     if not _is_basic_sweeper(config):
         return jobs  # another sweeper chooses its jobs while it runs
     loader = GlobalHydra.instance().config_loader()
     checked: set[str] = set()
     for job in jobs:
-        if checked.issuperset(job):
+        is_new = not checked.issuperset(job)
+        if not is_new and len(jobs) > _ComposedConfigs.MOST:
+            _CurrentSweep.planned.append((job, None))  # it would be composed once more for its hash
             continue
         checked.update(job)
         composed = _ComposedConfigs.compose_and_cache(loader, config, job, copies=2)
+        _CurrentSweep.planned.append((job, composed_config.config_identity(composed)))
+        if not is_new:
+            continue
         HydraConfig.instance().set_config(composed)  # Hydra does so before a job; names use its choices
         keys = [str(key) for key in composed if key != "hydra"]
         instantiate.check_components(
@@ -246,9 +256,16 @@ def _is_basic_sweeper(config: DictConfig) -> bool:
 
 
 def jobs_of(config: DictConfig, arguments: list[str]) -> list[list[str]]:
-    """The overrides of each job that follow from the arguments and from the axes of a preset."""
+    """The overrides of each job that follow from the arguments and from the axes of a preset.
+
+    Raises UserError for an axis without a value.
+    """
     axes = [f"{key}={value}" for key, value in _axes_with_seeds_first(config, arguments).items()]
-    overrides = OverridesParser.create().parse_overrides([*axes, *arguments])  # of equal keys the last counts
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())  # for glob(...)
+    overrides = parser.parse_overrides([*axes, *arguments])  # of equal keys the last counts
+    for override in overrides:
+        if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
+            raise UserError(f"{override.input_line}: names no value, so there is no job")
     return [list(job) for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]]
 
 
@@ -309,11 +326,32 @@ def finish_sweep(code: int) -> int:
             failed.append(str(error))
         else:
             failed += _report(verdict, folder)
-    for line in [*failed, *map(str, problems), *lost_jobs]:
+    missing = [] if code >= 128 else _missing_jobs(folder)
+    for line in [*failed, *map(str, problems), *lost_jobs, *missing]:
         print(line, file=sys.stderr)
     if code >= 128:
         print(f"carry on: bnexp-resume {shlex.quote(str(folder))}")
-    return code or (1 if failed or lost_jobs or any(not problem.used for problem in problems) else 0)
+    is_incomplete = failed or lost_jobs or missing or any(not problem.used for problem in problems)
+    return code or (1 if is_incomplete else 0)
+
+
+def _missing_jobs(folder: Path) -> list[str]:
+    """One line for each planned job without a run in the sweep's folder, and their number."""
+    overrides: set[frozenset[str]] = set()
+    hashes: set[str] = set()
+    for path in folder.rglob(SUMMARY):
+        with suppress(UserError):
+            summary = load_summary(path.parent)
+            overrides.add(frozenset(map(str, summary.get("overrides") or ())))
+            hashes.add(str(summary.get("config_hash")))
+    planned = _CurrentSweep.planned
+    missing = [
+        job for job, config_hash in planned if config_hash not in hashes and frozenset(job) not in overrides
+    ]
+    if not missing:
+        return []
+    lines = [f"not run: {' '.join(job)}" for job in missing[:MAX_MISSING]]
+    return [*lines, f"not run: {len(missing)} of {len(planned)} jobs"]
 
 
 def _report(verdict: Verdict, folder: Path) -> list[str]:

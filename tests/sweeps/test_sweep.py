@@ -65,6 +65,38 @@ def test_twins_are_trained_side_by_side(commands, arguments):
     assert numbers == {0, 1, 2, 3}
 
 
+def test_a_glob_is_every_choice_that_it_names(commands):
+    result = commands.bnexp("-m", "model=glob(mlp*)", "seed=0,1", *QUICK, SWEEP_FOLDER)
+    assert (result.code, len(trained_jobs(result)), result.err) == (0, 4, "")
+    assert commands.plan("model=glob(mlp*)", "seed=0,1").out.count("to run") == 5
+
+
+def test_an_axis_without_a_value_is_a_mistake(commands):
+    result = commands.bnexp("-m", "model=glob(zzz*)", *QUICK, SWEEP_FOLDER)
+    assert (result.code, result.err) == (2, "bnexp: model=glob(zzz*): names no value, so there is no job\n")
+    assert not (commands.folder / "sweep").exists()
+
+
+def test_jobs_without_a_run_are_named_and_the_exit_code_is_1(commands):
+    """Two jobs share each folder, so half of them are refused."""
+    subdir = "hydra.sweep.subdir=${optimizer.lr}"
+    result = commands.bnexp("-m", subdir, "optimizer.lr=0.1,0.01", "seed=0,1", *QUICK, SWEEP_FOLDER)
+    assert result.code == 1
+    lines = [line for line in result.err.splitlines() if line.startswith("not run: ")]
+    assert [line.split(" epochs=1")[0] for line in lines] == [
+        "not run: seed=1 optimizer.lr=0.1",
+        "not run: seed=1 optimizer.lr=0.01",
+        "not run: 2 of 4 jobs",
+    ]
+
+
+def test_two_names_of_one_job_are_no_missing_job(commands):
+    arguments = ("-m", "model=mlp,mlp_bn", "model.norm=batch", *QUICK, SWEEP_FOLDER)
+    for _ in range(2):
+        result = commands.bnexp(*arguments)
+        assert (result.code, result.err) == (0, "")
+
+
 def test_more_seeds_by_resume_join_the_verdict(commands):
     commands.bnexp("-m", "model.norm=none,batch", "seed=0,1,2", *QUICK, SWEEP_FOLDER)
     result = commands.resume("sweep", "seed=3,4")

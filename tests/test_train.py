@@ -232,13 +232,18 @@ def test_a_diverged_run_names_epoch_and_step(commands):
 
 def test_a_crash_leaves_its_traceback_in_the_log(commands, monkeypatch):
     (commands.folder / "crashing.py").write_text(
+        "import torch\n"
         "from torch import nn\n"
-        "class Loss(nn.Module):\n"
+        "class Loss(nn.CrossEntropyLoss):\n"
+        "    steps = 0\n"
         "    def forward(self, logits, labels):\n"
-        "        raise RuntimeError('the middle of nowhere')\n"
+        "        self.steps += torch.is_grad_enabled()\n"
+        "        if self.steps > 3:\n"  # the trial before training takes two
+        "            raise RuntimeError('the middle of nowhere')\n"
+        "        return super().forward(logits, labels)\n"
     )
     monkeypatch.syspath_prepend(str(commands.folder))
-    done = commands.bnexp(*QUICK, "loss._target_=crashing.Loss", "~loss.label_smoothing")
+    done = commands.bnexp(*QUICK, "batch_size=8", "loss._target_=crashing.Loss", "~loss.label_smoothing")
     assert done.code == 1
     assert done.err.splitlines()[0] == "bnexp: crashed: RuntimeError: the middle of nowhere"
     assert "Traceback" not in done.err

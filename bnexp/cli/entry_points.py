@@ -6,10 +6,16 @@ This file imports nothing of bnexp at its top, so that Ctrl-C during the imports
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 
 def _run_command(module: str) -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print("bnexp: the current folder has been deleted; change to another one", file=sys.stderr)
+        sys.exit(2)
     try:
         main = importlib.import_module(f"bnexp.{module}").main
     except KeyboardInterrupt:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor
 from itertools import accumulate
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from hydra._internal.utils import get_args_parser
@@ -13,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from bnexp.cli.help import GROUPS, choices
 from bnexp.config.overrides import flatten, override_values, split_override
@@ -20,6 +23,14 @@ from bnexp.errors import ExitCalled, UserError, bad_choice, nearest_match, one_l
 
 T = TypeVar("T")
 
+# Words of other programs, and what bnexp has for them.
+TWO_JOBS = "hydra/launcher=joblib hydra.launcher.n_jobs=2 trains two jobs at a time"
+HINTS = dict.fromkeys(("n_jobs", "jobs", "workers"), TWO_JOBS)
+TORCH_MODULES = {  # of each group, and the ending that its class names share
+    "optimizer": ("torch.optim", ""),
+    "scheduler": ("torch.optim.lr_scheduler", "LR"),
+    "loss": ("torch.nn", "Loss"),
+}
 # The extra of bnexp that installs each launcher.
 EXTRAS = {
     "joblib": "parallel",
@@ -71,10 +82,17 @@ def _translate(error: Exception, arguments: list[str]) -> UserError:
     first_line = one_line(text.splitlines()[0]) if text else type(error).__name__
     if isinstance(error, OSError) and error.filename and not isinstance(error, HydraException):
         return UserError(f"{error.filename}: cannot be written ({error.strerror or first_line})")
+    if isinstance(error.__cause__ or error, YAMLError):
+        return _explain_broken_yaml(error.__cause__ or error)
+    if isinstance(error, UnicodeDecodeError):
+        return UserError(f"{_file_that_is_not_utf8(arguments)}: must be saved as UTF-8 ({first_line})")
     for pattern, explain in EXPLANATIONS.items():
         if match := re.search(pattern, text):
             return explain(match, arguments)
     if isinstance(error, OverrideParseException):
+        if groups := [group for group in GROUPS if error.override in choices(group)]:
+            word = error.override
+            return UserError(f"{word}: write {' or '.join(f'{group}={word}' for group in groups)}")
         return UserError(one_line(f"{error.override}: cannot be read as key=value ({first_line})"))
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return UserError(f"{error.full_key}: {first_line}")
@@ -86,7 +104,14 @@ def _explain_unknown_key(match: re.Match[str], arguments: list[str]) -> UserErro
     key = match[1]
     if key.startswith("hydra."):
         return UserError(f"{key}: Hydra has no such key (bnexp --cfg hydra shows those it has)")
-    names = _all_keys(override_values(arguments))
+    if key in HINTS:
+        return UserError(f"{key}: unknown key; {HINTS[key]}")
+    values = override_values(arguments)
+    group = key.partition(".")[0]
+    if group in GROUPS and values.get(group, "") == "custom":
+        text = f"+{key}={values.get(key, '...')}"
+        return UserError(f"{key}: unknown key; a key of your own class is added with a plus: {text}")
+    names = _all_keys(values)
     parent = key.rpartition(".")[0]
     prefix = f"{parent}." if parent else ""
     siblings = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
@@ -97,9 +122,48 @@ def _explain_unknown_key(match: re.Match[str], arguments: list[str]) -> UserErro
 def _explain_unknown_choice(match: re.Match[str], _: list[str]) -> UserError:
     group, choice = match[1], match[2]
     if group == "hydra/launcher" and choice in EXTRAS:
-        return UserError(f'{group}={choice}: not installed; pip install "bnexp[{EXTRAS[choice]}]" brings it')
+        install = f"pip install -e '.[{EXTRAS[choice]}]'"
+        return UserError(f"{group}={choice}: not installed; {install} in a clone of bnexp brings it")
+    if target := _class_in_torch(group, choice):
+        hint = f"{group}=custom {group}._target_={target} takes torch's"
+        return UserError(f"{group}={choice}: must be one of {', '.join(choices(group))}; {hint}")
     options = re.findall(r"^\t(\S+)$", match.string, re.MULTILINE) or choices(group)
     return bad_choice(group, choice, options)
+
+
+def _class_in_torch(group: str, choice: str) -> str | None:
+    """``torch.optim.RMSprop`` for ``optimizer=rmsprop``, and the like for schedulers and losses."""
+    if group not in TORCH_MODULES:
+        return None
+    module_name, suffix = TORCH_MODULES[group]
+    module = importlib.import_module(module_name)
+    names = {name.removesuffix(suffix).lower(): name for name in dir(module) if name[0].isupper()}
+    name = names.get(choice.replace("_", "").lower().removesuffix(suffix.lower()))
+    return f"{module_name}.{name}" if name else None
+
+
+def _explain_no_choice(_: re.Match[str], arguments: list[str]) -> UserError:
+    for group, value in override_values(arguments).items():
+        if group in GROUPS and value.lower() in ("null", "none", ""):
+            return bad_choice(group, value or "''", choices(group))
+    return UserError("a group has no choice: write model=mlp, for example")
+
+
+def _explain_broken_yaml(error: BaseException) -> UserError:
+    mark = getattr(error, "problem_mark", None)
+    place = f"{mark.name}, line {mark.line + 1}" if mark is not None else "a YAML file"
+    return UserError(one_line(f"{place}: {getattr(error, 'problem', None) or error}"))
+
+
+def _file_that_is_not_utf8(arguments: list[str]) -> str:
+    """The first YAML file of ``--config-dir`` that is not UTF-8."""
+    parsed, _ = get_args_parser().parse_known_args(arguments)
+    for path in sorted(Path(parsed.config_dir or ".").rglob("*.yaml")):
+        try:
+            path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return str(path)
+    return "a YAML file"
 
 
 def _explain_existing_key(match: re.Match[str], _: list[str]) -> UserError:
@@ -120,6 +184,7 @@ EXPLANATIONS: dict[str, Callable[[re.Match[str], list[str]], UserError]] = {
     r"Could not append to config\. An item is already at '([^']+)'": _explain_existing_key,
     r"Could not delete from config\. '?([^' ]+)'? does not exist": _explain_unknown_key,
     r"Ambiguous value for argument '([^']+)'": _explain_several_values,
+    r"Config group override must be a string or a list": _explain_no_choice,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 from bnexp.cli.exit_codes import exit_code, printed_exit_code
@@ -24,6 +25,8 @@ def launch(entry: Callable[[], Any], arguments: list[str] | None = None) -> int:
         command_line = torchrun.secondary_arguments(command_line)
     if any(argument in ("--help", "-h") for argument in command_line):
         return printed_exit_code(lambda: print(help_text()))
+    if "--version" in command_line:
+        return printed_exit_code(lambda: print(f"bnexp {version('bnexp')}, Hydra {version('hydra-core')}"))
     prepare_process()
 
     def run() -> None:

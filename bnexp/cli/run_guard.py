@@ -15,6 +15,7 @@ from bnexp.cli.composed_config import fingerprints_of, identity_values, output_f
 from bnexp.cli.exit_codes import exit_code
 from bnexp.compute import torchrun
 from bnexp.config.overrides import flatten
+from bnexp.config.schema import check_name
 from bnexp.errors import UserError
 from bnexp.runs.folder import SUMMARY, check_inside, is_free, load_summary, lock_folder, missing_folders
 from bnexp.runs.identity import RUN_LENGTH_KEYS, can_resume, describe_changes, experiment
@@ -51,6 +52,7 @@ class RunGuard(Callback):
 
 def _check(config: DictConfig) -> None:
     """Raises UserError where the folder holds foreign files, another run, or a run that is being written."""
+    check_name(str(config.name))
     folder = _run_folder(config)
     try:
         free = is_free(folder)

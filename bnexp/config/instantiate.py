@@ -97,7 +97,8 @@ def import_target(component: Component) -> Callable[..., Any]:
     if function is None:
         nearest = nearest_match(name, [public for public in vars(module) if not public.startswith("_")])
         hint = f"; did you mean {module_name}.{nearest}?" if nearest else ""
-        raise UserError(f"{key}={target}: module {module_name} has no {name}{hint}")
+        place = f" ({module.__file__})" if getattr(module, "__file__", None) else ""
+        raise UserError(f"{key}={target}: module {module_name}{place} has no {name}{hint}")
     if not callable(function):
         raise UserError(f"{key}={target}: must be a class or function, but it is a {type(function).__name__}")
     return function

@@ -160,9 +160,18 @@ def parse(values: Mapping[str, Any]) -> Config:
         if group in values:
             values[group] = _parse_component(group, values[group])
     config = check_mapping(values, Config)
+    check_name(config.name)
     _check_folds(config.dataset)
     _check_monitors(config)
     return config
+
+
+def check_name(name: str) -> None:
+    """Raises UserError for a name that cannot be part of a folder's name."""
+    if "/" in name or "\\" in name or name != " ".join(name.split()) or not name.isprintable():
+        raise bad_value(
+            "name", repr(name), "must be one line without / or \\: it is part of the folder's name"
+        )
 
 
 def _parse_component(group: str, values: Any) -> Component:
@@ -179,6 +188,8 @@ def _parse_component(group: str, values: Any) -> Component:
             raise UserError(f"{group}.{name}: this key needs a value")
         if name in ARGUMENT_TYPES[group]:
             keys[name] = check(value, ARGUMENT_TYPES[group][name], f"{group}.{name}")
+    if group == "loss" and keys.get("weight") is None:
+        keys.pop("weight", None)  # a class of your own need not know it
     if group == "scheduler":
         _check_scheduler(keys, target)
     return Component(group, target, keys)

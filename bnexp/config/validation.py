@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -203,7 +204,9 @@ def _convert_plain(value: Any, annotation: Any) -> Any:
             raise _Mismatch("a number that a float can hold") from None
     if annotation in (int, float, str, bool):
         if type(value) is not annotation:
-            raise _Mismatch(_describe(annotation))
+            is_range = annotation is int and re.fullmatch(r"\d+\s*(-|\.\.|:)\s*\d+", str(value))
+            hint = "; with -m, range(0,5) is 0,1,2,3,4" if is_range else ""
+            raise _Mismatch(_describe(annotation) + hint)
         if annotation is float and math.isnan(value):
             raise _Mismatch(_describe(annotation))
     return value  # any other type is checked by the function that takes the value

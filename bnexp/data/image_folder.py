@@ -202,6 +202,8 @@ def _read_header(root: Path, path: str) -> tuple[str, tuple[int, int]]:
     try:
         with Image.open(root / path) as image:
             mode, size = image.mode, image.size
+            if mode == "I" and image.format == "PPM":  # at most 16 bits, which Pillow reads as 32
+                mode = "I;16"
     except Exception as error:  # PIL raises many types for a broken file
         raise _unreadable(root, path, error) from None
     if mode in UNBOUNDED:
@@ -232,7 +234,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Scales 16-bit gray to 8 bits; PIL's own conversion would turn every value above 255 into 255."""
     from PIL import Image
 
-    if not image.mode.startswith("I;16"):
+    if not image.mode.startswith("I"):  # I: of a PGM file, because other files of this mode are refused
         return image
     return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
 

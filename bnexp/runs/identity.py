@@ -46,7 +46,9 @@ def can_resume(
     """
     epochs = int(summary.get("epochs") or 0)
     recorded: dict[str, Any] = {"epochs": epochs}
-    if "patience" in summary:  # how long a run waits for a better epoch may change, as its length
+    if (
+        "patience" in summary and "early_stopping" in config
+    ):  # how long a run waits for a better epoch may change, as its length
         recorded["early_stopping"] = dict(config["early_stopping"]) | {"patience": summary["patience"]}
     # An older run recorded no fingerprints, and its hash knows none.
     known_fingerprints = fingerprints if "fingerprints" in summary else None

@@ -29,7 +29,7 @@ from bnexp.runs.loggers import Logger, LoggerGroup, RecordedProgress
 from bnexp.runs.tensorboard_logger import TensorBoardLogger
 from bnexp.seeding import seed_global
 from bnexp.training.graph_selection import with_cuda_graph
-from bnexp.training.losses import check_is_mean
+from bnexp.training.loss_mean import check_is_mean
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
 from bnexp.training.trainer import Trainer
@@ -99,7 +99,8 @@ def summary(network: nn.Module, config: Config, splits: DataSplits) -> Summary:
         if "more than 1 value per channel" in reason and count == 1:
             raise UserError(
                 f"batch_size={config.batch_size}: the last of {len(splits.train)} training images would be a"
-                " batch of one, and this norm needs more than one value a channel; any other size will do"
+                " batch of one, and this norm needs more than one value a channel;"
+                f" batch_size={_size_without_single_image(config.batch_size, len(splits.train))} will do"
             ) from None
         raise UserError(
             f"model={config.model.target}: does not fit {size} x {size} x {channels} images"
@@ -114,6 +115,12 @@ def summary(network: nn.Module, config: Config, splits: DataSplits) -> Summary:
     return network_summary
 
 
+def _size_without_single_image(batch_size: int, images: int) -> int:
+    """A batch size near ``batch_size``, rather a smaller one, with which no batch has a single image."""
+    sizes = [*range(batch_size, 1, -1), *range(batch_size + 1, images + 1)]
+    return next(size for size in sizes if images % size != 1)
+
+
 def trainer(
     config: Config,
     network: nn.Module,
@@ -122,15 +129,20 @@ def trainer(
     processes: Processes = SINGLE_PROCESS,
     *,
     graph_used_before: bool | None = None,
+    is_tried: bool = False,
 ) -> Trainer:
-    """Everything that a step needs. ``graph_used_before``: whether the run that continues used a graph."""
+    """Everything that a step needs.
+
+    ``graph_used_before``: whether the run that continues used a graph. ``is_tried``: components that bnexp
+    does not know take one step on a copy first.
+    """
     seed_global(config.seed, "components")  # optimizer, loss and scheduler may draw when they are built
     if processes.is_distributed:
         _check_shards(config, splits, processes.world_size)
     if config.device.sync_bn:
         network = _synchronize_batch_norms(network, device, processes)
     network.to(device.torch_device, memory_format=device.memory_format(network))  # type: ignore[call-overload]
-    if needs_trial(config):
+    if is_tried and needs_trial(config):
         try_components(
             config, network, splits, lambda copy: _trainer(config, copy, device, splits, processes)
         )

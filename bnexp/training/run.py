@@ -63,7 +63,13 @@ def train(
             majority=splits.majority,
         )  # fmt: skip
         trainer = build.trainer(
-            config, network, device, splits, processes, graph_used_before=folder.summary["graph"]
+            config,
+            network,
+            device,
+            splits,
+            processes,
+            graph_used_before=folder.summary["graph"],
+            is_tried=True,
         )
         folder.update(graph=isinstance(trainer, CudaGraphTrainer))
         tensorboard_texts = {"config": f"```yaml\n{config_yaml}```", "model": summary.markdown()}

@@ -15,7 +15,7 @@ from bnexp.compute.torch_overhead import unwrapped_backward, unwrapped_step
 from bnexp.data import Batch, Split
 from bnexp.errors import UserError, one_line
 from bnexp.seeding import RandomState, seed_global, set_global_rng_state
-from bnexp.training.losses import image_weights, weighs_images
+from bnexp.training.loss_mean import image_weights, weighs_images
 from bnexp.training.metrics import StepOutput
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule

@@ -109,7 +109,7 @@ def evaluate(models: list[str], repeats: int, scale: float) -> list[Table]:
 def _evaluation_speed(trainer: Trainer, batches: Split, size: int, passes: int) -> float:
     start = time.perf_counter()
     for _ in range(passes):
-        trainer.evaluate(batches, size)
+        trainer.classify(batches, size)
     return passes * len(batches) / (time.perf_counter() - start)
 
 

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -122,3 +123,38 @@ def test_ctrl_c_during_the_imports_is_one_line(command, module, tmp_path):
     )
     assert (process.returncode, process.stdout) == (130, "")
     assert process.stderr == "bnexp: interrupted (SIGINT)\n"
+
+
+def test_the_version_is_that_of_bnexp(commands):
+    result = commands.bnexp("--version")
+    assert (result.code, result.out.startswith(f"bnexp {metadata.version('bnexp')}, ")) == (0, True)
+
+
+def test_a_name_with_a_line_break_is_refused(commands):
+    result = commands.bnexp("name='a\nb'", "epochs=1")
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1
+    assert list(commands.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["bnexp", "bnexp-compare", "bnexp-resume"])
+def test_a_deleted_current_folder_is_named(tmp_path, command):
+    folder = tmp_path / "deleted"
+    folder.mkdir()
+    code = (
+        "import os, sys, bnexp.cli.entry_points as e; os.rmdir(os.getcwd()); sys.argv = ['x', 'y'];"
+        f" e.{ {'bnexp': 'train', 'bnexp-compare': 'compare', 'bnexp-resume': 'resume'}[command] }()"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (
+        2, "bnexp: the current folder has been deleted; change to another one\n"
+    )  # fmt: skip
+
+
+def test_by_with_nothing_to_offer_says_so(commands):
+    commands.bnexp("epochs=1", "dataset.train_size=100", "dataset.test_size=50", "hydra.run.dir=run")
+    result = commands.compare("run", "--by", "model.norm")
+    assert result.code == 2
+    assert "model.norm" in result.err
+    result = commands.compare("run", "--by", "foo")
+    assert result.err == "bnexp: --by=foo: all runs have the same settings, so nothing can be compared\n"

@@ -36,6 +36,11 @@ def number():
     return 3
 """
 
+BROKEN_YAML = {
+    "tabs": b"a:\n\tb: 1\n",
+    "twice": b"_target_: x\n_target_: y\n",
+    "latin1": b"_target_: x  # gr\xf6\xdfe\n",
+}
 MISTAKES = [
     # unknown choices and keys, at any depth, with a plus and without
     ("model=covn", "model=covn: must be one of .*did you mean conv"),
@@ -49,6 +54,21 @@ MISTAKES = [
     ("lr=0.1", r"lr: unknown key; did you mean optimizer\.lr\?"),
     ("norm=batch", r"norm: unknown key; did you mean model\.norm\?"),
     ("device=gpu", r"device=gpu: .*; did you mean cuda\?"),
+    ("model=null", "model=null: must be one of conv"),
+    ("mnist_mlp", "mnist_mlp: write experiment=mnist_mlp"),
+    ("seed=0-4", r"seed=0-4: must be a whole number; with -m, range\(0,5\)"),
+    ("-m seed=0,1 n_jobs=2", r"n_jobs: unknown key; hydra/launcher=joblib hydra\.launcher\.n_jobs=2"),
+    ("optimizer=rmsprop", r"optimizer=custom optimizer\._target_=torch\.optim\.RMSprop takes torch's"),
+    ("scheduler=multistep", r"scheduler\._target_=torch\.optim\.lr_scheduler\.MultiStepLR"),
+    ("loss=nll", r"loss=custom loss\._target_=torch\.nn\.NLLLoss"),
+    ("model=custom model._target_=nets.Flat model.width=64", r"added with a plus: \+model\.width=64"),
+    ("model=custom model._target_=test.Base", r"module test \(.*test.__init__\.py\) has no Base"),
+    ("name=../../x", "name='../../x': must be one line without /"),
+    ("-m name=a/b seed=0,1", "name='a/b': must be one line without /"),
+    ("batch_size=499 dataset.train_size=500 model=mlp_bn", "batch_size=498 will do"),
+    ("--config-dir tabs model=mine", r"tabs/model/mine\.yaml, line 2: found character"),
+    ("--config-dir twice model=mine", r"twice/model/mine\.yaml, line 2: found duplicate key"),
+    ("--config-dir latin1 model=mine", r"latin1/model/mine\.yaml: must be saved as UTF-8"),
     ("optimizer.lrr=1", r"optimizer.lrr: unknown key; did you mean optimizer\.lr\?"),
     ("+optimizer.lrr=1", r"optimizer.lrr: unknown key; did you mean optimizer\.lr\?"),
     ("+model.widht=1", "model.widht: unknown key"),
@@ -117,7 +137,7 @@ MISTAKES = [
     ("model=custom", "model._target_: give the class"),
     ("model=custom model._target_=Net", "model._target_=Net: write the module too"),
     ("model=custom model._target_=nonets.Net", "model._target_=nonets.Net: cannot be imported.*nonets"),
-    ("model=custom model._target_=nets.Flatt", "module nets has no Flatt; did you mean nets.Flat"),
+    ("model=custom model._target_=nets.Flatt", r"has no Flatt; did you mean nets\.Flat"),
     ("model=custom model._target_=nets.SIZE", "model._target_=nets.SIZE: must be a class or function"),
     ("model=custom model._target_=nets.number", "gives a int, not an nn.Module"),
     ("model=custom model._target_=nets.Flat +model.wdith=3", "model.wdith: .*did you mean model.width"),
@@ -142,6 +162,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(commands, monkeypatch, arguments:
     Path("nets.py").write_text(NETS)
     Path("broken.py").write_text("class Net(\n")
     Path("taken").write_text("a file where a folder should be")
+    for name, content in BROKEN_YAML.items():
+        Path(name, "model").mkdir(parents=True)
+        Path(name, "model", "mine.yaml").write_bytes(content)
     files_before = sorted(Path.cwd().rglob("*"))
     monkeypatch.syspath_prepend(str(commands.folder))
     for name in ("nets", "broken"):

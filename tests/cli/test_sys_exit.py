@@ -53,7 +53,7 @@ PLACES = {
     "import": "model._target_=exits.Net: its module called sys.exit",
     "constructor": "model._target_=exits.Net called sys.exit",
     "step": "the network, loss, optimizer or scheduler called sys.exit",
-    "evaluation": "the network, loss, optimizer or scheduler called sys.exit",
+    "evaluation": "model._target_=exits.Net called sys.exit",
 }
 
 

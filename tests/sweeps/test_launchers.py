@@ -62,7 +62,7 @@ ARGUMENTS = (
 
 def skip_without(module: str, extra: str) -> None:
     if importlib.util.find_spec(module) is None:
-        pytest.skip(f'needs the extra: pip install "bnexp[{extra}]"')
+        pytest.skip(f"needs the extra: pip install -e '.[{extra}]'")
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -103,10 +103,10 @@ def sequential(tmp_path_factory) -> tuple[Path, CommandResult]:
 
 def verdict(result: CommandResult) -> str:
     """The printed verdict without measured times and without the folder's name."""
-    match = re.search(r"^compare .*?^\S+/report\.html$", result.out, re.DOTALL | re.MULTILINE)
+    match = re.search(r"^(?:Does|Which|How) .*?^\S+/report\.html$", result.out, re.DOTALL | re.MULTILINE)
     assert match, result.out + result.err
     lines = [line for line in match[0].splitlines()[:-1] if not line.startswith("\x1b")]
-    clocks = r"[\d.]+\s+s\b|about [\d.]+ \w+ as trained|hydra\.sweep\.dir=\S+"
+    clocks = r"[\d.]+\s+s\b|about [\d.]+ \w+ as trained|bnexp-resume \S+"
     # The line breaks depend on the length of the times, too.
     return re.sub(clocks, "", " ".join(" ".join(lines).split()))
 
@@ -267,7 +267,7 @@ def test_a_launcher_that_is_not_installed_is_a_one_line_error(tmp_path, choice, 
     assert (result.code, result.out) == (2, "")
     (line,) = result.err.splitlines()
     assert line.startswith("bnexp: hydra/launcher=")
-    assert line.endswith(f'not installed; pip install "bnexp[{extra}]" brings it')
+    assert line.endswith(f"not installed; pip install -e '.[{extra}]' in a clone of bnexp brings it")
     assert not (tmp_path / "outputs").exists()
 
 

@@ -48,6 +48,11 @@ class Group:
     settings: Mapping[str, str]  # every varying key
     runs: tuple[Run, ...]
 
+    @property
+    def full_label(self) -> str:
+        """The label and the block."""
+        return f"{self.label} ({self.block})" if self.block else self.label
+
 
 @dataclass(frozen=True)
 class Grouping:
@@ -191,6 +196,8 @@ def _choose_key(
         raise UserError(
             f"--by={by}: is {constants[by]} in every run; these differ: {', '.join(choices) or 'none'}"
         )
+    if not choices:
+        raise UserError(f"--by={by}: all runs have the same settings, so nothing can be compared")
     raise bad_choice("--by", by, choices)
 
 

@@ -33,7 +33,7 @@ def best_block_sentences(verdict: Verdict) -> list[str]:
 
 def _best_block(best: BestBlockComparison, verdict: Verdict) -> str:
     candidate, baseline, difference = best.candidate, best.baseline, best.difference
-    names = [f"{summary.group.label} ({summary.group.block})" for summary in (candidate, baseline)]
+    names = [summary.group.full_label for summary in (candidate, baseline)]
     if verdict.metric.sign * difference.mean < 0:
         names.reverse()
     low, high = sorted((difference.low, difference.high), key=abs)
@@ -68,14 +68,16 @@ def _final_epoch(c: GroupComparison) -> str:
         c.outcome == "leaning" and c.final_outcome in ("better", "worse")
     )
     ending = "in agreement" if agrees else f"which alone would say: {FINAL_OUTCOMES[c.final_outcome]}"
-    name = c.candidate.group.name
+    name = c.candidate.group.full_label
     return f"{name} {points(c.final.mean, c.metric)}{unit(c.metric)}{interval}, {ending}"
 
 
 def gain_sentences(verdict: Verdict) -> list[str]:
     """Which groups were still learning when training ended: then speed of learning is compared."""
     deltas = {id(s): c.delta for c in verdict.comparisons for s in (c.candidate, c.baseline)}
-    gains = {s.group.name: gain for s in verdict.summaries if (gain := notable_gain(s, deltas.get(id(s))))}
+    gains = {
+        s.group.full_label: gain for s in verdict.summaries if (gain := notable_gain(s, deltas.get(id(s))))
+    }
     if not gains or len(verdict.summaries) < 2:
         return []
     names = list(gains)[:MAX_FINAL]

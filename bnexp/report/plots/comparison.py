@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ def draw_pictures(verdict: Verdict) -> list[Picture]:
     """All pictures that the runs have data for. Blocks share a picture; only the curves have one for each."""
     import matplotlib as mpl
 
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # the first start builds a list
     with mpl.rc_context(RC_PARAMS):
         pictures = [draw(verdict) for draw in (draw_stability, draw_forest, draw_twins)]
         for i, (block, summaries) in enumerate(list(verdict.blocks.items())[:MAX_BLOCKS]):

@@ -1,0 +1,57 @@
+"""What a loss must be: a mean over the images of a batch, each with its weight."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from bnexp.errors import UserError, one_line
+
+
+def weighs_images(loss: nn.Module) -> bool:
+    """Whether the loss is a weighted mean over images: by their class, or without the images of one class.
+
+    The ``ignore_index`` of torch's default, -100, is no class.
+    """
+    if not isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
+        return False
+    return loss.weight is not None or loss.ignore_index >= 0
+
+
+def image_weights(loss: nn.Module, labels: Tensor) -> Tensor:
+    """The weight (N,) of each image in the loss's mean, for classes (N,)."""
+    weights = torch.ones(len(labels), device=labels.device)
+    if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
+        weights = weights if loss.weight is None else loss.weight[labels]
+        weights = weights.masked_fill(labels == loss.ignore_index, 0.0)
+    return weights
+
+
+def check_is_mean(loss: nn.Module, key: str, classes: int, device: torch.device) -> None:
+    """Raises UserError, naming ``key``, if the loss is no (weighted) mean over the images of a batch.
+
+    The mean of two batches must follow from the two: else the validation loss would depend on
+    ``eval_batch_size``. Tried on random logits, with a copy of the loss.
+    """
+    count = 3 * classes + 1
+    logits = torch.randn(count, classes, generator=torch.Generator().manual_seed(0)).to(device)
+    labels = (torch.arange(count) % classes).to(device)
+    loss = copy.deepcopy(loss)
+    parts = [slice(0, count), slice(0, classes + 1), slice(classes + 1, count)]
+    with torch.no_grad():
+        try:
+            values = [loss(logits[part], labels[part]) for part in parts]
+            total, *losses = [float(value) for value in values]
+        except Exception as error:  # a user's own loss may raise what it likes
+            problem = one_line(f"fails on logits ({count}, {classes}) and classes ({count},) ({error})")
+            raise UserError(f"{key}: {problem}") from error
+    sums = [float(image_weights(loss, labels[part]).sum()) for part in parts[1:]]
+    mean = sum(x * weight for x, weight in zip(losses, sums, strict=True)) / sum(sums)
+    if not math.isclose(total, mean, rel_tol=1e-3, abs_tol=1e-6):
+        raise UserError(
+            f"{key}: must be a mean over the images of a batch, and is none (reduction=mean makes it one):"
+            " the validation loss would depend on eval_batch_size"
+        )

@@ -87,7 +87,7 @@ def test_all_formats_are_read_and_gray_images_among_colours_become_rgb(root):
     save(root / "a" / "1.jpg", flat, quality=100)
     save(root / "a" / "2.webp", flat, lossless=True)
     save(root / "a" / "3.gif", flat)
-    save(root / "a" / "4.PNG", np.dstack([flat, np.full((6, 6), 128, np.uint8)]))  # with transparency
+    save(root / "a" / "4.PNG", np.dstack([flat, np.full((6, 6), 255, np.uint8)]))  # opaque
     save(root / "b" / "5.png", gray)
     save(root / "b" / "6.png", gray)
     (root / "b" / "notes.txt").write_text("no image")
@@ -307,3 +307,53 @@ def test_one_size_that_is_not_square_requires_resize(root):
     message = error_message(root)
     assert message.startswith("dataset.resize=null: set dataset.resize=N")
     assert message.endswith("is 6x4")
+
+
+@pytest.mark.parametrize(("bits", "maximum"), [(12, 4095), (10, 1000), (16, 60_000), (8, 255)])
+def test_the_range_of_16_bit_files_is_that_of_the_data_set(root, bits, maximum):
+    """12-bit values saved with 16 bits were 17 of 256 levels: networks saw next to nothing."""
+    ramp = np.linspace(0, maximum, 64).round().astype(np.uint16).reshape(8, 8)
+    for name in ("cat", "dog"):
+        for i in range(5):
+            save(root / "train" / name / f"{i}.png", Image.fromarray(ramp if i == 0 else ramp // 2))
+        save(root / "test" / name / "0.png", Image.fromarray(ramp // 2))
+    pixels = load(root).train.pixels[0, 0]
+    expected = np.rint(ramp.astype(float) * 255 / (2**bits - 1)).astype(int)
+    assert np.abs(pixels.numpy().astype(int) - expected).max() <= 1
+    assert len(pixels.unique()) > 60
+
+
+def test_transparent_pixels_are_read_on_white(root):
+    """Icons whose shape is in their transparency: without it all of them were black."""
+    for name, column in (("cat", 1), ("dog", 5)):
+        pixels = np.zeros((8, 8, 4), np.uint8)
+        pixels[:, column, 3] = 255  # an opaque black bar, and transparent black around it
+        for part in ("train", "test"):
+            for i in range(3):
+                save(root / part / name / f"{i}.png", Image.fromarray(pixels))
+    images = load(root).train
+    for image, label in zip(images.pixels, images.labels.tolist(), strict=True):
+        bar = (1, 5)[label]
+        assert (image[:, :, bar] == 0).all()
+        assert (image == 255).sum() == 3 * 8 * 7
+
+
+def test_opaque_pixels_are_unchanged_by_the_way_to_white(root):
+    colours = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    opaque = np.concatenate([colours, np.full((8, 8, 1), 255, np.uint8)], 2)
+    for name in ("cat", "dog"):
+        for i in range(3):
+            save(root / "train" / name / f"{i}.png", Image.fromarray(opaque))
+        save(root / "test" / name / "0.png", Image.fromarray(opaque))
+    assert torch.equal(load(root).train.pixels[0], torch.from_numpy(colours.transpose(2, 0, 1)))
+
+
+def test_a_16_bit_pgm_file_is_read(root):
+    ramp = np.linspace(0, 65535, 64).round().astype(">u2").reshape(8, 8)
+    for part, count in (("train", 3), ("test", 1)):
+        for name in ("cat", "dog"):
+            (root / part / name).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                (root / part / name / f"{i}.pgm").write_bytes(b"P5 8 8 65535\n" + ramp.tobytes())
+    pixels = load(root).train.pixels[0, 0].numpy().astype(int)
+    assert np.abs(pixels - np.rint(ramp.astype(float) / 257)).max() <= 1

@@ -26,6 +26,7 @@ import command_lines  # noqa: E402
 import concurrent_runs  # noqa: E402
 import data_files  # noqa: E402
 import disks  # noqa: E402
+import hostile_inputs  # noqa: E402
 import limits  # noqa: E402
 import stops  # noqa: E402
 from trial import Trial, TrialFailed, TrialSkipped  # noqa: E402
@@ -73,6 +74,11 @@ FAULTS = {
     "clock": Fault("a clock that runs backwards", 1, limits.clock_runs_back),
     "same-second": Fault("two runs at the same time", 2, concurrent_runs.same_second),
     "same-folder": Fault("two runs in one folder", 4, concurrent_runs.same_folder),
+    "foreign": Fault("a folder with somebody else's files", 6, hostile_inputs.foreign_folder),
+    "streams": Fault("closed and full outputs, an ascii locale", 6, hostile_inputs.closed_streams),
+    "changed": Fault("images change after training", 5, hostile_inputs.changed_data),
+    "walk": Fault("links, hidden folders and pipes among images", 4, hostile_inputs.strange_folders),
+    "generators": Fault("a network that draws from random and np.random", 2, hostile_inputs.other_generators),
     "flat": Fault("200 runs in one process: memory and open files", 1, limits.stays_flat),
     "lines": Fault(
         "random command lines",

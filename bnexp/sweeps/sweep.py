@@ -233,14 +233,19 @@ def _plan(config: DictConfig) -> list[list[str]]:
         return jobs  # another sweeper chooses its jobs while it runs
     loader = GlobalHydra.instance().config_loader()
     checked: set[str] = set()
+    hashes: dict[tuple[str, ...], str] = {}
     for job in jobs:
+        if tuple(job) in hashes:  # the same value was typed twice
+            _CurrentSweep.planned.append((job, hashes[tuple(job)]))
+            continue
         is_new = not checked.issuperset(job)
         if not is_new and len(jobs) > _ComposedConfigs.MOST:
             _CurrentSweep.planned.append((job, None))  # it would be composed once more for its hash
             continue
         checked.update(job)
         composed = _ComposedConfigs.compose_and_cache(loader, config, job, copies=2)
-        _CurrentSweep.planned.append((job, composed_config.config_identity(composed)))
+        hashes[tuple(job)] = composed_config.config_identity(composed)
+        _CurrentSweep.planned.append((job, hashes[tuple(job)]))
         if not is_new:
             continue
         HydraConfig.instance().set_config(composed)  # Hydra does so before a job; names use its choices

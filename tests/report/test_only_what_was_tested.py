@@ -81,26 +81,33 @@ def test_a_final_epoch_that_agrees_is_one_line(tmp_path):
             final = accuracy - 0.1 * (seed % 2) * (norm == "none")
             write_run(tmp_path, final / 100, best=accuracy / 100, seed=seed, model_norm=norm)
     assert final_epoch_sentences(verdict_of(tmp_path)) == [
-        "Final epoch: batch +1.04 points (+0.92 to +1.16), in agreement."
+        "Final epoch, which is not the one that counts: batch +1.04 points (+0.92 to +1.16), also better."
     ]
 
 
 # Still improving
 
 
-def write_curves(root, gain, noise=0.002):
+def write_curves(root, gain, batch_level=0.99, noise=0.002):
     rng = np.random.default_rng(1)
     for norm, slope in (("none", gain), ("batch", 0.0)):
         for seed in range(5):
-            curve = 0.6 + slope * np.arange(10) + rng.normal(0, noise, 10)
+            level = 0.6 if norm == "none" else batch_level
+            curve = level + slope * np.arange(10) + rng.normal(0, noise, 10)
             write_run(root, curve[-1], curve=list(curve), epochs=10, seed=seed, model_norm=norm)
 
 
 def test_arms_that_are_still_learning_are_named(tmp_path):
     write_curves(tmp_path / "rising", gain=0.04)
     (sentence,) = gain_sentences(verdict_of(tmp_path / "rising"))
-    assert sentence.startswith("none was still gaining 4.")
+    assert sentence.startswith("model.norm=none was still gaining 4.")
     assert sentence.endswith("points an epoch: this compares speed of learning, not where it ends.")
+    assert headline(verdict_of(tmp_path / "rising")).endswith("; model.norm=none was still learning.")
+    write_curves(
+        tmp_path / "ahead", gain=0.04, batch_level=0.7
+    )  # it ends above the other arm: no other answer is to come
+    (sentence,) = gain_sentences(verdict_of(tmp_path / "ahead"))
+    assert sentence.endswith("points an epoch.")
     write_curves(tmp_path / "flat", gain=0.0)
     assert gain_sentences(verdict_of(tmp_path / "flat")) == []
 

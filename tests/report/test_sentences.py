@@ -96,7 +96,8 @@ def test_lost_runs_that_chance_gives_often_are_counted_after_the_accuracy(tmp_pa
     assert first.startswith("batch was ahead of none in 3 of 3 seeds by 0.97 points")
     assert first.endswith("On the 3 shared seeds: batch 98.00 %, none 97.03 %.")
     assert second == (
-        "batch trained in 5 of 5 runs, none in 3 of 5 (diverged), which chance gives often (p = .25)."
+        "batch trained in 5 of 5 runs, model.norm=none in 3 of 5 (diverged), "
+        "which chance gives often (adjusted p = .25)."
     )
     assert verdict.comparisons[0].incomplete_pairs == ((1, None), (2, None))
 
@@ -106,17 +107,18 @@ def test_stability_that_is_tested_comes_first_and_gets_a_mark(tmp_path):
     (c,) = verdict.comparisons
     assert (c.stability.p, verdict.family) == (pytest.approx(1 / 32), 1)  # accuracy is no hypothesis
     assert all_sentences(verdict) == [
-        "batch trained in 5 of 5 runs, none in 0 of 5 (diverged): batch loses fewer runs, adjusted p = .031."
+        "batch trained in 5 of 5 runs, model.norm=none in 0 of 5 (diverged): "
+        "batch loses fewer runs, adjusted p = .031."
     ]
     assert (mark(c), c.plan) == ("+", None)
-    assert headline(verdict).endswith("? Yes: batch trained in 5 of 5 runs, none in 0 of 5 runs.")
+    assert headline(verdict).endswith("? Yes: batch trained in 5 of 5 runs, model.norm=none in 0 of 5 runs.")
 
 
 def test_equal_losses_are_mentioned(tmp_path):
     groups = {"none": [*NONE, None], "batch": [*shifted(1, 1.1, 1, 0.9, 1), None]}
     assert all_sentences(compare_groups(tmp_path, groups))[1] == (
-        "batch trained in 5 of 6 runs (diverged), none in 5 of 6 (diverged): no difference in lost runs; "
-        "accuracy covers the 5 seeds where both trained."
+        "batch trained in 5 of 6 runs (diverged), model.norm=none in 5 of 6 (diverged): "
+        "no difference in lost runs; accuracy covers the 5 seeds where both trained."
     )
 
 
@@ -125,11 +127,13 @@ def test_chance_hides_no_accuracy(tmp_path):
     verdict = compare_groups(tmp_path, {"none": [11.35, 9.8, 11.35], "batch": [98, 98.1, 98.2]})
     assert [len(summary.lost_runs) for summary in verdict.summaries] == [3, 0]
     assert all_sentences(verdict) == [
-        "batch trained in 3 of 3 runs, none in 0 of 3 (at chance: 9.80 % to 11.35 %), "
-        "which chance gives often (p = .12)."
+        "batch trained in 3 of 3 runs, model.norm=none in 0 of 3 (at chance: 9.80 % to 11.35 %), "
+        "which chance gives often (adjusted p = .12)."
     ]
     assert re.search(r"none \* +0 +3 +10.83 ± 0.89", render_text(verdict))
-    assert headline(verdict).endswith("Not decided: batch trained in 3 of 3 runs, none in 0 of 3 runs.")
+    assert headline(verdict).endswith(
+        "Not decided: batch trained in 3 of 3 runs, model.norm=none in 0 of 3 runs."
+    )
 
 
 def test_good_runs_on_uneven_classes_are_not_lost(tmp_path):

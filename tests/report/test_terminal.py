@@ -38,12 +38,12 @@ def test_sentences_and_notes_follow_the_table(tmp_path):
     text = " ".join(render_text(compare_groups(tmp_path, GROUPS), details=True).split())
     for passage in (
         "batch beats none by 0.30 points",
-        "group trained in 4 of 5 runs (diverged), none in 5 of 5, which chance gives often",
+        "group trained in 4 of 5 runs (diverged), model.norm=none in 5 of 5, which chance gives often",
         "This is not evidence of equality.",
         "next (1 more seed of each, about 1 min",
         "bnexp -m model.norm=none,group seed=5",
         "bnexp -m model.norm=none,layer 'seed=range(5,55)'",
-        "+ better ~ not decided ? provisional",
+        "* baseline + better ~ not decided ? provisional",
         "cannot reach .05 with 5 seeds (needs 8)",
         "test accuracy 98.9 % reached (in training time): none 3 of 5, epoch 3, 180.0 s",
         "not new data",

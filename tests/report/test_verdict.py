@@ -91,7 +91,9 @@ def test_a_lower_loss_is_better(tmp_path):
     assert all_sentences(verdict)[0].startswith(
         "batch beats none by 0.0100 (0.0090 to 0.0110), ahead in 5 of 5"
     )
-    assert headline(verdict).endswith("Yes: -0.0100 (-0.0110 to -0.0090), 5 seeds; none was still learning.")
+    assert headline(verdict).endswith(
+        "Yes: -0.0100 (-0.0110 to -0.0090), 5 seeds; model.norm=none was still learning."
+    )
     few = compare_groups(
         tmp_path / "few", {name: values[:3] for name, values in groups.items()}, metric="test/loss"
     )

@@ -127,6 +127,11 @@ class GroupComparison:
         return self.single_run_noise * math.sqrt(1 - shared) / math.sqrt(max(n, 1))
 
     @property
+    def behind(self) -> GroupSummary:
+        """The group with the worse mean."""
+        return self.baseline if self.metric.sign * self.difference.mean > 0 else self.candidate
+
+    @property
     def wins(self) -> int:
         """Pairs in which the candidate is the better one."""
         return sum(self.metric.sign * difference > 0 for difference in self.differences)

@@ -25,7 +25,7 @@ from bnexp.report.analysis.settings import (
     tabulate_settings,
     tabulate_typed_keys,
 )
-from bnexp.report.read.runs import Problem, Run
+from bnexp.report.read.runs import PairKey, Problem, Run
 
 DATASET = "dataset.name"  # accuracies on different data sets are never compared
 # The first of these that varies is compared, unless the user names a key.
@@ -44,6 +44,7 @@ class Group:
     name: str
     value: str  # of the compared key
     label: str  # the value as a word of a sentence: ``batch``, but ``model.bn=true``
+    assignment: str  # ``model.norm=none``, for sentences in which "none" could be read as "no group"
     block: str  # the other keys' values, equal in all groups that it is compared with
     settings: Mapping[str, str]  # every varying key
     runs: tuple[Run, ...]
@@ -52,6 +53,11 @@ class Group:
     def full_label(self) -> str:
         """The label and the block."""
         return f"{self.label} ({self.block})" if self.block else self.label
+
+    @property
+    def full_assignment(self) -> str:
+        """The assignment and the block."""
+        return f"{self.assignment} ({self.block})" if self.block else self.assignment
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ def group_runs(runs: Sequence[Run], by: str | None = None, baseline: str | None 
         name = (f"{value} ({block})" if block and value else value or block) or "all runs"
         newest, repetitions = _newest_runs([runs[i] for i in indices], name)
         problems += repetitions
-        groups.append(Group(name, value, _label(by, value), block, settings, newest))
+        groups.append(Group(name, value, _label(by, value), f"{by}={value}", block, settings, newest))
     baseline = _choose_baseline(baseline, groups)
     outer_keys = [key for key in name_keys if key != by]
     return Grouping(
@@ -273,7 +279,12 @@ def _newest_runs(runs: Sequence[Run], name: str) -> tuple[tuple[Run, ...], list[
             which = f"seed {run.seed}" + ("" if run.fold is None else f", fold {run.fold}")
             reason = f"{which} of {name} was run again later: the newer run is compared"
             problems.append(Problem(run.folder, reason))
-    return tuple(newest[key] for key in sorted(newest, key=str)), problems
+    return tuple(newest[key] for key in sorted(newest, key=_number_order)), problems
+
+
+def _number_order(pair_key: PairKey) -> tuple[int, int]:
+    seed, fold = pair_key
+    return seed, -1 if fold is None else fold
 
 
 def _sort_groups(

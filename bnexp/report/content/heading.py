@@ -43,7 +43,11 @@ def implied_settings(verdict: Verdict) -> str:
             shown = [setting for setting in differences if TARGET_SUFFIX not in setting]
             settings.setdefault(group.label, {}).update(dict.fromkeys(shown))
     texts = [f"{label} with {', '.join(list(s)[:MAX_IMPLIED])}" for label, s in settings.items() if s]
-    return f"settings that come along: {'; '.join(texts)}" if texts else ""
+    return (
+        f"settings that come along with the choices, and are compared with them: {'; '.join(texts)}"
+        if texts
+        else ""
+    )
 
 
 def shared_settings(verdict: Verdict) -> str:

@@ -115,11 +115,9 @@ def _answer(verdict: Verdict) -> str:
 
 def _still_learning(c: GroupComparison) -> str:
     """Why the answer may change with more epochs: the group that is behind was still learning."""
-    is_ahead = c.metric.sign * c.difference.mean > 0
-    behind = c.baseline if is_ahead else c.candidate
     if c.is_confounded or c.outcome not in ("better", "worse", "leaning", "small"):
         return ""
-    return f"; {behind.group.label} was still learning" if notable_gain(behind, c.delta) else ""
+    return f"; {c.behind.group.assignment} was still learning" if notable_gain(c.behind, c.delta) else ""
 
 
 def _single_answer(c: GroupComparison) -> str:
@@ -149,7 +147,7 @@ def _single_answer(c: GroupComparison) -> str:
 
 def _trained(c: GroupComparison) -> str:
     counts = [f"{len(s.values)} of {len(s.attempted)} runs" for s in (c.candidate, c.baseline)]
-    return f"{c.candidate.group.label} trained in {counts[0]}, {c.baseline.group.label} in {counts[1]}"
+    return f"{c.candidate.group.label} trained in {counts[0]}, {c.baseline.group.assignment} in {counts[1]}"
 
 
 def _effect(c: GroupComparison) -> str:
@@ -168,6 +166,8 @@ def _several_answers(comparisons: Sequence[GroupComparison]) -> str:
         clauses.setdefault(_standing(c), []).append(_name_with_effect(c))
     order = [*(standing for standing in BEST_STANDINGS if standing in clauses), *clauses]
     text = "; ".join(f"{standing}: {', '.join(clauses[standing])}" for standing in dict.fromkeys(order))
+    if not set(BEST_STANDINGS) & set(clauses):
+        return f"None so far; {text}."
     return text[0].upper() + text[1:] + "."
 
 

@@ -68,16 +68,19 @@ def _stability(c: GroupComparison) -> str:
     candidate, baseline = c.candidate, c.baseline
     text = (
         f"{candidate.group.label} trained in {_trained(candidate, ' runs')}, "
-        f"{baseline.group.label} in {_trained(baseline)}"
+        f"{baseline.group.assignment} in {_trained(baseline)}"
     )
     if c.differs_in_stability:
         fewer = "fewer" if c.is_more_stable else "more"
         text += f": {candidate.group.label} loses {fewer} runs, adjusted {p_is(c.stability_p_adjusted)}"
     elif candidate.lost_rate == baseline.lost_rate:
         text += ": no difference in lost runs"
+    elif c.leans_in_stability:
+        adjusted = f"{p_is(c.stability_p_adjusted)} once adjusted for all tests"
+        text += f". This leans to a difference ({p_is(c.stability.p)}) but does not decide it ({adjusted})"
     else:
         chance = "chance gives often" if c.stability_p_adjusted > OFTEN else "chance can give"
-        text += f", which {chance} ({p_is(c.stability_p_adjusted)})"
+        text += f", which {chance} (adjusted {p_is(c.stability_p_adjusted)})"
     return f"{text}{_finished(c)}."
 
 
@@ -278,11 +281,14 @@ def _seeds_to_decide(c: GroupComparison) -> str:
     if c.plan is None or c.outcome != "undecided" or not c.plan.is_forecast:
         return ""
     if c.plan.is_hopeless:
-        return (
-            f" More {c.noun} are not the way: a learning-rate schedule, more epochs or a validation-chosen"
-            " epoch makes it clearer."
-        )
-    return f" It takes {forecast(c.plan)} more {c.further_noun} to decide."
+        return f" More {c.noun} are not the way: {_remedies(c)} makes it clearer."
+    return f" With {forecast(c.plan)} more {c.further_noun} it would probably be decided."
+
+
+def _remedies(c: GroupComparison) -> str:
+    if c.candidate.rule == "best":
+        return "a learning-rate schedule or more epochs"
+    return "a learning-rate schedule, more epochs or a validation-chosen epoch"
 
 
 def forecast(plan: SampleSizePlan) -> str:

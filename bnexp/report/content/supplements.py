@@ -10,6 +10,7 @@ from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
 from bnexp.report.content.numbers import p_is, points, size, unit
 
 MAX_FINAL = 6  # more groups are not listed in one sentence
+CLAIMED: tuple[Outcome, ...] = ("better", "worse", "leaning", "small", "constant")
 FINAL_OUTCOMES: dict[Outcome, str] = {
     "better": "better",
     "worse": "worse",
@@ -54,7 +55,7 @@ def final_epoch_sentences(verdict: Verdict) -> list[str]:
     texts = [text for c in verdict.comparisons if (text := _final_epoch(c))]
     if not texts or len(texts) > MAX_FINAL:
         return []
-    return [f"Final epoch: {'; '.join(texts)}."]
+    return [f"Final epoch, which is not the one that counts: {'; '.join(texts)}."]
 
 
 def _final_epoch(c: GroupComparison) -> str:
@@ -67,26 +68,26 @@ def _final_epoch(c: GroupComparison) -> str:
     agrees = c.final_outcome == c.outcome or (
         c.outcome == "leaning" and c.final_outcome in ("better", "worse")
     )
-    ending = "in agreement" if agrees else f"which alone would say: {FINAL_OUTCOMES[c.final_outcome]}"
+    word = FINAL_OUTCOMES[c.final_outcome]
+    ending = f"also {word}" if agrees else f"which alone would say: {word}"
     name = c.candidate.group.full_label
     return f"{name} {points(c.final.mean, c.metric)}{unit(c.metric)}{interval}, {ending}"
 
 
 def gain_sentences(verdict: Verdict) -> list[str]:
-    """Which groups were still learning when training ended: then speed of learning is compared."""
+    """Which groups were still learning when training ended, and whether that can change the answer."""
     deltas = {id(s): c.delta for c in verdict.comparisons for s in (c.candidate, c.baseline)}
-    gains = {
-        s.group.full_label: gain for s in verdict.summaries if (gain := notable_gain(s, deltas.get(id(s))))
-    }
+    gains = {id(s): gain for s in verdict.summaries if (gain := notable_gain(s, deltas.get(id(s))))}
     if not gains or len(verdict.summaries) < 2:
         return []
-    names = list(gains)[:MAX_FINAL]
+    groups = [s.group for s in verdict.summaries if id(s) in gains]
+    names = [group.full_assignment for group in groups][:MAX_FINAL]
     rates = list(dict.fromkeys(f"{gain:.1f}" for gain in gains.values()))[:MAX_FINAL]
     verb = "was" if len(gains) == 1 else "were"
-    return [
-        f"{_enumerate(names)} {verb} still gaining {_enumerate(rates)} points an epoch: "
-        "this compares speed of learning, not where it ends."
-    ]
+    text = f"{_enumerate(names)} {verb} still gaining {_enumerate(rates)} points an epoch"
+    if any(id(c.behind) in gains for c in verdict.comparisons if c.outcome in CLAIMED):
+        text += ": this compares speed of learning, not where it ends"
+    return [f"{text}."]
 
 
 def _enumerate(texts: list[str]) -> str:

@@ -50,7 +50,9 @@ def row_cells(summary: GroupSummary, verdict: Verdict) -> list[str]:
 
 
 def difference_cell(c: GroupComparison) -> str:
-    """The difference, always, and its interval where there is one; of two pairs both differences."""
+    """The difference and its interval, where there are any; of two pairs both differences."""
+    if c.difference.n == 0:
+        return ""
     if c.difference.n == 2 and c.differences:
         return " and ".join(points(difference, c.metric) for difference in c.differences)
     return mean_and_interval(c.difference, c.metric)
@@ -82,11 +84,14 @@ def mark(c: GroupComparison) -> str:
 def mark_legend(verdict: Verdict) -> str:
     """The meaning of the marks that occur in the table, and of the column ``lost``."""
     occurring = {sign for c in verdict.comparisons for sign in mark(c)}
-    texts = [f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in occurring]
+    texts = ["* baseline"] if verdict.comparisons else []
+    texts += [f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in occurring]
     if verdict.family > 1:
         texts.append(f"p.adj: Holm over {verdict.family} tests")
     if any(summary.lost_keys for summary in verdict.summaries):
-        texts.append("lost: loss not finite, or at chance")
+        texts.append(
+            "lost: loss not finite, or at chance; where no run trained, acc % is that of the lost ones"
+        )
     return "  ".join(texts)
 
 

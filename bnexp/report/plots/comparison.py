@@ -150,7 +150,7 @@ def draw_twins(verdict: Verdict) -> Picture | None:
         "twins",
         "Twins" if has_twins else "Runs",
         f"{verdict.metric.label} of every seed in every group",
-        f"{lines}Bars: means. x: the number of lost runs (diverged or at chance)."
+        f"{lines}Bars: means. A cross: the number of lost runs (diverged or at chance)."
         + describe_omissions(verdict),
         figure,
     )
@@ -249,7 +249,7 @@ def draw_stability(verdict: Verdict) -> Picture | None:
         "Stability",
         f"{verdict.metric.label} against the learning rate",
         "Lines: means of the runs that trained. Small marks: single runs."
-        " x: the number of lost runs (diverged or at chance).",
+        " A cross: the number of lost runs (diverged or at chance).",
         figure,
     )
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from bnexp.errors import Interrupted
 
+HAS_SIGNAL_MASKS = hasattr(signal, "pthread_sigmask")  # not on Windows, which has no signal but Ctrl-C
+
 
 class StopSignal:
     """Records the first signal so that the current step can end; a second signal raises Interrupted.
@@ -22,7 +24,6 @@ class StopSignal:
     a pre-empted job SIGTERM together with SIGUSR2, and a job that ended at SIGTERM would not be queued again.
     """
 
-    ends_process = True  # whether the process ends, too, once the run is saved
     NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
     SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
@@ -97,3 +98,25 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def blocked_signals() -> Iterator[None]:
+    """No signal reaches this thread, nor a process that is started inside the block, until it unblocks them.
+
+    A terminal's Ctrl-C then cannot end a worker during its imports.
+    """
+    if not HAS_SIGNAL_MASKS:
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, StopSignal.SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def unblock_signals() -> None:
+    """Signals reach this process again, and first those that arrived in between."""
+    if HAS_SIGNAL_MASKS:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignal.SIGNALS)

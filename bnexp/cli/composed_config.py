@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from bnexp.config.schema import COMPONENTS
 from bnexp.config.source import source_fingerprint
 from bnexp.errors import UserError, bad_value, one_line
-from bnexp.files import write_text
 from bnexp.runs.identity import NON_IDENTITY_KEYS, config_hash
+from bnexp.runs.job import Job
 
 # Linear scaling rule (Goyal et al. 2017): the learning rate grows in proportion to the batch size.
 OmegaConf.register_new_resolver(
@@ -77,18 +78,34 @@ def group_choices(hydra: HydraConf) -> dict[str, str | None]:
     return {group: choices[group] for group in choices if not group.startswith("hydra/")}
 
 
-def save_config(folder: Path, composed: DictConfig) -> None:
-    """Writes the three files that Hydra keeps in ``.hydra``: config.yaml, hydra.yaml and overrides.yaml."""
-    hydra = HydraConfig.instance().cfg
-    assert hydra is not None
-    (folder / ".hydra").mkdir(exist_ok=True)
-    _write_yaml(folder / ".hydra" / "config.yaml", composed)
-    _write_yaml(folder / ".hydra" / "hydra.yaml", hydra)
-    _write_yaml(folder / ".hydra" / "overrides.yaml", HydraConfig.get().overrides.task)
+def make_job(
+    composed: DictConfig,
+    path: Path,
+    *,
+    number: int | None = None,
+    new_folders: tuple[Path, ...] = (),
+    command: str | None = None,
+    label: str = "",
+    hparams: Mapping[str, float | str] | None = None,
+) -> Job:
+    """The job of a composed configuration without its key ``hydra``; Hydra's own part is ``HydraConfig``'s.
 
-
-def _write_yaml(path: Path, values: Any) -> None:
-    write_text(path, OmegaConf.to_yaml(values))
+    ``path`` is the run's folder. Raises UserError for an interpolation that cannot be resolved.
+    """
+    hydra = HydraConfig.get()
+    values = resolve_config(composed)
+    fingerprints = fingerprints_of(values)
+    texts = {
+        "config.yaml": composed,
+        "hydra.yaml": HydraConfig.instance().cfg,
+        "overrides.yaml": hydra.overrides.task,
+    }
+    return Job(
+        os.path.abspath(path), values, config_hash(values, fingerprints), list(hydra.overrides.task),
+        fingerprints, group_choices(hydra), {name: OmegaConf.to_yaml(part) for name, part in texts.items()},
+        OmegaConf.to_yaml(composed, resolve=True),
+        command=command, new_folders=new_folders, number=number, label=label, hparams=dict(hparams or {}),
+    )  # fmt: skip
 
 
 def resolve_config(config: DictConfig) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from bnexp.cli.streams import output_error, protect_streams
 from bnexp.compute import torchrun
@@ -25,33 +24,43 @@ from bnexp.errors import (
 log = logging.getLogger("bnexp")
 
 
+class Failure(NamedTuple):
+    """How a command failed: its exit code, and the lines to show."""
+
+    code: int
+    lines: list[str]
+
+
 def exit_code(command: Callable[[], Any]) -> int:
     """Runs ``command`` and returns its exit code. An exception becomes one line on standard error."""
     protect_streams()
+    code, lines = failure_of(command)
+    for line in lines:
+        print(line, file=sys.stderr)
+    return code
+
+
+def failure_of(command: Callable[[], Any]) -> Failure:
+    """Runs ``command`` and returns its exit code, with the lines that say what went wrong; 0 and no line if
+    nothing did."""
     try:
         command()
     except SystemExit as request:  # an inner command has already printed its error
         if request.code is None or isinstance(request.code, int):
-            return request.code or 0
-        print(f"bnexp: {one_line(request.code)}", file=sys.stderr)  # sys.exit("text") of somebody else's code
-        return 1
+            return Failure(request.code or 0, [])
+        return Failure(1, [f"bnexp: {one_line(request.code)}"])  # sys.exit("text") of somebody else's code
     except UserError as error:
-        if not torchrun.is_secondary():
-            print(f"bnexp: {error}", file=sys.stderr)
-        return 2
+        return Failure(2, [] if torchrun.is_secondary() else [f"bnexp: {error}"])
     except KeyboardInterrupt as error:
         # Ray, for one, raises a plain KeyboardInterrupt where our handler has raised Interrupted.
         interrupt = error if isinstance(error, Interrupted) else Interrupted(Interrupted.latest)
-        print(f"bnexp: interrupted ({interrupt})", file=sys.stderr)
-        return interrupt.exit_code
+        return Failure(interrupt.exit_code, [f"bnexp: interrupted ({interrupt})"])
     except Exception as error:
         if (message := _expected_failure(error)) is not None:
-            print(f"bnexp: {message}", file=sys.stderr)
-        else:
-            print(one_line(f"bnexp: crashed: {type(error).__name__}: {error}"), file=sys.stderr)
-            _log_traceback(error)
-        return 1
-    return 0
+            return Failure(1, [f"bnexp: {message}"])
+        line = one_line(f"bnexp: crashed: {type(error).__name__}: {error}")
+        return Failure(1, [line, *_log_traceback(error)])
+    return Failure(0, [])
 
 
 def printed_exit_code(command: Callable[[], Any]) -> int:
@@ -78,19 +87,22 @@ def _expected_failure(error: Exception) -> str | None:
             return str(error)
         case WriteError():
             return f"{error}; what was saved before is complete, and bnexp-resume continues from it"
-        case BrokenExecutor():  # raised by joblib, which then runs no further job
-            return one_line(f"a job's process died and ended the sweep: {error}")
     return None
 
 
-def _log_traceback(error: Exception) -> None:
-    """Writes the traceback into the run's log file, or to standard error where there is no log file."""
+def _log_traceback(error: Exception) -> list[str]:
+    """Writes the traceback into the run's log file, and returns the line that names the file.
+
+    Where there is no log file it writes to standard error.
+    """
     handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
+    lines = []
     for handler in handlers:
         record = log.makeRecord(
             log.name, logging.ERROR, __file__, 0, "crashed", (), (type(error), error, error.__traceback__)
         )
         handler.emit(record)
-        print(f"bnexp: the traceback is in {os.path.relpath(handler.baseFilename)}", file=sys.stderr)
+        lines.append(f"bnexp: the traceback is in {os.path.relpath(handler.baseFilename)}")
     if not handlers:
         sys.excepthook(type(error), error, error.__traceback__)
+    return lines

@@ -47,3 +47,14 @@ def completed_jobs(sweep: Path, config_hash: str = "*") -> list[Path]:
             if load_summary(path.parent)["status"] in ("finished", "diverged"):
                 folders.append(path.parent)
     return folders
+
+
+def ended_jobs(sweep: Path) -> dict[str, str]:
+    """How each job ended that finished or diverged: its configuration's hash -> its status."""
+    statuses = {}
+    for path in sweep.glob(f"*/{SUMMARY}"):
+        with suppress(UserError):  # a damaged summary: the job has to run again
+            summary = load_summary(path.parent)
+            if summary["status"] in ("finished", "diverged"):
+                statuses[str(summary.get("config_hash"))] = str(summary["status"])
+    return statuses

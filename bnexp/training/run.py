@@ -15,7 +15,7 @@ from bnexp.config.schema import Config
 from bnexp.data import DataSplits
 from bnexp.runs.chance import is_at_chance
 from bnexp.runs.folder import RunFolder
-from bnexp.runs.sweep_job import SweepJob
+from bnexp.runs.job import Job, MachineShare
 from bnexp.signals import StopSignal
 from bnexp.training import build
 from bnexp.training.checkpoint import Checkpoints, load
@@ -27,16 +27,13 @@ from bnexp.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 
-def train(
-    config: Config, folder: RunFolder, config_yaml: str, stop: StopSignal, job: SweepJob | None
-) -> None:
-    """One run, from a checked configuration to a complete record; ``job`` if it belongs to a sweep.
+def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop: StopSignal) -> None:
+    """One run, from a checked configuration to a complete record.
 
-    It continues from the checkpoint in the folder if there is one. ``config_yaml`` is the configuration.
+    It continues from the checkpoint in the folder if there is one.
     """
     processes = Processes.from_environment()
-    job_number = job.number if job else None
-    device = prepare_device(config.device, processes.local_rank if processes.is_distributed else job_number)
+    device = prepare_device(config.device, processes.local_rank if processes.is_distributed else share.gpu)
     smaller_keys = f"batch_size={config.batch_size} or eval_batch_size={config.eval_batch_size}"
     with processes.connect(device.torch_device), memory_guard(smaller_keys):
         splits = processes.agree_on(lambda: build.load_splits(config, device), key=lambda data: data.counts)
@@ -46,18 +43,18 @@ def train(
         threads = set_threads(
             config.device.threads or folder.previous_threads(),
             summary.flops * config.batch_size / processes.world_size,
-            (job.jobs_at_once if job else 1) * processes.local_world_size,
+            share.jobs_at_once * processes.local_world_size,
         )
         folder.record_environment(
             device=str(device), threads=threads, processes=processes.world_size,
-            **({"command": job.command} if job else {}),
+            **({"command": job.command} if job.command else {}),
         )  # fmt: skip
         process_count = f", {processes.world_size} processes" if processes.is_distributed else ""
         plural = "s" * (threads > 1)
         log.info(
             f"{config.name}: seed {config.seed} on {device}, {threads} CPU thread{plural}{process_count}"
         )
-        log.log(logging.DEBUG if job else logging.INFO, str(summary))
+        log.log(logging.DEBUG if job.is_in_sweep else logging.INFO, str(summary))
         folder.update(
             parameters=summary.parameters, images=splits.counts, classes=len(splits.classes),
             majority=splits.majority,
@@ -72,8 +69,10 @@ def train(
             is_tried=True,
         )
         folder.update(graph=isinstance(trainer, CudaGraphTrainer))
-        tensorboard_texts = {"config": f"```yaml\n{config_yaml}```", "model": summary.markdown()}
-        metrics, progress = fit_and_test(config, trainer, splits, folder, stop, tensorboard_texts, job)
+        tensorboard_texts = {"config": f"```yaml\n{job.config_yaml}```", "model": summary.markdown()}
+        metrics, progress = fit_and_test(
+            config, trainer, splits, folder, stop, tensorboard_texts, job, quiet=not share.has_console
+        )
     folder.update(**metrics._asdict(), time=progress.times())
     accuracy, loss = metrics.final["test/accuracy"], metrics.final["test/loss"]
     log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
@@ -92,7 +91,9 @@ def fit_and_test(
     folder: RunFolder,
     stop: StopSignal,
     tensorboard_texts: Mapping[str, str],
-    job: SweepJob | None,
+    job: Job,
+    *,
+    quiet: bool,
 ) -> tuple[FinalMetrics, Progress]:
     """Trains to the end; returns the final metrics and the progress.
 
@@ -108,7 +109,7 @@ def fit_and_test(
     progress = resume_or_start(config, trainer, checkpoints, folder)
     logger = build.logger(
         config, folder.path, splits.train.steps(config.batch_size), progress,
-        quiet=bool(job and job.quiet), hparams=job.hparams if job else {},
+        quiet=quiet, hparams=job.hparams,
     )  # fmt: skip
     with closing(logger):
         for tag, markdown in tensorboard_texts.items():

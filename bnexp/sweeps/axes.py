@@ -1,0 +1,72 @@
+"""The axes of a sweep: which jobs its arguments mean, and in which order."""
+
+from __future__ import annotations
+
+import itertools
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+from bnexp.config.overrides import override_values, split_override
+from bnexp.errors import UserError
+
+PAIRING_KEYS = ("seed", "dataset.fold")  # runs that agree in them are twins
+
+
+def jobs_of(config: DictConfig, arguments: list[str], loader: ConfigLoader) -> list[list[str]]:
+    """The overrides of each job that follow from the arguments and from the axes of a preset.
+
+    The seed's axis changes last but is written first: twins are trained side by side, and a sweep that is cut
+    short can compare what it has. ``loader`` knows the choices for ``glob(...)``. Raises UserError for an
+    axis without a value, and for one that is no list of values.
+    """
+    axes = [f"{key}={value}" for key, value in _axes_with_seeds_first(config, arguments).items()]
+    parser = OverridesParser.create(config_loader=loader)
+    values: dict[str, list[str]] = {}
+    for override in parser.parse_overrides([*axes, *arguments]):  # of equal keys the last counts
+        values[override.get_key_element()] = _values(override)
+    texts = [[f"{key}={value}" for value in listed] for key, listed in values.items()]
+    jobs = [list(job) for job in itertools.product(*texts)]
+    return [list(job) for job in dict.fromkeys(map(tuple, jobs))]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        raise UserError(f"{override.input_line}: an axis is a list of values, as in a,b or range(5)")
+    values = [str(value) for value in override.sweep_string_iterator()]
+    if not values:
+        raise UserError(f"{override.input_line}: names no value, so there is no job")
+    return values
+
+
+def _axes_with_seeds_first(config: DictConfig, arguments: list[str]) -> dict[str, str]:
+    """The axes of a preset, with those of the seed and the fold in front, also if they are in ``arguments``."""
+    axes = {str(key): str(value) for key, value in (config.hydra.sweeper.get("params") or {}).items()}
+    values = axes | override_values(arguments)
+    return {key: values[key] for key in PAIRING_KEYS if key in values} | axes
+
+
+def varying_keys(jobs: list[list[str]]) -> dict[str, bool]:
+    """The keys that distinguish jobs, seed and fold always, and whether all values of a key are numbers."""
+    values: dict[str, list[str]] = {}
+    for job in jobs:
+        for key, value in override_values(job).items():
+            values.setdefault(key, []).append(value)
+    varying = {key: texts for key, texts in values.items() if len(set(texts)) > 1 or key in PAIRING_KEYS}
+    return {key: None not in map(number, texts) for key, texts in (varying or values).items()}
+
+
+def label_of(overrides: list[str], keys: dict[str, bool]) -> list[str]:
+    """The overrides of a job that distinguish it from the sweep's other jobs."""
+    return [override for override in overrides if split_override(override)[0] in keys]
+
+
+def number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -44,7 +44,7 @@ def _values(override: Override) -> list[str]:
 
 
 def _axes_with_seeds_first(config: DictConfig, arguments: list[str]) -> dict[str, str]:
-    """The axes of a preset, with those of the seed and the fold in front, also if they are in ``arguments``."""
+    """The axes of a preset; in front those of the seed and the fold, also where ``arguments`` have them."""
     axes = {str(key): str(value) for key, value in (config.hydra.sweeper.get("params") or {}).items()}
     values = axes | override_values(arguments)
     return {key: values[key] for key in PAIRING_KEYS if key in values} | axes

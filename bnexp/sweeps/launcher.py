@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bnexp.errors import bad_value
+from bnexp.errors import UserError, bad_value
 from bnexp.runs.job import Job
 
 OUTPUT = "workers.log"  # in the sweep's folder: what workers print
@@ -46,6 +46,9 @@ class SweepContext:
         return Path(self.folder) / STOP_FILE
 
 
+STOP_PATIENCE_S = 60  # how long to wait for the running jobs' current steps and checkpoints after a signal
+
+
 # Called with the ends of a unit's jobs; returns whether the sweep goes on.
 OnEnd = Callable[[Sequence[JobEnd]], bool]
 
@@ -59,6 +62,7 @@ class UnitLauncher(ABC):
     def start(self, context: SweepContext) -> None:
         """Prepares workers, in the background: the sweep is still being planned."""
         self.context = context
+        context.stop_file.unlink(missing_ok=True)
 
     @abstractmethod
     def jobs_at_once(self, jobs: Sequence[Job]) -> int:
@@ -71,7 +75,7 @@ class UnitLauncher(ABC):
         Raises Interrupted after a signal: the running jobs are saved then.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # a launcher may have nothing to end
         """Ends all workers."""
 
 
@@ -82,3 +86,9 @@ def whole_number(key: str, value: object, *, least: int = 1) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise bad_value(key, value, f"must be a whole number of at least {least}, or null")
     return value
+
+
+def missing_extra(launcher: str) -> UserError:
+    """The error for a launcher whose library is not installed; its extra has the same name."""
+    install = f"pip install -e '.[{launcher}]'"
+    return UserError(f"hydra/launcher={launcher}: not installed; {install} in a clone of bnexp brings it")

@@ -39,7 +39,7 @@ class LocalProcesses(UnitLauncher):
         self._idle: list[_Worker] = []
         self._server: threading.Thread | None = None
         has_fork_server = "forkserver" in multiprocessing.get_all_start_methods()
-        self._processes = multiprocessing.get_context("forkserver" if has_fork_server else "spawn")
+        self._processes: Any = multiprocessing.get_context("forkserver" if has_fork_server else "spawn")
 
     def start(self, context: SweepContext) -> None:
         super().start(context)

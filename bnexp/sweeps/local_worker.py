@@ -14,7 +14,7 @@ from bnexp.runs import tensorboard_logger  # noqa: F401  # imported once, by the
 from bnexp.runs.job import MachineShare
 from bnexp.signals import StopSignal, unblock_signals
 from bnexp.sweeps.launcher import OUTPUT, SweepContext
-from bnexp.sweeps.worker import enter, train_unit
+from bnexp.sweeps.worker import train_unit
 
 
 class WorkerStop(StopSignal):
@@ -35,10 +35,11 @@ def work(connection: Connection, share: MachineShare, context: SweepContext) -> 
 
     The end of the connection means that the main process is gone: the running job is saved.
     """
-    enter(context)
+    os.chdir(context.cwd)
     _write_output_to(Path(context.folder) / OUTPUT)
     units: queue.SimpleQueue = queue.SimpleQueue()
-    with WorkerStop() as stop:
+    stop = WorkerStop()
+    with stop:
         unblock_signals()
 
         def listen() -> None:

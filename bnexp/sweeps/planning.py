@@ -16,7 +16,7 @@ from bnexp.config import instantiate
 from bnexp.config.overrides import override_values, split_override
 from bnexp.config.schema import parse
 from bnexp.runs.job import Job
-from bnexp.sweeps.axes import label_of, number, varying_keys
+from bnexp.sweeps.axes import label_of, varying_keys
 from bnexp.sweeps.job_folders import job_folder
 
 
@@ -30,22 +30,22 @@ class JobComposer:
         self.keys = varying_keys(jobs)  # those that distinguish the jobs
         self.command = shlex.join(sys.argv)
         self._checked: set[str] = set()
+        self._recipes: dict[tuple[str, ...], DictConfig] = {}
 
     def compose(self, overrides: list[str], place: int) -> Job:
         """The job ``place`` of the sweep, from 0. Raises UserError for an invalid configuration.
 
         Every value of every axis is checked once, not every combination of values: there may be thousands.
         """
-        composed = self.context.config_loader.load_sweep_config(self.config, overrides)
+        composed = self._composed(overrides)
         path = self._set_place(composed, overrides, place)
-        with read_write(composed), open_dict(composed):
-            task = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        task = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         values = override_values(overrides)
         job = make_job(
             task, path, number=place, command=self.command,
             label=" ".join(label_of(overrides, self.keys)),
             hparams={
-                key: number(values[key]) if numeric else values[key]
+                key: float(values[key]) if numeric else values[key]
                 for key, numeric in self.keys.items() if key in values
             },
         )  # fmt: skip
@@ -53,6 +53,28 @@ class JobComposer:
             self._checked.update(overrides)
             instantiate.check_components(parse(job.values))
         return job
+
+    def _composed(self, overrides: list[str]) -> DictConfig:
+        """The configuration of these overrides.
+
+        Hydra needs 50 ms for one. A seed chooses nothing else, so it is put into the configuration of the
+        same overrides with another seed, if it is a number.
+        """
+        values = override_values(overrides)
+        recipe = tuple(override for override in overrides if split_override(override)[0] != "seed")
+        seed = values.get("seed", "")
+        if seed.isdecimal() and (composed := self._recipes.get(recipe)) is not None:
+            hydra = composed.hydra
+            with read_write(hydra), open_dict(hydra):
+                name = hydra.job.override_dirname
+                hydra.job.override_dirname = name.replace(f"seed={composed.seed}", f"seed={seed}")
+                hydra.overrides.task = overrides
+            composed.seed = int(seed)
+            return composed
+        composed = self.context.config_loader.load_sweep_config(self.config, overrides)
+        if seed.isdecimal():
+            self._recipes[recipe] = composed
+        return composed
 
     def _set_place(self, composed: DictConfig, overrides: list[str], place: int) -> Path:
         """Writes into Hydra's part of the configuration what Hydra writes there before a job; the folder."""

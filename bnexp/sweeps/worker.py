@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 
 from bnexp.cli.exit_codes import failure_of
@@ -11,14 +10,8 @@ from bnexp.runs.folder import LOG
 from bnexp.runs.job import Job, MachineShare
 from bnexp.runs.run_log import log_to
 from bnexp.signals import StopSignal
-from bnexp.sweeps.launcher import JobEnd, SweepContext, Unit
+from bnexp.sweeps.launcher import JobEnd, Unit
 from bnexp.training.job import train_job
-
-
-def enter(context: SweepContext) -> None:
-    """Gives this process the current folder and the variables of the command that started the sweep."""
-    os.environ.update(context.environment)
-    os.chdir(context.cwd)
 
 
 def train_unit(unit: Unit, share: MachineShare, stop: StopSignal) -> list[JobEnd]:
@@ -33,13 +26,10 @@ def train_unit(unit: Unit, share: MachineShare, stop: StopSignal) -> list[JobEnd
 
 
 def _train(job: Job, share: MachineShare, stop: StopSignal) -> JobEnd:
-    def train() -> None:
+    try:
         job.path.mkdir(parents=True, exist_ok=True)
         with log_to(job.path / LOG):
-            failure = failure_of(partial(train_job, job, share, stop))  # the traceback goes to the log
-        failures.append(failure)
-
-    failures: list = []
-    outer = failure_of(train)  # the folder or the log could not be created
-    code, lines = failures[0] if failures else outer
-    return JobEnd(job, code, tuple(lines))
+            failure = failure_of(partial(train_job, job, share, stop))  # a traceback goes into the log
+    except OSError as error:
+        return JobEnd(job, 1, (f"bnexp: {error.filename}: cannot be written ({error.strerror})",))
+    return JobEnd(job, failure.code, tuple(failure.lines))

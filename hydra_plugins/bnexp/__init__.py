@@ -34,6 +34,8 @@ class BnexpSweeper(Sweeper):
         """Runs the sweep, with its verdict; ends the process where the exit code is not 0."""
         from bnexp.sweeps.sweep import run_sweep
 
+        assert self.config is not None  # ``setup`` comes first
+        assert self.hydra_context is not None
         code = run_sweep(self.config, self.hydra_context, self.task_function, arguments)
         if code:
             sys.exit(code)

@@ -24,7 +24,9 @@ from bnexp.errors import UserError, one_line
 from bnexp.runs.folder import check_inside
 
 # Keys of Hydra that only say where to write and how many jobs run at once. Any other key can name code.
-HARMLESS_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra/launcher", "hydra.launcher.n_jobs")
+HARMLESS_KEYS = (
+    "hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra/launcher", "hydra.launcher.jobs", "hydra.launcher.fuse",
+)  # fmt: skip
 # Names of choices. A path does not match: it could lead to any YAML file.
 CHOICE_NAMES = r"[\w\s,()*-]*"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Mapping
-from concurrent.futures import BrokenExecutor
 from itertools import accumulate
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -17,28 +16,19 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from bnexp.cli.help import GROUPS, choices
+from bnexp.cli.help import CONF, GROUPS, choices
 from bnexp.config.overrides import flatten, override_values, split_override
 from bnexp.errors import ExitCalled, UserError, bad_choice, nearest_match, one_line, unknown_key
 
 T = TypeVar("T")
 
 # Words of other programs, and what bnexp has for them.
-TWO_JOBS = "hydra/launcher=joblib hydra.launcher.n_jobs=2 trains two jobs at a time"
+TWO_JOBS = "hydra.launcher.jobs=2 trains two jobs of a sweep at a time"
 HINTS = dict.fromkeys(("n_jobs", "jobs", "workers"), TWO_JOBS)
 TORCH_MODULES = {  # of each group, and the ending that its class names share
     "optimizer": ("torch.optim", ""),
     "scheduler": ("torch.optim.lr_scheduler", "LR"),
     "loss": ("torch.nn", "Loss"),
-}
-# The extra of bnexp that installs each launcher.
-EXTRAS = {
-    "joblib": "parallel",
-    "submitit_local": "slurm",
-    "submitit_slurm": "slurm",
-    "slurm": "slurm",
-    "ray": "ray",
-    "ray_cluster": "ray",
 }
 
 
@@ -49,7 +39,7 @@ def translate_hydra_errors(compose: Callable[[], T], arguments: list[str]) -> T:
     """
     try:
         return compose()
-    except (UserError, ExitCalled, BrokenExecutor):
+    except (UserError, ExitCalled):
         raise
     except Exception as error:  # a run handles its own exceptions: these come from the command line
         raise _translate(error, arguments) from error
@@ -102,6 +92,10 @@ def _translate(error: Exception, arguments: list[str]) -> UserError:
 
 def _explain_unknown_key(match: re.Match[str], arguments: list[str]) -> UserError:
     key = match[1]
+    if key.startswith("hydra.launcher."):
+        launcher = override_values(arguments).get("hydra/launcher", "local")
+        siblings = OmegaConf.load(CONF / "hydra" / "launcher" / f"{launcher}.yaml")
+        return unknown_key(key, {str(name) for name in siblings if name != "_target_"})
     if key.startswith("hydra."):
         return UserError(f"{key}: Hydra has no such key (bnexp --cfg hydra shows those it has)")
     if key in HINTS:
@@ -121,9 +115,6 @@ def _explain_unknown_key(match: re.Match[str], arguments: list[str]) -> UserErro
 
 def _explain_unknown_choice(match: re.Match[str], _: list[str]) -> UserError:
     group, choice = match[1], match[2]
-    if group == "hydra/launcher" and choice in EXTRAS:
-        install = f"pip install -e '.[{EXTRAS[choice]}]'"
-        return UserError(f"{group}={choice}: not installed; {install} in a clone of bnexp brings it")
     if target := _class_in_torch(group, choice):
         hint = f"{group}=custom {group}._target_={target} takes torch's"
         return UserError(f"{group}={choice}: must be one of {', '.join(choices(group))}; {hint}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +23,16 @@ from bnexp.sweeps.launcher import (
 )
 
 POLL_S = 0.3
+CONNECT_S = 10.0
+
+
+def _check_reachable(address: str) -> None:
+    """Raises UserError where nobody listens at host:port: Ray itself would try for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        raise UserError(one_line(f"hydra.launcher.address={address}: no cluster there ({error})")) from None
 
 
 class RayTasks(UnitLauncher):
@@ -52,11 +64,13 @@ class RayTasks(UnitLauncher):
 
     def start(self, context: SweepContext) -> None:
         super().start(context)
+        if self.address and ":" in self.address:
+            _check_reachable(self.address)
         handler = signal.getsignal(signal.SIGTERM)
         arguments: dict[str, Any] = {} if self.address else {"include_dashboard": False}
         try:
             self._ray.init(
-                address=self.address, log_to_driver=False, logging_level="error",
+                address=self.address, log_to_driver=False, logging_level=logging.ERROR,
                 runtime_env={"env_vars": context.environment}, **arguments | self._init,
             )  # fmt: skip
         except (ConnectionError, ValueError, TypeError) as error:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -44,6 +45,7 @@ def run_sweep(
     """
     if torchrun.is_distributed():
         raise UserError("-m: torchrun's processes train one network; a sweep needs no torchrun")
+    _check_preset(config, hydra_context.config_loader)
     folder = _check_folder(config)
     plugin = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
     jobs = jobs_of(config, arguments, hydra_context.config_loader)
@@ -77,6 +79,23 @@ def _check_folder(config: DictConfig) -> Path:
     if not free:
         raise UserError(f"hydra.sweep.dir={folder}: holds files but no sweep of bnexp; choose another folder")
     return Path(os.path.abspath(folder))
+
+
+def _check_preset(config: DictConfig, loader: ConfigLoader) -> None:
+    """Raises UserError for a preset that chooses a launcher or a sweeper: Hydra ignores that choice."""
+    preset = config.hydra.runtime.choices.get("experiment")
+    for source in loader.get_sources():
+        if not preset or not source.is_config(f"experiment/{preset}"):
+            continue
+        for default in source.load_config(f"experiment/{preset}").defaults_list or []:
+            group = str(getattr(default, "group", "")).lstrip("/")
+            if group in ("hydra/launcher", "hydra/sweeper"):
+                choice = f"{group}={getattr(default, 'value', '')}"
+                raise UserError(
+                    f"experiment={preset}: its {choice} comes too late for Hydra; take it out of the preset"
+                    f" and write {choice} on the command line"
+                )
+        return
 
 
 def _save_command(folder: Path, config: DictConfig) -> None:

@@ -25,7 +25,8 @@ from bnexp.runs.folder import check_inside
 
 # Keys of Hydra that only say where to write and how many jobs run at once. Any other key can name code.
 HARMLESS_KEYS = (
-    "hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra/launcher", "hydra.launcher.jobs", "hydra.launcher.fuse",
+    "hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra/launcher", "hydra.launcher.jobs",
+    "hydra.launcher.fuse",
 )  # fmt: skip
 # Names of choices. A path does not match: it could lead to any YAML file.
 CHOICE_NAMES = r"[\w\s,()*-]*"

@@ -87,14 +87,15 @@ def _check_preset(config: DictConfig, loader: ConfigLoader) -> None:
     for source in loader.get_sources():
         if not preset or not source.is_config(f"experiment/{preset}"):
             continue
-        for default in source.load_config(f"experiment/{preset}").defaults_list or []:
-            group = str(getattr(default, "group", "")).lstrip("/")
-            if group in ("hydra/launcher", "hydra/sweeper"):
-                choice = f"{group}={getattr(default, 'value', '')}"
-                raise UserError(
-                    f"experiment={preset}: its {choice} comes too late for Hydra; take it out of the preset"
-                    f" and write {choice} on the command line"
-                )
+        for default in source.load_config(f"experiment/{preset}").config.get("defaults") or []:
+            for key, value in default.items() if isinstance(default, DictConfig) else ():
+                group = str(key).split()[-1].lstrip("/")
+                if group in ("hydra/launcher", "hydra/sweeper"):
+                    choice = f"{group}={value}"
+                    raise UserError(
+                        f"experiment={preset}: its {choice} comes too late for Hydra; take it out of the"
+                        f" preset and write {choice} on the command line"
+                    )
         return
 
 

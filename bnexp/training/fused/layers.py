@@ -96,7 +96,7 @@ class _BatchNormFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
-        count, channels, height, width = maps.shape
+        count, channels = maps.shape[:2]
         rows = maps.permute(0, 2, 3, 1).reshape(count, -1)  # (N, H·W·C), a view
         average = maps.new_full((1, count), 1 / count)
         means = (average @ rows).view(-1, channels)  # (H·W, C), of each pixel over the images

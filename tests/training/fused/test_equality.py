@@ -187,7 +187,7 @@ def test_narrow_1x1_convolutions_with_stride_2_have_right_gradients_in_channels_
     torch.manual_seed(0)
     original = FusedConv2d(nn.Conv2d(channels, outputs, 1, 2), replicas)
     images = torch.randn(8, replicas * channels, 14, 14)
-    gradient = torch.randn(8, replicas * outputs, 7, 27)
+    gradient = torch.randn(8, replicas * outputs, 7, 7)
 
     def gradients(dtype: torch.dtype, memory_format: torch.memory_format) -> list[torch.Tensor]:
         layer = copy.deepcopy(original).to(dtype).to(memory_format=memory_format)

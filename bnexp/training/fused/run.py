@@ -145,18 +145,24 @@ def make_unit(
     threads: int,
 ) -> Unit:
     """Raises NotFusable if a module has no fused form."""
-    config = runs[0].config
+    trainer = fused_trainer(runs[0].config, networks, splits[0], device)
     seeds = [run.config.seed for run in runs]
-    model = fuse_on_device(networks, device)
-    optimizer = build.optimizer_of(_with_fused_kernels(config.optimizer), model)
-    trainer = FusedTrainer(
-        networks, model, build.loss(config, splits[0], device), optimizer, device,
-        schedule=build.schedule_of(config, optimizer, splits[0].train.steps(config.batch_size)),
-        l1=config.l1, grad_clip=config.grad_clip,
-    )  # fmt: skip
-    fused_data = FusedData(splits, seeds, memory_format(model))
+    fused_data = FusedData(splits, seeds, memory_format(trainer.model))
     return Unit(
         tuple(runs), tuple(networks), tuple(splits), fused_data, trainer, summary, device, threads
+    )  # fmt: skip
+
+
+def fused_trainer(
+    config: Config, networks: Sequence[nn.Module], splits: DataSplits, device: ComputeDevice
+) -> FusedTrainer:
+    """The trainer of ``networks``; ``splits`` are those of any of the runs. Raises NotFusable."""
+    model = fuse_on_device(networks, device)
+    optimizer = build.optimizer_of(_with_fused_kernels(config.optimizer), model)
+    return FusedTrainer(
+        networks, model, build.loss(config, splits, device), optimizer, device,
+        schedule=build.schedule_of(config, optimizer, splits.train.steps(config.batch_size)),
+        l1=config.l1, grad_clip=config.grad_clip,
     )  # fmt: skip
 
 

@@ -81,6 +81,8 @@ class RunFolder:
             "time": {},
             "error": None,
         }
+        if (replicas := (self.previous_summary or {}).get("fused")) is not None:
+            self.summary["fused"] = replicas  # a part of this run was trained together with other seeds
 
     def update(self, **values: Any) -> None:
         """Sets keys of the summary and writes it."""

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from bnexp.cli.composed_config import resolve_config
 from bnexp.config.schema import parse
 from bnexp.runs.folder import RunFolder
+from bnexp.runs.job import Job, MachineShare
 from bnexp.signals import StopSignal
 from bnexp.training.fused.run import FusedRun, train_fused
 
@@ -33,7 +34,8 @@ def make_run(root: Path, seed: int, overrides: Sequence[str] = ()) -> FusedRun:
     path.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(path, values, texts)
     text = OmegaConf.to_yaml(OmegaConf.create(values))
-    return FusedRun(parse(values), folder, text, None)
+    job = Job(str(path), values, "", texts, {}, {}, {}, text)
+    return FusedRun(parse(values), folder, job, MachineShare())
 
 
 def train(

@@ -24,6 +24,7 @@ from bnexp.cli.exit_codes import failure_of
 from bnexp.compute import torchrun
 from bnexp.errors import UserError
 from bnexp.files import write_text
+from bnexp.runs.folder import load_summary
 from bnexp.runs.job import Job
 from bnexp.runs.latest import point_latest
 from bnexp.sweeps import verdict
@@ -155,11 +156,23 @@ def _launch(plugin: Launcher, jobs: list[list[str]]) -> None:
 
 
 def _train(jobs: Sequence[Job], launcher: UnitLauncher) -> list[str]:
-    """Trains the jobs; returns a line for each unit that was lost."""
+    """Trains the jobs; returns a line for each unit that was lost, and for each job that left no record."""
     stops_at_failure = any(job.values["on_failure"] == "stop" for job in jobs)
+    lines: list[str] = []
 
     def on_end(ends: Sequence[JobEnd]) -> bool:
+        for end in ends:
+            if end.code and not _has_record(end.job):
+                lines.extend(f"{end.job.label}: {line.removeprefix('bnexp: ')}" for line in end.lines)
         return not (stops_at_failure and any(end.code in (1, 2) for end in ends))
 
     units = make_units(jobs, launcher.fuse)
-    return launcher.run(units, on_end) if units else []
+    return lines + (launcher.run(units, on_end) if units else [])
+
+
+def _has_record(job: Job) -> bool:
+    """Whether a job's folder says how it ended."""
+    try:
+        return bool(load_summary(job.path)["status"] != "running")
+    except UserError:
+        return False

@@ -167,7 +167,8 @@ def _train(jobs: Sequence[Job], launcher: UnitLauncher) -> list[str]:
         return not (stops_at_failure and any(end.code in (1, 2) for end in ends))
 
     units = make_units(jobs, launcher.fuse)
-    return lines + (launcher.run(units, on_end) if units else [])
+    lost = launcher.run(units, on_end) if units else []
+    return [*lines, *lost]
 
 
 def _has_record(job: Job) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -91,12 +92,12 @@ class RunFolder:
         """Removes the records of an attempt that has no checkpoint: the run starts from the beginning."""
         if self.previous_summary is None:
             return
-        checkpoints = [f"checkpoints/{name}.pt" for name in ("last", "best", "previous", "epoch-*")]
-        for pattern in ("events.out.tfevents.*", *checkpoints):
-            for path in self.path.glob(pattern):
-                path.unlink()
-        for name in ("metrics.csv", "steps.csv"):
-            (self.path / name).unlink(missing_ok=True)
+        checkpoints = self.path / "checkpoints"
+        for path in [*self.path.glob("events.out.tfevents.*"), *numbered_checkpoints(checkpoints)]:
+            path.unlink()
+        records = [self.path / name for name in ("metrics.csv", "steps.csv")]
+        for path in [*records, *(checkpoints / f"{name}.pt" for name in ("last", "best", "previous"))]:
+            path.unlink(missing_ok=True)
 
     def record_environment(self, **details: Any) -> None:
         """Writes environment.json; a resumed run keeps its previous environments under ``earlier``."""
@@ -122,6 +123,12 @@ def is_free(path: Path) -> bool:
     if names == {LOG}:
         return (path / LOG).stat().st_size == 0
     return not names or (LOCK in names and names <= {LOCK, LOG, ".hydra"})
+
+
+def numbered_checkpoints(folder: Path) -> list[Path]:
+    """``epoch-N.pt`` of each epoch, in the order of N. Other names, as ``epoch-final.pt``, are the user's."""
+    paths = [path for path in folder.glob("epoch-*.pt") if re.fullmatch(r"epoch-\d+\.pt", path.name)]
+    return sorted(paths, key=lambda path: int(path.stem.split("-")[1]))
 
 
 def missing_folders(path: Path) -> list[Path]:

@@ -15,6 +15,7 @@ import torch
 
 from bnexp.errors import UserError, one_line
 from bnexp.files import name_write_errors, write_atomically
+from bnexp.runs.folder import numbered_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ class Checkpoints:
         self.every, self.keep = every, keep
         self.folder, self.last, self.best = folder, folder / "last.pt", folder / "best.pt"
         self.previous = folder / "previous.pt"
-        folder.mkdir(parents=True, exist_ok=True)
+        with name_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def newest(self) -> dict[str, Any] | None:
         """The newest readable state, on the CPU; None if there is none. best.pt then belongs to this state.
@@ -124,6 +126,5 @@ class Checkpoints:
             os.replace(temporary, target)
 
     def _delete_old(self) -> None:
-        numbered = sorted(self.folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
-        for path in numbered[: -self.keep]:
+        for path in numbered_checkpoints(self.folder)[: -self.keep]:
             path.unlink()

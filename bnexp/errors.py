@@ -57,7 +57,7 @@ class Interrupted(KeyboardInterrupt):
 def forbid_exit(caller: str) -> Iterator[None]:
     """Raises ExitCalled in place of a SystemExit, which would end the process in silence.
 
-    The same for GeneratorExit, which is no Exception either. ``caller`` says whose code runs inside the block.
+    The same for GeneratorExit, which is no Exception either. ``caller`` says whose code the block runs.
     """
     try:
         yield

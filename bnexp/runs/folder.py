@@ -23,6 +23,12 @@ from bnexp.runs.identity import can_resume, config_hash, describe_changes
 log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
+# What a resumed run, bnexp-eval and bnexp-compare read; None and a missing key are allowed.
+SUMMARY_TYPES: dict[str, tuple[type, ...]] = {
+    "status": (str,), "config_hash": (str,), "fingerprints": (dict,), "overrides": (list,),
+    "choices": (dict,), "epochs": (int,), "patience": (int,), "seed": (int,), "graph": (bool,),
+    "best": (dict,), "final": (dict,), "predictions": (dict,), "time": (dict,),
+}  # fmt: skip
 LOCK = ".lock"
 LOG = "train.log"
 # A run writes summary.json before any of them.
@@ -244,4 +250,7 @@ def load_summary(path: Path) -> dict[str, Any]:
         raise UserError(one_line(f"{path / SUMMARY}: damaged ({error})")) from None
     if not isinstance(summary, dict) or "status" not in summary:
         raise UserError(f"{path / SUMMARY}: damaged (no status in it)")
+    for key, types in SUMMARY_TYPES.items():
+        if not isinstance(summary.get(key), (*types, type(None))):
+            raise UserError(one_line(f"{path / SUMMARY}: damaged ({key}: {summary[key]!r})"))
     return summary

@@ -20,7 +20,7 @@ from bnexp.config.trust import check_target
 from bnexp.errors import UserError, forbid_exit, one_line
 from bnexp.files import write_atomically
 from bnexp.runs.environment import recorded_threads
-from bnexp.runs.folder import load_summary
+from bnexp.runs.folder import check_same_run, load_summary
 from bnexp.runs.identity import describe_changes
 
 MAX_BATCH_SIZE = 2**31  # as eval_batch_size
@@ -113,7 +113,9 @@ def evaluate(args: argparse.Namespace) -> None:
         raise UserError("--split=val: this run had no validation set (dataset.val_size=0)")
     network = build.model(config, images)
     process_tuning.set_threads(config.device.threads or recorded_threads(args.run), float("inf"))
-    state = checkpoint.load(_checkpoint_path(args.run, args.checkpoint))
+    path = _checkpoint_path(args.run, args.checkpoint)
+    state = checkpoint.load(path)
+    check_same_run(state, path)
     try:
         network.load_state_dict(state["model"])
     except (RuntimeError, TypeError, AttributeError) as error:  # the last two: it is no state dict

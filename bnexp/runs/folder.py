@@ -18,7 +18,7 @@ from typing import Any
 from bnexp.errors import Diverged, UserError, forbid_exit, one_line
 from bnexp.files import write_json
 from bnexp.runs.environment import ENVIRONMENT, describe_environment, read_environment, recorded_threads
-from bnexp.runs.identity import can_resume, config_hash, describe_changes
+from bnexp.runs.identity import can_resume, checkpoint_identity, config_hash, describe_changes
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class RunFolder:
             "name": config["name"],
             "tags": config["tags"],
             "config_hash": config_hash(config, fingerprints),
+            "checkpoint_identity": checkpoint_identity(config, fingerprints),
             "fingerprints": fingerprints,  # of the images and of the user's own code
             "overrides": overrides,
             "choices": dict(choices or {}),  # the chosen file of each group: model, optimizer ...
@@ -133,7 +134,11 @@ def is_free(path: Path) -> bool:
 
 def numbered_checkpoints(folder: Path) -> list[Path]:
     """``epoch-N.pt`` of each epoch, in the order of N. Other names, as ``epoch-final.pt``, are the user's."""
-    paths = [path for path in folder.glob("epoch-*.pt") if re.fullmatch(r"epoch-\d+\.pt", path.name)]
+    paths = [
+        path
+        for path in folder.glob("epoch-*.pt")
+        if re.fullmatch(r"epoch-\d+\.pt", path.name) and path.is_file()
+    ]
     return sorted(paths, key=lambda path: int(path.stem.split("-")[1]))
 
 
@@ -234,6 +239,23 @@ def check_inside(path: Path) -> None:
             raise UserError(f"{entry}: points outside the run's folder")
         if entry.exists() and not (entry.is_file() or entry.is_dir()):
             raise UserError(f"{entry}: neither a file nor a folder")
+
+
+def check_same_run(state: Mapping[str, Any], checkpoint: Path) -> None:
+    """Raises UserError if a checkpoint's ``state`` was saved by another run than that of its folder.
+
+    An older checkpoint, or one outside a run's folder, does not say.
+    """
+    identity = recorded_identity(checkpoint.parent.parent)
+    if None not in (identity, state.get("identity")) and state["identity"] != identity:
+        raise UserError(f"{checkpoint}: belongs to another run (its settings, seed, images or code differ)")
+
+
+def recorded_identity(path: Path) -> str | None:
+    """The ``checkpoint_identity`` of the run in folder ``path``; None if it recorded none."""
+    with suppress(UserError):
+        return load_summary(path).get("checkpoint_identity")
+    return None
 
 
 def load_summary(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from bnexp.config.schema import Config
 from bnexp.data import DataSplits
 from bnexp.runs.chance import is_at_chance
 from bnexp.runs.folder import RunFolder
+from bnexp.runs.latest import point_latest
 from bnexp.runs.sweep_job import SweepJob
 from bnexp.signals import StopSignal
 from bnexp.training import build
@@ -72,6 +73,8 @@ def train(
             is_tried=True,
         )
         folder.update(graph=isinstance(trainer, CudaGraphTrainer))
+        if job is None:  # not before: a mistake would leave a link to a folder that is removed
+            point_latest(folder.path)
         tensorboard_texts = {"config": f"```yaml\n{config_yaml}```", "model": summary.markdown()}
         metrics, progress = fit_and_test(config, trainer, splits, folder, stop, tensorboard_texts, job)
     folder.update(**metrics._asdict(), time=progress.times())

@@ -1,4 +1,4 @@
-"""Draws docs/images/sweep.svg from a sweep that runs: python scripts/sweep_picture.py SWEEP docs/images/sweep.svg
+"""Draws the picture of a sweep that runs: python scripts/sweep_picture.py SWEEP docs/images/sweep.svg
 
 The picture is one look of the live view: the newest ended jobs, the running ones and the counts.
 """

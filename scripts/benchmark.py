@@ -25,7 +25,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as bnexp sets it; must be se
 
 import torch
 
-from bench import commands, gpu, overhead, profiling, scaling, training
+from bench import commands, fused, gpu, overhead, profiling, scaling, training
 from bench.recipes import RECIPES
 from bench.table import Table
 
@@ -38,6 +38,7 @@ PARTS: dict[str, tuple[Part, tuple[str, ...]]] = {
     "profile": (profiling.profile, tuple(RECIPES)),
     "overhead": (overhead.overhead, ("mlp_bn", "conv_bn")),
     "growth": (training.growth, ("mlp_bn", "conv_bn")),
+    "fused": (fused.fused, ("mlp", "mlp_bn", "conv", "conv_bn", "lenet_bn")),
     "startup": (commands.startup, ()),
     "memory": (commands.memory, ()),
     "sweep": (commands.sweep, ()),

@@ -19,7 +19,7 @@ LAYERS = [
     ["models"],
     ["training"],
     ["sweeps"],
-    ["train", "evaluate", "compare", "plan"],
+    ["train", "evaluate", "compare", "plan", "watch", "list_results"],
     ["resume"],
 ]
 LAYER = {folder: number for number, folders in enumerate(LAYERS) for folder in folders}
@@ -94,6 +94,7 @@ def test_only_the_command_line_imports_hydra(path):
         "bnexp.plan,bnexp.resume",
         "bnexp.sweeps.sweep,bnexp.config.schema,bnexp.runs.folder",
         "bnexp.compare",
+        "bnexp.watch,bnexp.list_results",
     ],
 )
 def test_commands_start_without_torch(names):

@@ -1,4 +1,4 @@
-"""The argument parser of the smaller commands: bnexp-eval, bnexp-compare, bnexp-plan and bnexp-resume."""
+"""The argument parser of all commands but ``bnexp`` itself."""
 
 from __future__ import annotations
 

@@ -42,3 +42,11 @@ def plan() -> None:
 
 def resume() -> None:
     _run_command("resume")
+
+
+def watch() -> None:
+    _run_command("watch")
+
+
+def list_results() -> None:
+    _run_command("list_results")

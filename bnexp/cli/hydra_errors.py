@@ -94,8 +94,8 @@ def _explain_unknown_key(match: re.Match[str], arguments: list[str]) -> UserErro
     key = match[1]
     if key.startswith("hydra.launcher."):
         launcher = override_values(arguments).get("hydra/launcher", "local")
-        siblings = OmegaConf.load(CONF / "hydra" / "launcher" / f"{launcher}.yaml")
-        return unknown_key(key, {str(name) for name in siblings if name != "_target_"})
+        names_of_launcher = OmegaConf.load(CONF / "hydra" / "launcher" / f"{launcher}.yaml")
+        return unknown_key(key, {str(name) for name in names_of_launcher if name != "_target_"})
     if key.startswith("hydra."):
         return UserError(f"{key}: Hydra has no such key (bnexp --cfg hydra shows those it has)")
     if key in HINTS:

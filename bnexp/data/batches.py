@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,62 @@ class Order:
             self.draws.copy_(other.draws)
 
 
+@dataclass(frozen=True, eq=False)
+class Normalization:
+    """From uint8 pixels to the floats that a network reads: ``pixels * scale + shift``, then the resize.
+
+    ``scale`` and ``shift`` are float32 (1, C, 1, 1).
+    """
+
+    scale: Tensor
+    shift: Tensor
+    size: int  # pixels a side, afterwards
+    resizes: bool
+    shrinks: bool
+    memory_format: torch.memory_format
+
+    @classmethod
+    def create(
+        cls,
+        mean: Sequence[float],
+        std: Sequence[float],
+        channels: int,
+        side: int,
+        resize: int | None,
+        device: torch.device,
+        memory_format: torch.memory_format,
+    ) -> Normalization:
+        """For images of ``side`` pixels; raises UserError as Split does."""
+        mean_tensor = _per_channel("mean", mean, channels)
+        std_tensor = _per_channel("std", std, channels)
+        if not (std_tensor > 0).all():
+            raise UserError("dataset.std=auto: a channel has one value in every training pixel; give a std")
+        size = resize or side
+        # One product and one sum instead of three operations; differs from float64 by at most 1e-6.
+        scale = (1 / (255 * std_tensor)).float().view(1, -1, 1, 1).to(device)
+        shift = (-mean_tensor / std_tensor).float().view(1, -1, 1, 1).to(device)
+        return cls(scale, shift, size, size != side, size < side, memory_format)
+
+    @classmethod
+    def side_by_side(
+        cls, normalizations: Sequence[Normalization], memory_format: torch.memory_format
+    ) -> Normalization:
+        """For images whose channels are those of several: (1, R·C, 1, 1)."""
+        scale = torch.cat([part.scale for part in normalizations], 1)
+        shift = torch.cat([part.shift for part in normalizations], 1)
+        return replace(normalizations[0], scale=scale, shift=shift, memory_format=memory_format)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) to normalised float32 (B, C, S, S); always new memory."""
+        # Two passes in place are faster than addcmul, which converts uint8 slowly on a CPU.
+        floats = images.to(torch.float32).mul_(self.scale).add_(self.shift)
+        if self.resizes:  # resize weights sum to 1, so normalising first gives the same and is cheaper
+            size = (self.size, self.size)
+            floats = F.interpolate(floats, size, mode="bilinear", align_corners=False, antialias=self.shrinks)
+        # The memory format changes last: broadcasting over innermost channels is ten times slower on a CPU.
+        return floats.contiguous(memory_format=self.memory_format)
+
+
 class Split:
     """One split of a data set on the device.
 
@@ -70,23 +127,16 @@ class Split:
     ) -> None:
         self.in_channels, side = images.pixels.shape[1:3]
         self.image_size = resize or side
-        self._resizes = self.image_size != side
-        self._shrinks = self.image_size < side
-        mean_tensor = _per_channel("mean", mean, self.in_channels)
-        std_tensor = _per_channel("std", std, self.in_channels)
-        if not (std_tensor > 0).all():
-            raise UserError("dataset.std=auto: a channel has one value in every training pixel; give a std")
-        # One product and one sum instead of three operations; differs from float64 by at most 1e-6.
-        self._scale = (1 / (255 * std_tensor)).float().view(1, -1, 1, 1).to(device)
-        self._shift = (-mean_tensor / std_tensor).float().view(1, -1, 1, 1).to(device)
+        self.normalize = Normalization.create(
+            mean, std, self.in_channels, side, resize, device, memory_format
+        )
         images = images.to(device)
-        self._pixels = images.pixels
-        self._index = None if index is None else index.to(device)
-        self.labels = images.labels if self._index is None else images.labels[self._index]  # (N,)
+        self.pixels = images.pixels  # uint8, all rows of ``images``
+        self.index = None if index is None else index.to(device)
+        self.labels = images.labels if self.index is None else images.labels[self.index]  # (N,)
         self._augment = augment
         self._crop_padding = crop_padding
-        self._memory_format = memory_format
-        self._device = device
+        self.device = device
         self._float_cache: Tensor | None = None  # the whole split as floats, in stored order
         self._passes_in_order = 0
 
@@ -103,26 +153,26 @@ class Split:
         Order and augmentation depend on ``seed`` and ``epoch`` alone.
         """
         order = self.order(seed, epoch)
-        chunk = _ChunkReader(self, order, batch_size)
+        chunk = ChunkReader(self, order, batch_size)
         for start in range(first * batch_size, len(self), batch_size):
             yield Batch(order, start, min(batch_size, len(self) - start), chunk)
 
     def order(self, seed: int, epoch: int) -> Order:
         """The order and the augmentation of this epoch, on the device."""
-        permutation = torch.randperm(len(self), generator=generator(seed, "order", epoch)).to(self._device)
+        permutation = torch.randperm(len(self), generator=generator(seed, "order", epoch)).to(self.device)
         draws = None
         if self._augment:
             stream = generator(seed, "augment", epoch)
-            draws = augmentation.draw(self._augment, len(self), self._crop_padding, stream, self._device)
-        rows = permutation if self._index is None else self._index.index_select(0, permutation)
+            draws = augmentation.draw(self._augment, len(self), self._crop_padding, stream, self.device)
+        rows = permutation if self.index is None else self.index.index_select(0, permutation)
         return Order(rows, self.labels.index_select(0, permutation), draws)
 
     def gather(self, order: Order, positions: slice | Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, C, S, S) and labels (B,) at ``positions`` of ``order``: a range, or int64 (B,)."""
-        images = self._pixels.index_select(0, order.rows[positions])
+        images = self.pixels.index_select(0, order.rows[positions])
         if order.draws is not None:
             images = order.draws.apply(images, positions)
-        return self._normalize(images), order.labels[positions]
+        return self.normalize(images), order.labels[positions]
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once in stored order, without augmentation. The tensors must not be changed."""
@@ -130,45 +180,40 @@ class Split:
         is_small = self._float_bytes(len(self)) <= FLOAT_CACHE_BYTES
         if self._float_cache is None and self._passes_in_order > 1 and is_small:
             with torch.inference_mode(False):  # a later reader may need gradients
-                self._float_cache = self._normalize(self._stored(slice(None)))
+                self._float_cache = self.normalize(self._stored(slice(None)))
         chunk_size = self.chunk_size(batch_size)
         for start in range(0, len(self), chunk_size):
             rows = slice(start, start + chunk_size)
             cache = self._float_cache
-            images = self._normalize(self._stored(rows)) if cache is None else cache[rows]
+            images = self.normalize(self._stored(rows)) if cache is None else cache[rows]
             yield from zip(images.split(batch_size), self.labels[rows].split(batch_size), strict=True)
 
     def chunk_size(self, batch_size: int) -> int:
         """The number of images that are gathered in one go: as many whole batches as fit, at least one."""
-        budget = CHUNK_BYTES.get(self._device.type, CHUNK_BYTES_OF_OTHER_DEVICES)
-        return batch_size * max(1, budget // self._float_bytes(batch_size))
+        return chunk_size(batch_size, self._float_bytes(batch_size), self.device)
 
     def _stored(self, rows: slice) -> Tensor:
         """The uint8 pixels of these rows of the split."""
-        index = self._index
-        return self._pixels[rows] if index is None else self._pixels.index_select(0, index[rows])
-
-    def _normalize(self, images: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) to normalised float32 (B, C, S, S); always new memory."""
-        # Two passes in place are faster than addcmul, which converts uint8 slowly on a CPU.
-        floats = images.to(torch.float32).mul_(self._scale).add_(self._shift)
-        if self._resizes:  # resize weights sum to 1, so normalising first gives the same and is cheaper
-            size = (self.image_size, self.image_size)
-            floats = F.interpolate(
-                floats, size, mode="bilinear", align_corners=False, antialias=self._shrinks
-            )
-        # The memory format changes last: broadcasting over innermost channels is ten times slower on a CPU.
-        return floats.contiguous(memory_format=self._memory_format)
+        index = self.index
+        return self.pixels[rows] if index is None else self.pixels.index_select(0, index[rows])
 
     def _float_bytes(self, count: int) -> int:
         """Bytes of ``count`` images as floats."""
         return 4 * count * self.in_channels * self.image_size**2
 
 
-class _ChunkReader:
+class GatheredSplit(Protocol):
+    """What the reader of chunks needs: a split of one run, or of several."""
+
+    def chunk_size(self, batch_size: int) -> int: ...
+
+    def gather(self, order: Order, positions: slice) -> tuple[Tensor, Tensor]: ...
+
+
+class ChunkReader:
     """The batches that were gathered together; the newest chunk replaces the one before."""
 
-    def __init__(self, split: Split, order: Order, batch_size: int) -> None:
+    def __init__(self, split: GatheredSplit, order: Order, batch_size: int) -> None:
         self.split, self.order, self.batch_size = split, order, batch_size
         self.size = split.chunk_size(batch_size)
         self.start = -1
@@ -195,7 +240,7 @@ class Batch:
 
     __slots__ = ("_chunk", "order", "size", "start")
 
-    def __init__(self, order: Order, start: int, size: int, chunk: _ChunkReader) -> None:
+    def __init__(self, order: Order, start: int, size: int, chunk: ChunkReader) -> None:
         self.order, self.start, self.size, self._chunk = order, start, size, chunk
 
     def tensors(self) -> tuple[Tensor, Tensor]:
@@ -226,6 +271,12 @@ class DataSplits:
     def watched(self) -> dict[str, Split]:
         """What is evaluated every epoch: val, or test where there is no val. Test then chooses nothing."""
         return {"test": self.test} if self.val is None else {"val": self.val}
+
+
+def chunk_size(batch_size: int, batch_bytes: int, device: torch.device) -> int:
+    """The images of as many whole batches of ``batch_bytes`` as are gathered in one go, at least one."""
+    budget = CHUNK_BYTES.get(device.type, CHUNK_BYTES_OF_OTHER_DEVICES)
+    return batch_size * max(1, budget // batch_bytes)
 
 
 def channel_statistics(pixels: Tensor, index: Tensor | None = None) -> tuple[Numbers, Numbers]:

@@ -24,6 +24,14 @@ from bnexp.models.blocks import (
 from bnexp.models.norms import Norm, NormName
 
 
+class Concatenate(nn.Module):
+    """Puts the channels of the second map behind those of the first."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """(N, A, S, S) and (N, B, S, S) -> (N, A + B, S, S)."""
+        return torch.cat([first, second], dim=1)
+
+
 class DenseBlock(nn.Module):
     """Layers of norm-activation-conv3x3. Each takes the block's input and all earlier outputs."""
 
@@ -37,11 +45,12 @@ class DenseBlock(nn.Module):
             )
             for number in range(layers)
         )
+        self.concatenate = Concatenate()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, S, S) -> (N, in + layers · growth, S, S); the first ``in`` channels are the input."""
         for layer in self.layers:
-            x = torch.cat([x, layer(x)], dim=1)
+            x = self.concatenate(x, layer(x))
         return x
 
 

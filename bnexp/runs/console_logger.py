@@ -20,9 +20,16 @@ class ConsoleLogger(Logger):
     """
 
     def __init__(
-        self, epochs: int, steps: int, *, quiet: bool = False, progress: RecordedProgress = NEW_RUN
+        self,
+        epochs: int,
+        steps: int,
+        *,
+        quiet: bool = False,
+        progress: RecordedProgress = NEW_RUN,
+        label: str = "",
     ) -> None:
-        """``steps`` are those of one epoch."""
+        """``steps`` are those of one epoch. ``label`` begins each line where several runs write lines."""
+        self.label = label
         self.epochs, self.level = epochs, logging.DEBUG if quiet else logging.INFO
         self.bar = tqdm(
             total=epochs * steps,
@@ -38,7 +45,8 @@ class ConsoleLogger(Logger):
         self.bar.set_postfix_str(f"loss {losses[-1]:.4f}", refresh=False)
 
     def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None:
-        parts = [f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}"]
+        parts = [self.label] if self.label else []
+        parts += [f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}"]
         for split in ("train", "val", "test"):
             if f"{split}/loss" in values:
                 loss, accuracy = values[f"{split}/loss"], values[f"{split}/accuracy"]

@@ -81,6 +81,8 @@ class RunFolder:
             "time": {},
             "error": None,
         }
+        if (replicas := (self.previous_summary or {}).get("fused")) is not None:
+            self.summary["fused"] = replicas  # a part of this run was trained together with other seeds
 
     def update(self, **values: Any) -> None:
         """Sets keys of the summary and writes it."""
@@ -154,7 +156,7 @@ def lock_folder(path: Path) -> Iterator[None]:
 
     lock = FileLock(path / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0.3, poll_interval=0.02)  # ``is_locked`` of a watcher takes it for microseconds
     except Timeout:
         raise UserError(
             f"{path}: another process is writing this run; wait for it, or choose another folder"
@@ -163,6 +165,29 @@ def lock_folder(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process writes the run in a folder: its lock is taken. The look changes no file.
+
+    The answer is yes where that cannot be told.
+    """
+    try:
+        descriptor = os.open(path / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        import fcntl
+
+        # A shared lock needs no right to write, and does not disturb other watchers.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (OSError, ImportError):  # taken; or Windows, which has no flock
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 @contextmanager

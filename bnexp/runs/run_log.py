@@ -11,22 +11,24 @@ FORMAT = "[%(asctime)s] %(levelname)s %(message)s"  # as in conf/hydra/job_loggi
 
 
 @contextmanager
-def log_to(path: Path) -> Iterator[None]:
-    """Inside the block the log goes to the file ``path`` and nowhere else."""
+def log_to(*paths: Path) -> Iterator[None]:
+    """Inside the block the log goes to the files ``paths``, complete into each, and nowhere else."""
     root, package = logging.getLogger(), logging.getLogger("bnexp")
     handlers, levels = list(root.handlers), (root.level, package.level)
-    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    file.setFormatter(logging.Formatter(FORMAT))
+    files = [logging.FileHandler(path, encoding="utf-8", errors="backslashreplace") for path in paths]
     try:
         for handler in handlers:
             root.removeHandler(handler)
-        root.addHandler(file)
+        for file in files:
+            file.setFormatter(logging.Formatter(FORMAT))
+            root.addHandler(file)
         root.setLevel(logging.INFO)
         package.setLevel(logging.DEBUG)
         yield
     finally:
-        root.removeHandler(file)
-        file.close()
+        for file in files:
+            root.removeHandler(file)
+            file.close()
         for handler in handlers:
             root.addHandler(handler)
         root.setLevel(levels[0])

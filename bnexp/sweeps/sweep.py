@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
@@ -87,14 +87,16 @@ def _check_preset(config: DictConfig, loader: ConfigLoader) -> None:
     for source in loader.get_sources():
         if not preset or not source.is_config(f"experiment/{preset}"):
             continue
-        for default in source.load_config(f"experiment/{preset}").defaults_list or []:
-            group = str(getattr(default, "group", "")).lstrip("/")
-            if group in ("hydra/launcher", "hydra/sweeper"):
-                choice = f"{group}={getattr(default, 'value', '')}"
-                raise UserError(
-                    f"experiment={preset}: its {choice} comes too late for Hydra; take it out of the preset"
-                    f" and write {choice} on the command line"
-                )
+        loaded: Any = source.load_config(f"experiment/{preset}").config
+        for default in loaded.get("defaults") or []:
+            for key, value in default.items() if isinstance(default, DictConfig) else ():
+                group = str(key).split()[-1].lstrip("/")
+                if group in ("hydra/launcher", "hydra/sweeper"):
+                    choice = f"{group}={value}"
+                    raise UserError(
+                        f"experiment={preset}: its {choice} comes too late for Hydra; take it out of the"
+                        f" preset and write {choice} on the command line"
+                    )
         return
 
 
@@ -123,5 +125,5 @@ def _train(planned: list[Job], folder: Path, launcher: UnitLauncher) -> list[str
             print(end.job.label, end.code, *end.lines)
         return not (stops_at_failure and any(end.code in (1, 2) for end in ends))
 
-    units = make_units(waiting, launcher)
+    units = make_units(waiting, launcher.fuse)
     return launcher.run(units, on_end) if units else []

@@ -39,7 +39,12 @@ from bnexp.training.trial import needs_trial, try_components
 def load_splits(config: Config, device: ComputeDevice) -> DataSplits:
     """Loads the images and splits them; raises UserError for what the data does not allow."""
     keys = config.dataset
-    dataset = data.load_dataset(keys.name, keys.root, keys.resize)
+    return split_dataset(data.load_dataset(keys.name, keys.root, keys.resize), config, device)
+
+
+def split_dataset(dataset: data.ImageDataset, config: Config, device: ComputeDevice) -> DataSplits:
+    """The splits of this run's seed; they share the images with other splits of ``dataset`` on its device."""
+    keys = config.dataset
     labels = dataset.train.labels
     train_index, val_index = data.train_val_indices(labels, keys, config.seed, dataset.classes)
     test_index = data.test_indices(dataset.test.labels, keys.test_size)
@@ -155,13 +160,13 @@ def _trainer(
     config: Config, network: nn.Module, device: ComputeDevice, splits: DataSplits, processes: Processes
 ) -> Trainer:
     """The trainer of a network that is on its device, each step launched operation by operation."""
-    optimizer = _optimizer(config.optimizer, network)
+    optimizer = optimizer_of(config.optimizer, network)
     return Trainer(
         network,
-        _loss(config, splits, device),
+        loss(config, splits, device),
         optimizer,
         device,
-        schedule=_schedule(config, optimizer, splits.train.steps(config.batch_size)),
+        schedule=schedule_of(config, optimizer, splits.train.steps(config.batch_size)),
         l1=config.l1,
         grad_clip=config.grad_clip,
         compiled=torch.compile(network) if config.device.compile else None,  # type: ignore[arg-type]
@@ -178,13 +183,14 @@ def logger(
     *,
     quiet: bool = False,
     hparams: Mapping[str, float | str] | None = None,
+    label: str = "",
 ) -> Logger:
     """The console (unless ``quiet``), the CSV files, and TensorBoard with ``hparams`` for its HParams tab.
 
     Records in ``folder`` that lie beyond ``progress`` are removed.
     """
     recorded = RecordedProgress(progress.epoch, progress.step, frozenset(progress.metrics))
-    console = ConsoleLogger(config.epochs, steps_per_epoch, quiet=quiet, progress=recorded)
+    console = ConsoleLogger(config.epochs, steps_per_epoch, quiet=quiet, progress=recorded, label=label)
     loggers: list[Logger] = [console, CsvLogger(folder, recorded)]
     if config.tracking.tensorboard:
         keys = config.tracking
@@ -222,7 +228,7 @@ def _synchronize_batch_norms(network: nn.Module, device: ComputeDevice, processe
     return nn.SyncBatchNorm.convert_sync_batchnorm(network) if has_torch_norms else network
 
 
-def _loss(config: Config, splits: DataSplits, device: ComputeDevice) -> nn.Module:
+def loss(config: Config, splits: DataSplits, device: ComputeDevice) -> nn.Module:
     """The loss on the device. Raises UserError if it is no mean over images, or has parameters to train."""
     component, classes = config.loss, len(splits.classes)
     keys = dict(component.keys)
@@ -231,21 +237,21 @@ def _loss(config: Config, splits: DataSplits, device: ComputeDevice) -> nn.Modul
             rule = f"must have a number for each of the {classes} classes"
             raise bad_value("loss.weight", keys["weight"], rule)
         keys["weight"] = torch.tensor(keys["weight"])
-    loss = instantiate(Component(component.key, component.target, keys), {})
+    function = instantiate(Component(component.key, component.target, keys), {})
     name = f"loss._target_={component.target}"
-    if not isinstance(loss, nn.Module):
-        raise UserError(f"{name}: gives a {type(loss).__name__}, not an nn.Module")
-    if any(True for _ in loss.parameters()):
+    if not isinstance(function, nn.Module):
+        raise UserError(f"{name}: gives a {type(function).__name__}, not an nn.Module")
+    if any(True for _ in function.parameters()):
         raise UserError(
             f"{name}: has parameters of its own, which would be neither trained nor saved;"
             " make them part of the network"
         )
-    loss.to(device.torch_device)
-    check_is_mean(loss, name, classes, device.torch_device)
-    return loss
+    function.to(device.torch_device)
+    check_is_mean(function, name, classes, device.torch_device)
+    return function
 
 
-def _optimizer(component: Component, network: nn.Module) -> torch.optim.Optimizer:
+def optimizer_of(component: Component, network: nn.Module) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not parameters:
         raise UserError(f"model: nothing to train, the network has no parameters ({type(network).__name__})")
@@ -261,7 +267,7 @@ def _accepts_mode(component: Component) -> bool:
     return "mode" in inspect.signature(import_target(component)).parameters
 
 
-def _schedule(config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Schedule:
+def schedule_of(config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Schedule:
     if config.scheduler.target is None:
         return Schedule()
     keys = dict(config.scheduler.keys)

@@ -13,6 +13,7 @@ from bnexp.compute.process_tuning import set_threads
 from bnexp.compute.processes import Processes
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
+from bnexp.models.summary import Summary
 from bnexp.runs.chance import is_at_chance
 from bnexp.runs.folder import RunFolder
 from bnexp.runs.job import Job, MachineShare
@@ -55,10 +56,7 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             f"{config.name}: seed {config.seed} on {device}, {threads} CPU thread{plural}{process_count}"
         )
         log.log(logging.DEBUG if job.is_in_sweep else logging.INFO, str(summary))
-        folder.update(
-            parameters=summary.parameters, images=splits.counts, classes=len(splits.classes),
-            majority=splits.majority,
-        )  # fmt: skip
+        record_network(folder, summary, splits)
         trainer = build.trainer(
             config,
             network,
@@ -69,10 +67,30 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             is_tried=True,
         )
         folder.update(graph=isinstance(trainer, CudaGraphTrainer))
-        tensorboard_texts = {"config": f"```yaml\n{job.config_yaml}```", "model": summary.markdown()}
+        texts = tensorboard_texts(job.config_yaml, summary)
         metrics, progress = fit_and_test(
-            config, trainer, splits, folder, stop, tensorboard_texts, job, quiet=not share.has_console
+            config, trainer, splits, folder, stop, texts, job, quiet=not share.has_console
         )
+    record_metrics(config, folder, metrics, progress, splits)
+
+
+def tensorboard_texts(config_yaml: str, summary: Summary) -> dict[str, str]:
+    """Markdown for TensorBoard's text tab."""
+    return {"config": f"```yaml\n{config_yaml}```", "model": summary.markdown()}
+
+
+def record_network(folder: RunFolder, summary: Summary, splits: DataSplits) -> None:
+    """Writes the sizes of network and data to the run's summary."""
+    folder.update(
+        parameters=summary.parameters, images=splits.counts, classes=len(splits.classes),
+        majority=splits.majority,
+    )  # fmt: skip
+
+
+def record_metrics(
+    config: Config, folder: RunFolder, metrics: FinalMetrics, progress: Progress, splits: DataSplits
+) -> None:
+    """Writes what a run achieved to its summary and to the log."""
     folder.update(**metrics._asdict(), time=progress.times())
     accuracy, loss = metrics.final["test/accuracy"], metrics.final["test/loss"]
     log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
@@ -90,29 +108,23 @@ def fit_and_test(
     splits: DataSplits,
     folder: RunFolder,
     stop: StopSignal,
-    tensorboard_texts: Mapping[str, str],
+    texts: Mapping[str, str],
     job: Job,
     *,
     quiet: bool,
 ) -> tuple[FinalMetrics, Progress]:
     """Trains to the end; returns the final metrics and the progress.
 
-    ``tensorboard_texts`` are in Markdown.
+    ``texts`` are Markdown for TensorBoard.
     """
-    settings = FitSettings(
-        epochs=config.epochs, batch_size=config.batch_size, eval_batch_size=config.eval_batch_size,
-        seed=config.seed, patience=config.early_stopping.patience, log_every=config.tracking.every,
-    )  # fmt: skip
-    checkpoints = Checkpoints(
-        folder.path / "checkpoints", every=config.checkpoint.every, keep=config.checkpoint.keep
-    )
+    settings, checkpoints = fit_settings(config), checkpoints_of(config, folder)
     progress = resume_or_start(config, trainer, checkpoints, folder)
     logger = build.logger(
         config, folder.path, splits.train.steps(config.batch_size), progress,
         quiet=quiet, hparams=job.hparams,
     )  # fmt: skip
     with closing(logger):
-        for tag, markdown in tensorboard_texts.items():
+        for tag, markdown in texts.items():
             logger.text(tag, markdown)
         fit(trainer, splits, settings, progress, logger=logger, checkpoints=checkpoints, stop=stop)
         metrics = final_metrics(
@@ -121,6 +133,19 @@ def fit_and_test(
         )  # fmt: skip
         logger.final(metrics.final, progress.epoch)
     return metrics, progress
+
+
+def fit_settings(config: Config) -> FitSettings:
+    return FitSettings(
+        epochs=config.epochs, batch_size=config.batch_size, eval_batch_size=config.eval_batch_size,
+        seed=config.seed, patience=config.early_stopping.patience, log_every=config.tracking.every,
+    )  # fmt: skip
+
+
+def checkpoints_of(config: Config, folder: RunFolder) -> Checkpoints:
+    return Checkpoints(
+        folder.path / "checkpoints", every=config.checkpoint.every, keep=config.checkpoint.keep
+    )
 
 
 def resume_or_start(

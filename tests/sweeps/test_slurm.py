@@ -1,4 +1,4 @@
-"""The launcher ``slurm`` without a cluster: submitit's local jobs. scripts/slurm_trial tries it on a real one."""
+"""The launcher ``slurm`` without a cluster: submitit's local jobs. scripts/slurm_trial has a real one."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from helpers.records import record
 needs_submitit = pytest.mark.skipif(
     importlib.util.find_spec("submitit") is None, reason="needs the extra: pip install -e '.[slurm]'"
 )
-# If the file "accident" exists, the first job to reach its third training step, the first of the second epoch,
-# sends its own process the signal whose number is in the file. A step takes a second where "slow" exists.
+# If the file "accident" exists, the first job to reach its third training step, the first of the second
+# epoch, sends its own process the signal whose number is in the file. A step takes a second where "slow"
+# exists.
 NETWORK = """
 import os
 import time
@@ -162,15 +163,17 @@ def test_ctrl_c_saves_the_running_jobs(sequential, tmp_path):
     assert_same_sweep(tmp_path, sequential[0])
 
 
+KEY = "hydra.launcher"
 BAD_ARGUMENTS = {
-    "+hydra.launcher.patition=gpu": "hydra.launcher.patition: unknown key; did you mean hydra.launcher.partition? ",
-    "+hydra.launcher.nodes=2": "hydra.launcher.nodes: unknown key; ",
-    "hydra.launcher.foo=1": "hydra.launcher.foo: ",
-    "hydra.launcher.cluster=slrm": "hydra.launcher.cluster=slrm: must be one of slurm, local; did you mean slurm?",
-    "hydra.launcher.timeout_min=long": "hydra.launcher.timeout_min=long: must be a whole number of at least 1",
-    "hydra.launcher.timeout_min=0": "hydra.launcher.timeout_min=0: must be a whole number of at least 1",
-    "hydra.launcher.mem_gb=4GB": "hydra.launcher.mem_gb=4GB: must be a number above 0, or null",
-    "hydra.launcher.array_parallelism=0": "hydra.launcher.array_parallelism=0: must be a whole number",
+    f"+{KEY}.patition=gpu": f"{KEY}.patition: unknown key; did you mean {KEY}.partition? ",
+    f"+{KEY}.nodes=2": f"{KEY}.nodes: unknown key; ",
+    f"{KEY}.foo=1": f"{KEY}.foo: ",
+    f"{KEY}.cluster=slrm": f"{KEY}.cluster=slrm: must be one of slurm, local; did you mean slurm?",
+    f"{KEY}.timeout_min=long": f"{KEY}.timeout_min=long: must be a whole number of at least 1",
+    f"{KEY}.timeout_min=0": f"{KEY}.timeout_min=0: must be a whole number of at least 1",
+    f"{KEY}.mem_gb=4GB": f"{KEY}.mem_gb=4GB: must be a number above 0, or null",
+    f"{KEY}.array_parallelism=0": f"{KEY}.array_parallelism=0: must be a whole number",
+    f'{KEY}.partition="a\nb"': f"{KEY}.partition: must be one line",
 }
 
 

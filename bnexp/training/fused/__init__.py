@@ -1,0 +1,1 @@
+"""Several runs that differ only in their seed, trained as one network."""

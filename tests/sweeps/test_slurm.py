@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -59,11 +58,11 @@ SWEEP = (
 LOCAL = ("hydra/launcher=slurm", "hydra.launcher.cluster=local", "hydra.launcher.timeout_min=9")
 
 
-def start(folder: Path, *arguments: str, module: str = "train") -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, module: str = "train", **variables: str) -> subprocess.Popen[str]:
     (folder / "mynets.py").write_text(NETWORK)
     return subprocess.Popen(
         [sys.executable, "-m", f"bnexp.{module}", *arguments], cwd=folder, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
     )  # fmt: skip
 
 
@@ -72,8 +71,8 @@ def finish(process: subprocess.Popen[str]) -> CommandResult:
     return CommandResult(process.returncode, out, err)
 
 
-def run(folder: Path, *arguments: str, module: str = "train") -> CommandResult:
-    return finish(start(folder, *arguments, module=module))
+def run(folder: Path, *arguments: str, **options: str) -> CommandResult:
+    return finish(start(folder, *arguments, **options))
 
 
 def statuses(folder: Path) -> list[str]:
@@ -179,24 +178,21 @@ BAD_ARGUMENTS = {
 
 @needs_submitit
 @pytest.mark.parametrize("argument", BAD_ARGUMENTS)
-def test_a_wrong_key_is_one_line(commands, argument):
-    result = commands.bnexp(
-        "-m", "hydra/launcher=slurm", "hydra.launcher.cluster=local", "seed=0,1", argument
-    )
+def test_a_wrong_key_is_one_line(tmp_path, argument):
+    result = run(tmp_path, "-m", *LOCAL, "seed=0,1", argument)
     assert (result.code, result.out) == (2, "")
     (line,) = result.err.splitlines()
     assert line.startswith(f"bnexp: {BAD_ARGUMENTS[argument]}")
-    assert not list(commands.folder.iterdir())
+    assert not (tmp_path / "outputs").exists()
 
 
 @needs_submitit
-@pytest.mark.skipif(shutil.which("srun") is not None, reason="this machine has SLURM")
-def test_a_machine_without_slurm_is_one_line(commands):
-    result = commands.bnexp("-m", "hydra/launcher=slurm", "seed=0,1")
+def test_a_machine_without_slurm_is_one_line(tmp_path):
+    result = run(tmp_path, "-m", "hydra/launcher=slurm", "seed=0,1", PATH=str(tmp_path))
     assert (result.code, result.out) == (2, "")
     (line,) = result.err.splitlines()
     assert line.startswith("bnexp: hydra/launcher=slurm: no srun on this machine; ")
-    assert not list(commands.folder.iterdir())
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_without_submitit_one_line_says_how_to_install_it(tmp_path):

@@ -150,14 +150,9 @@ class SlurmJobs(UnitLauncher):
         retries = {f"{self.cluster}_max_num_timeout": parameters.pop("max_num_timeout", 0)}
         folder = Path(self.context.folder) / FOLDER
         executor = self._submitit.AutoExecutor(folder, cluster=self.cluster, **retries)
-        if self.cluster == "local":
-            delay = parameters.get("signal_delay_s")
-            parameters = {key: parameters[key] for key in SHARED_KEYS if key in parameters}
-            executor.update_parameters(local_signal_delay_s=delay, **parameters)
-        else:
-            executor.update_parameters(
-                **{key if key in SHARED_KEYS else f"slurm_{key}": parameters[key] for key in parameters}
-            )
+        executor.update_parameters(  # local jobs ignore those of SLURM
+            **{key if key in SHARED_KEYS else f"slurm_{key}": value for key, value in parameters.items()}
+        )
         return executor
 
 

@@ -158,7 +158,7 @@ def test_ctrl_c_saves_the_running_jobs(sequential, tmp_path):
     assert "a job was lost" not in result.err
     assert not (tmp_path / "sweep" / ".stop").exists()
     (tmp_path / "slow").unlink()
-    assert run(tmp_path, "sweep", module="resume").code == 0
+    assert run(tmp_path, "sweep", "--trust", "mynets.Net", module="resume").code == 0
     assert_same_sweep(tmp_path, sequential[0])
 
 

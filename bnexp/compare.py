@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from bnexp.cli import argument_parser, exit_codes
+from bnexp.cli import exit_codes
+from bnexp.cli.argument_parser import ArgumentParser, named_path
 from bnexp.errors import UserError
 from bnexp.report.analysis.epoch_rule import RULES
 from bnexp.report.analysis.group_summary import DEFAULT_METRIC
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argument_parser.ArgumentParser(
+    parser = ArgumentParser(
         prog="bnexp-compare",
         description="Which group of runs is better, by how much and how sure: over any runs and sweeps.",
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="DIR", help="a run, a sweep, or any folder above"
+        "folders",
+        nargs="+",
+        type=named_path,
+        metavar="DIR",
+        help="a run, a sweep, or any folder above",
     )
     parser.add_argument(
         "--by", metavar="KEY", help="the key to compare, as model.norm; default: what differs"
@@ -43,7 +47,10 @@ def parse_arguments() -> argparse.Namespace:
         help="the smallest difference that matters, in place of the runs' own dataset.delta",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="write report.html, tables and pictures here"
+        "--output",
+        type=named_path,
+        metavar="DIR",
+        help="write report.html, tables and pictures here",
     )
     parser.add_argument("--details", action="store_true", help="print every note as well")
     return parser.parse_args()
@@ -53,8 +60,8 @@ def compare_folders() -> None:
     args = parse_arguments()
     if args.target is not None and not 0 < args.target <= 1:
         raise UserError(f"--target={args.target:g}: must be above 0 and at most 1")
-    if args.delta is not None and not args.delta > 0:
-        raise UserError(f"--delta={args.delta:g}: must be above 0")
+    if args.delta is not None and not 0 < args.delta <= 100:
+        raise UserError(f"--delta={args.delta:g}: must be above 0 and at most 100 (percentage points)")
 
     from bnexp.report.analysis.verdict import compare
     from bnexp.report.read.looks import earlier_looks

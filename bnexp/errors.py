@@ -30,7 +30,7 @@ class ProcessLost(RuntimeError):
 
 
 class ExitCalled(RuntimeError):
-    """The user's own code called sys.exit; the message has the text that it gave."""
+    """The user's own code called sys.exit or raised GeneratorExit; the message has its text."""
 
 
 class WriteError(OSError):
@@ -57,12 +57,14 @@ class Interrupted(KeyboardInterrupt):
 def forbid_exit(caller: str) -> Iterator[None]:
     """Raises ExitCalled in place of a SystemExit, which would end the process in silence.
 
-    ``caller`` says whose code runs inside the block.
+    The same for GeneratorExit, which is no Exception either. ``caller`` says whose code the block runs.
     """
     try:
         yield
     except SystemExit as request:
         raise ExitCalled(one_line(f"{caller} called sys.exit ({request.code})")) from request
+    except GeneratorExit as error:
+        raise ExitCalled(one_line(f"{caller} raised {type(error).__name__}: {error}")) from error
 
 
 def one_line(text: object) -> str:

@@ -13,39 +13,44 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from bnexp.cli import argument_parser, composed_config, exit_codes
+from bnexp.cli import composed_config, exit_codes
+from bnexp.cli.argument_parser import ArgumentParser, named_path
 from bnexp.config.schema import COMPONENTS, Config, parse
 from bnexp.config.trust import check_target
 from bnexp.errors import UserError, forbid_exit, one_line
 from bnexp.files import write_atomically
 from bnexp.runs.environment import recorded_threads
-from bnexp.runs.folder import load_summary
+from bnexp.runs.folder import check_same_run, load_summary
 from bnexp.runs.identity import describe_changes
 
+MAX_BATCH_SIZE = 2**31  # as eval_batch_size
 PREDICTION_COLUMNS = ("image", "label", "prediction")
 
 
 def arguments() -> argparse.Namespace:
     """The arguments of the command line. Raises UserError for one that is wrong."""
-    parser = argument_parser.ArgumentParser(
+    parser = ArgumentParser(
         prog="bnexp-eval",
         description="Evaluates a run's checkpoint: accuracy, loss, per-class accuracy, confusion matrix.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="the folder of a run")
+    parser.add_argument("run", type=named_path, metavar="RUN_DIR", help="the folder of a run")
     parser.add_argument("--checkpoint", default="last", help="last (the default), best, or epoch-N")
     parser.add_argument("--split", choices=("test", "val", "train"), default="test")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), help="use this device instead of the run's"
     )
     parser.add_argument(
-        "--predictions", type=Path, metavar="FILE", help="write label and prediction of every image as CSV"
+        "--predictions",
+        type=named_path,
+        metavar="FILE",
+        help="write label and prediction of every image as CSV",
     )
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="images in one step, instead of the run's eval_batch_size"
     )
     parser.add_argument(
         "--export",
-        type=Path,
+        type=named_path,
         metavar="FILE",
         help="write the weights as safetensors, which other programs can read without bnexp",
     )
@@ -94,8 +99,10 @@ def evaluate(args: argparse.Namespace) -> None:
     from bnexp.training import build, checkpoint
 
     size = config.eval_batch_size if args.batch_size is None else args.batch_size
-    if size < 1:
-        raise UserError(f"--batch-size={size}: must be at least 1")
+    if not 1 <= size <= MAX_BATCH_SIZE:
+        raise UserError(f"--batch-size={size}: must be at least 1 and at most {MAX_BATCH_SIZE}")
+    if args.predictions and args.export and args.predictions.resolve() == args.export.resolve():
+        raise UserError(f"--export={args.export}: must not be the file of --predictions")
     _check_replaces_own("--predictions", args.predictions, _is_predictions)
     _check_replaces_own("--export", args.export, _is_export)
     config = replace(config, device=device.evaluation_settings(config.device))
@@ -106,7 +113,9 @@ def evaluate(args: argparse.Namespace) -> None:
         raise UserError("--split=val: this run had no validation set (dataset.val_size=0)")
     network = build.model(config, images)
     process_tuning.set_threads(config.device.threads or recorded_threads(args.run), float("inf"))
-    state = checkpoint.load(_checkpoint_path(args.run, args.checkpoint))
+    path = _checkpoint_path(args.run, args.checkpoint)
+    state = checkpoint.load(path)
+    check_same_run(state, path)
     try:
         network.load_state_dict(state["model"])
     except (RuntimeError, TypeError, AttributeError) as error:  # the last two: it is no state dict

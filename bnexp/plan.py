@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
 from bnexp.cli import argument_parser, composed_config, exit_codes, hydra_errors
 from bnexp.config.schema import parse
 from bnexp.runs.folder import load_summary
-from bnexp.sweeps import sweep
+from bnexp.sweeps.axes import jobs_of
 from bnexp.sweeps.job_folders import completed_jobs
+from bnexp.sweeps.time_left import format_duration
 
 
 def list_jobs(overrides: list[str]) -> tuple[list[list[str]], Path | None]:
@@ -25,7 +27,11 @@ def list_jobs(overrides: list[str]) -> tuple[list[list[str]], Path | None]:
     composed = compose(
         "config", overrides=[str(o.input_line) for o in single_values], return_hydra_config=True
     )
-    jobs = sweep.jobs_of(composed, [override for override in overrides if not override.startswith("hydra")])
+    jobs = jobs_of(
+        composed,
+        [override for override in overrides if not override.startswith("hydra")],
+        GlobalHydra.instance().config_loader(),
+    )
     has_folder = any(o.key_or_group == "hydra.sweep.dir" for o in single_values)
     return jobs, Path(composed.hydra.sweep.dir) if has_folder else None
 
@@ -42,7 +48,7 @@ def print_plan(overrides: list[str]) -> None:
             folders = completed_jobs(folder, composed_config.config_identity(config)) if folder else []
             if folders:
                 summary = load_summary(folders[0])
-                state = f"{summary['status']}, {sweep.format_duration(summary['time']['total_s'])}"
+                state = f"{summary['status']}, {format_duration(summary['time']['total_s'])}"
                 if summary["status"] == "finished":
                     durations.append(summary["time"]["total_s"])
             else:
@@ -51,7 +57,7 @@ def print_plan(overrides: list[str]) -> None:
             print(f"[{number}/{len(jobs)}] {' '.join(job)} | {state}")
     estimate = ""
     if durations and waiting:
-        duration = sweep.format_duration(waiting * statistics.fmean(durations))
+        duration = format_duration(waiting * statistics.fmean(durations))
         estimate = f", about {duration} one after the other"
     print(f"{len(jobs) - waiting} done, {waiting} to run{estimate}")
 

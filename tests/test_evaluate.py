@@ -309,9 +309,9 @@ def test_a_run_without_a_validation_set_has_no_split_val(commands):
         ("RUN --spilt val", r"unrecognized arguments: --spilt val; did you mean --split\?"),
         ("RUN --check best", r"unrecognized arguments: --check best; did you mean --checkpoint\?"),
         ("RUN device=cpu", r"unrecognized arguments: device=cpu"),
-        ("RUN --split tset", r"argument --split: invalid choice: 'tset' \(choose from"),
-        ("RUN --device gpu", r"argument --device: invalid choice: 'gpu' \(choose from"),
-        ("RUN --predictions", r"argument --predictions: expected one argument"),
+        ("RUN --split tset", r"--split: invalid choice: 'tset' \(choose from"),
+        ("RUN --device gpu", r"--device: invalid choice: 'gpu' \(choose from"),
+        ("RUN --predictions", r"--predictions: expected one argument"),
     ],
 )
 def test_a_wrong_argument_is_one_line_and_exit_code_2(commands, arguments, line):
@@ -364,3 +364,24 @@ def test_an_export_replaces_no_device(commands, run):
     assert (result.code, result.out) == (2, "")
     assert "--export=pipe: this file was not written by bnexp" in result.err
     assert Path("pipe").is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--predictions", ""), "--predictions: '' must name a file or folder"),
+        (("--export", " "), "--export: ' ' must name a file or folder"),
+        (
+            ("--batch-size", "99999999999999999999"),
+            "--batch-size=99999999999999999999: must be at least",
+        ),
+        (("--batch-size", "1e3"), "--batch-size: invalid int value: '1e3'"),
+        (("--predictions", "x", "--export", "./x"), "--export=x: must not be the file of --predictions"),
+    ],
+)
+def test_a_wrong_value_is_one_line_and_writes_nothing(commands, run, arguments, line):
+    files = sorted(Path.cwd().iterdir())
+    result = commands.eval(str(run), *arguments)
+    assert (result.code, result.out, len(result.err.splitlines())) == (2, "", 1)
+    assert result.err.startswith(f"bnexp: {line}")
+    assert sorted(Path.cwd().iterdir()) == files

@@ -184,5 +184,8 @@ def test_resume_refuses_an_edited_network(commands, shell):
     write_net(commands.folder, "Tanh")
     result = shell(*CUSTOM, "epochs=2", "hydra.run.dir=run")
     assert result.code == 2
-    assert "the file of model._target_=mynets.Net has changed since this run" in result.err
+    assert (
+        "the file of model._target_=mynets.Net, or one that it imports, has changed since this run"
+        in result.err
+    )
     assert len(result.err.splitlines()) == 1

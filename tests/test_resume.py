@@ -382,3 +382,14 @@ def test_the_patience_may_be_changed_on_resume(commands, patience, epochs):
     result = commands.resume("run", f"early_stopping.patience={patience}")
     assert result.code == 0, result.err
     assert len((commands.folder / "run/metrics.csv").read_text().splitlines()) == 1 + epochs
+
+
+def test_a_checkpoint_of_another_run_is_refused(commands):
+    assert train(commands, "first", *SMALL, "epochs=1").code == 0
+    assert train(commands, "second", *SMALL, "epochs=1", "seed=1").code == 0
+    shutil.copy("second/checkpoints/last.pt", "first/checkpoints/last.pt")
+    summary = Path("first/summary.json").read_bytes()
+    for result in (commands.resume("first", "epochs=2"), commands.eval("first")):
+        assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
+        assert "first/checkpoints/last.pt: belongs to another run" in result.err
+    assert Path("first/summary.json").read_bytes() == summary

@@ -219,7 +219,7 @@ def test_plateau_takes_its_direction_from_what_it_monitors(monitor, mode):
     keys = {"interval": "epoch", "monitor": monitor, "mode": None}
     component = Component("scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau", keys)
     config = SimpleNamespace(scheduler=component, epochs=3)
-    assert build._schedule(config, optimizer, 10).scheduler.mode == mode
+    assert build.schedule_of(config, optimizer, 10).scheduler.mode == mode
 
 
 def test_a_diverged_run_names_epoch_and_step(commands):

@@ -54,16 +54,26 @@ class Installation:
         return process.stdout, {Path(line) for line in opened.read_text().splitlines()}
 
 
-def pip(*arguments: object) -> None:
+def pip(*arguments: object) -> str:
+    """Runs pip and returns what it printed."""
     process = subprocess.run(
         [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)],
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
+    return process.stdout + process.stderr
+
+
+@dataclass(frozen=True)
+class Build:
+    """A wheel, and what its build printed."""
+
+    wheel: Path
+    output: str
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
+def build(tmp_path_factory) -> Build:
     """Built from a copy, so that the build leaves nothing in the checkout."""
     pytest.importorskip("pip", reason="needs pip to build the wheel")
     if int(importlib.metadata.version("setuptools").partition(".")[0]) < 77:
@@ -74,9 +84,20 @@ def wheel(tmp_path_factory) -> Path:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder, source)
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--verbose")
+    output = pip("wheel", *options, "--wheel-dir", folder, source)
     (wheel_file,) = folder.glob("*.whl")
-    return wheel_file
+    return Build(wheel_file, output)
+
+
+@pytest.fixture(scope="module")
+def wheel(build) -> Path:
+    return build.wheel
+
+
+def test_the_build_prints_no_warning(build):
+    assert "copying bnexp/train.py" in build.output  # the output of setuptools is in it
+    assert [line for line in build.output.splitlines() if "Warning:" in line] == []
 
 
 @pytest.fixture(scope="module")

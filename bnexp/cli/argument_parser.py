@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 from bnexp.config.overrides import split_override
@@ -22,4 +23,12 @@ class ArgumentParser(argparse.ArgumentParser):
         unknown = next((name for name in names if name not in flags), "")
         nearest = nearest_match(unknown, flags)
         hint = f"; did you mean {nearest}?" if nearest else ""
-        raise UserError(one_line(f"{message}{hint} ({self.prog} --help lists all)"))
+        text = message.removeprefix("argument ")
+        raise UserError(one_line(f"{text}{hint} ({self.prog} --help lists all)"))
+
+
+def named_path(text: str) -> Path:
+    """A path. Refuses an empty one, which an unset shell variable gives: it would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} must name a file or folder")
+    return Path(text)

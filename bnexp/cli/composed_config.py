@@ -116,7 +116,8 @@ def resolve_config(config: DictConfig) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key or 'config'}: {one_line(error.msg or error)}") from None
+        reason = str(error.msg or error).splitlines()[0]  # the lines below it repeat the key
+        raise UserError(f"{error.full_key or 'config'}: {one_line(reason)}") from None
     assert isinstance(values, dict)
     values.pop("experiment", None)
     return {str(key): value for key, value in values.items()}

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import importlib
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from bnexp.cli.help import CONF, GROUPS, choices
-from bnexp.config.overrides import flatten, override_values, split_override
+from bnexp.config.overrides import flatten, override_values, quote_value, split_override
 from bnexp.errors import ExitCalled, UserError, bad_choice, nearest_match, one_line, unknown_key
 
 T = TypeVar("T")
@@ -53,10 +56,11 @@ def put_flags_first(arguments: list[str]) -> list[str]:
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
+        if message.startswith("argument "):  # of a flag that exists: its value is wrong or missing
+            raise UserError(one_line(message.removeprefix("argument ")))
         flag = message.rpartition(": ")[2].split()[0]
-        key = split_override(flag.lstrip("-"))[0].replace("-", "_")
-        nearest = nearest_match(key, _all_keys({}))
-        hint = f"; keys have no dashes: {nearest}=..." if nearest else ""
+        flags = [*parser._option_string_actions, "--version"]
+        hint = _hint_for_flag(flag, flags)
         raise UserError(one_line(f"{flag}: {message.partition(':')[0]}{hint} (bnexp --help lists all)"))
 
     parser.error = refuse  # type: ignore[method-assign]
@@ -65,6 +69,16 @@ def put_flags_first(arguments: list[str]) -> list[str]:
     for override in overrides:
         flags.remove(override)
     return [*flags, *overrides]
+
+
+def _hint_for_flag(flag: str, flags: list[str]) -> str:
+    """Proposes a key with the flag's name, else the nearest flag, else the nearest key."""
+    name = split_override(flag.lstrip("-"))[0].replace("-", "_")
+    keys = _all_keys({})
+    if name not in keys and (nearest_flag := nearest_match(flag, flags)):
+        return f"; did you mean {nearest_flag}?"
+    nearest_key = nearest_match(name, keys)
+    return f"; keys have no dashes: {nearest_key}=..." if nearest_key else ""
 
 
 def _translate(error: Exception, arguments: list[str]) -> UserError:
@@ -80,14 +94,50 @@ def _translate(error: Exception, arguments: list[str]) -> UserError:
         if match := re.search(pattern, text):
             return explain(match, arguments)
     if isinstance(error, OverrideParseException):
-        if groups := [group for group in GROUPS if error.override in choices(group)]:
-            word = error.override
-            return UserError(f"{word}: write {' or '.join(f'{group}={word}' for group in groups)}")
-        return UserError(one_line(f"{error.override}: cannot be read as key=value ({first_line})"))
+        return _explain_unreadable(error.override, first_line, arguments)
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return UserError(f"{error.full_key}: {first_line}")
+    if match := re.match(r"Error merging override (.+)", text):
+        reason = str(error.__cause__ or first_line).splitlines()[0]  # the lines below it repeat the key
+        is_list = "DictConfig with ListConfig" in reason
+        return UserError(f"{match[1]}: {'must be a list, as in [a,b]' if is_list else one_line(reason)}")
     cause = one_line(error.__cause__ or "")
     return UserError(f"{first_line} ({cause})" if cause and cause not in first_line else first_line)
+
+
+def _explain_unreadable(override: str, reason: str, arguments: list[str]) -> UserError:
+    """For an argument that Hydra's grammar does not accept."""
+    if groups := [group for group in GROUPS if override in choices(group)]:
+        return UserError(f"{override}: write {' or '.join(f'{group}={override}' for group in groups)}")
+    key, value = split_override(override)
+    if key and value:
+        hint = _hint_for_value(key, value)
+        reason = "" if hint or reason.startswith("LexerNoViableAlt") else f" ({reason})"
+        return UserError(one_line(f"{override}: cannot be read as key=value{reason}{hint}"))
+    place = arguments.index(override) if override in arguments else 0
+    before, after = arguments[place - 1] if place else "", "".join(arguments[place + 1 : place + 2])
+    hint = ""
+    if "=" in (key, after[:1]) or override.startswith("="):
+        hint = "; write key=value without spaces"
+    elif "=" in before and key:
+        hint = f'; a value with a space needs quotes: "{_quoted(*split_override(f"{before} {override}"))}"'
+    return UserError(one_line(f"{override or repr('')}: cannot be read as key=value{hint}"))
+
+
+def _hint_for_value(key: str, value: str) -> str:
+    """How to write a value that Hydra cannot read: a number in ASCII, or any text in quotes; or ""."""
+    number = unicodedata.normalize("NFKC", value).replace("\N{MINUS SIGN}", "-")
+    with suppress(ValueError):
+        return f"; write {key}={float(number):g} with ASCII characters"
+    with suppress(OverrideParseException):
+        OverridesParser.create().parse_override(_quoted(key, value))
+        if not value.endswith(",") and ",," not in value:  # a list with a gap
+            return f'; text with such characters needs quotes: "{_quoted(key, value)}"'
+    return ""
+
+
+def _quoted(key: str, value: str) -> str:
+    return f"{key}={quote_value(value)}"
 
 
 def _explain_unknown_key(match: re.Match[str], arguments: list[str]) -> UserError:
@@ -133,7 +183,9 @@ def _class_in_torch(group: str, choice: str) -> str | None:
     return f"{module_name}.{name}" if name else None
 
 
-def _explain_no_choice(_: re.Match[str], arguments: list[str]) -> UserError:
+def _explain_no_choice(match: re.Match[str], arguments: list[str]) -> UserError:
+    if any(argument.startswith("=") for argument in arguments):
+        return _explain_no_key(match, arguments)
     for group, value in override_values(arguments).items():
         if group in GROUPS and value.lower() in ("null", "none", ""):
             return bad_choice(group, value or "''", choices(group))
@@ -161,6 +213,20 @@ def _explain_existing_key(match: re.Match[str], _: list[str]) -> UserError:
     return UserError(f"+{match[1]}: this key exists already; write it without the plus")
 
 
+def _explain_existing_choice(match: re.Match[str], _: list[str]) -> UserError:
+    group, choice = match[1], match[2]
+    return UserError(f"+{group}={choice}: this group has a choice already; write it without the plus")
+
+
+def _explain_no_key(_: re.Match[str], arguments: list[str]) -> UserError:
+    override = next((argument for argument in arguments if argument.startswith("=")), "=")
+    return UserError(f"{override}: write key=value without spaces")
+
+
+def _explain_no_folder(match: re.Match[str], _: list[str]) -> UserError:
+    return UserError(f"--config-dir {match[1]}: there is no such folder")
+
+
 def _explain_several_values(match: re.Match[str], _: list[str]) -> UserError:
     key, value = split_override(match[1])
     return UserError(
@@ -171,7 +237,10 @@ def _explain_several_values(match: re.Match[str], _: list[str]) -> UserError:
 # Hydra has few exception types, so the text of a message says what happened. The first match counts.
 EXPLANATIONS: dict[str, Callable[[re.Match[str], list[str]], UserError]] = {
     r"Could not override '([^']+)'": _explain_unknown_key,
-    r"Could not (?:find|load) '([^']+)/([^'/]+)'": _explain_unknown_choice,
+    r"Could not override ''": _explain_no_key,
+    r"Could not (?:find|load) '([^']+)/([^'/]*)'": _explain_unknown_choice,
+    r"Multiple values for (\S+)\. To override a value use 'override \S+: (.+)'": _explain_existing_choice,
+    r"Additional config directory '(.+)' not found": _explain_no_folder,
     r"Could not append to config\. An item is already at '([^']+)'": _explain_existing_key,
     r"Could not delete from config\. '?([^' ]+)'? does not exist": _explain_unknown_key,
     r"Ambiguous value for argument '([^']+)'": _explain_several_values,

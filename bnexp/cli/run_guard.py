@@ -11,11 +11,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from bnexp.cli.composed_config import fingerprints_of, identity_values, output_folder
+from bnexp.cli.composed_config import fingerprints_of, identity_values, output_folder, resolve_config
 from bnexp.cli.exit_codes import exit_code
 from bnexp.compute import torchrun
 from bnexp.config.overrides import flatten
-from bnexp.config.schema import check_name
+from bnexp.config.schema import check_name, parse
 from bnexp.errors import UserError
 from bnexp.runs.folder import SUMMARY, check_inside, is_free, load_summary, lock_folder, missing_folders
 from bnexp.runs.identity import RUN_LENGTH_KEYS, can_resume, describe_changes, experiment
@@ -51,17 +51,30 @@ class RunGuard(Callback):
 
 
 def _check(config: DictConfig) -> None:
-    """Raises UserError where the folder holds foreign files, another run, or a run that is being written."""
-    check_name(str(config.name))
+    """Raises UserError for a mistake in the configuration, before a folder is created.
+
+    Also where the folder holds foreign files, another run, or a run that is being written.
+    """
+    check_name(str(config.get("name")))
     folder = _run_folder(config)
+    _check_is_folder(folder)
     try:
         free = is_free(folder)
     except OSError as error:
         raise UserError(f"hydra.run.dir={folder}: cannot be read ({error.strerror})") from None
     if not free:
         raise UserError(f"hydra.run.dir={folder}: holds files but no run of bnexp; choose another folder")
+    keys = [str(key) for key in config if key != "hydra"]
+    parse(resolve_config(OmegaConf.masked_copy(config, keys)))
     if (folder / SUMMARY).exists():
         _check_can_resume(folder, identity_values(config))
+
+
+def _check_is_folder(path: Path) -> None:
+    """Raises UserError where the path or one above it is a file."""
+    for parent in (path, *path.parents):
+        if parent.exists() and not parent.is_dir():
+            raise UserError(f"hydra.run.dir={path}: must name a folder, but {parent} is a file")
 
 
 def _run_folder(config: DictConfig) -> Path:

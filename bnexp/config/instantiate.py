@@ -20,6 +20,9 @@ from bnexp.runs.identity import RUN_LENGTH_KEYS
 
 # Keys of a scheduler that bnexp computes from the run where they are null.
 DERIVED_KEYS = (*RUN_LENGTH_KEYS, "mode")
+# What a constructor raises for a value that it does not take. A user's own code raises the others by mistake.
+REFUSALS: tuple[type[Exception], ...] = (TypeError, ValueError)
+OTHER_REFUSALS_OF_TORCH = (KeyError, IndexError, AttributeError, AssertionError)
 # The arguments that bnexp passes to each component's target, as far as the signature accepts them.
 CALLER_ARGUMENTS = {
     "model": ("in_channels", "image_size", "num_classes"),
@@ -49,12 +52,14 @@ def instantiate(component: Component, caller_arguments: Mapping[str, Any]) -> An
         caller_arguments=list(accepted_arguments),
         annotations=ARGUMENT_TYPES[group],
     )
+    is_torch = str(component.target).startswith("torch.")
+    refusals = REFUSALS + (OTHER_REFUSALS_OF_TORCH if is_torch else ())
     try:
         with forbid_exit(f"{group}._target_={component.target}"):
             return function(**accepted_arguments, **keys)
     except UserError:
         raise
-    except (TypeError, ValueError) as error:
+    except refusals as error:
         settings = " ".join(f"{group}.{name}={value}" for name, value in keys.items())
         raise UserError(one_line(f"{settings or group}: {component.target} refuses ({error})")) from error
 

@@ -139,6 +139,11 @@ ARGUMENT_TYPES: dict[str, dict[str, Any]] = {
         "max_lr": Positive,
         "total_steps": Count | None,
         "pct_start": Annotated[float, Range(0, 1)],
+        "milestones": tuple[Count, ...],
+        "T_0": Count,
+        "T_mult": Count,
+        "base_lr": NonNegative,
+        "last_epoch": Literal[-1],  # bnexp resumes a schedule from the checkpoint
     },
     "loss": {
         "label_smoothing": Annotated[float, Range(0, 1)],

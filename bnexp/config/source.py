@@ -1,33 +1,89 @@
-"""Which code a custom ``_target_`` stands for: a fingerprint of its source file."""
+"""Which code a custom ``_target_`` stands for: a fingerprint of its source files."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
+import json
 import os
 import sys
+from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 DIGITS = 16  # hexadecimal, of the fingerprint
 VERSIONED_PACKAGES = ("bnexp", "torch", "torchvision")  # their versions are in environment.json
+INSTALLED = ("site-packages", "dist-packages")
 
 
 def source_fingerprint(target: str | None) -> str | None:
-    """16 hexadecimal digits of the file that defines ``mynets.Net``.
+    """16 hexadecimal digits of the file that defines ``mynets.Net`` and of the user's files that it imports.
 
-    None for a target of bnexp or torch, and where the file cannot be found. Only this file counts, not what
-    it imports. The file is not executed.
+    These lie below the same top folder as the target's file; what they import counts too, as far as an import
+    statement names it. Of an installed package only the target's own file counts. None for a target of bnexp
+    or torch, and where the file cannot be found. No file is executed.
     """
     module = (target or "").rpartition(".")[0]
     if not module or module.partition(".")[0] in VERSIONED_PACKAGES:
         return None
     search_current_folder()
     try:
-        spec = importlib.util.find_spec(module)
-        content = Path(spec.origin).read_bytes() if spec and spec.origin else None
+        top = _top_folder(module)
+        path = _module_file(top, module)
+        if path is None:
+            return None
+        is_installed = any(part in INSTALLED for part in top.parts)
+        files = {module: path} if is_installed else _with_imports(top, module)
+        digests = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
     except Exception:  # the run itself says what is wrong with the target
         return None
-    return None if content is None else hashlib.sha256(content).hexdigest()[:DIGITS]
+    if len(digests) == 1:
+        return digests[module][:DIGITS]
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def _top_folder(module: str) -> Path:
+    """The folder of Python's search path that holds a module's outermost package, or the module itself."""
+    spec = importlib.util.find_spec(module.partition(".")[0])  # of an outermost name: it executes nothing
+    assert spec is not None
+    if spec.submodule_search_locations is not None:
+        return Path(next(iter(spec.submodule_search_locations))).parent
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def _module_file(top: Path, module: str) -> Path | None:
+    """The source file of a module below ``top``; None if it is not there."""
+    path = top.joinpath(*module.split("."))
+    candidates = (path / "__init__.py", path.with_name(f"{path.name}.py"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _with_imports(top: Path, module: str) -> dict[str, Path]:
+    """The files below ``top`` that run when ``module`` is imported, by the names of their modules."""
+    files: dict[str, Path] = {}
+    queue = [module]
+    while queue:
+        # An import of a.b.c runs a and a.b first.
+        for name in accumulate(queue.pop().split("."), lambda parent, child: f"{parent}.{child}"):
+            path = None if name in files else _module_file(top, name)
+            if path is not None and name.partition(".")[0] not in VERSIONED_PACKAGES:
+                files[name] = path
+                queue += _imported_names(name, path)
+    return files
+
+
+def _imported_names(module: str, path: Path) -> Iterator[str]:
+    """The modules that a file's import statements name. ``from a import b`` names a and perhaps a.b."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" if alias.name != "*" else base for alias in node.names)
 
 
 def search_current_folder() -> None:

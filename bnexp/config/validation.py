@@ -38,9 +38,9 @@ class Range:
     def __str__(self) -> str:
         limits = []
         if math.isfinite(self.low):
-            limits.append(f"{'above' if self.exclude_low else 'at least'} {self.low:g}")
+            limits.append(f"{'above' if self.exclude_low else 'at least'} {self.low:.12g}")
         if math.isfinite(self.high):
-            limits.append(f"{'below' if self.exclude_high else 'at most'} {self.high:g}")
+            limits.append(f"{'below' if self.exclude_high else 'at most'} {self.high:.12g}")
         return " and ".join(limits)
 
 
@@ -145,6 +145,8 @@ def _convert_annotated(value: Any, arguments: tuple[Any, ...], key: str) -> Any:
     value = _convert(value, annotation, key)
     for rule in rules:
         if isinstance(rule, Range) and not rule.contains(value):
+            if not math.isfinite(value):
+                raise _Mismatch(f"a finite number, {rule}".rstrip(", "))
             raise _Mismatch(f"{_describe(annotation)}, {rule}".rstrip(", "))
     return value
 

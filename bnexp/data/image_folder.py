@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TEST_SHARE = 0.2
+# Names of parts in other layouts. A folder with no other names holds no classes.
+PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation"}
 PIXELS = 2  # changes with the way in which files become pixels: older caches are built again
 GRAY = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
 UNBOUNDED = ("I", "F")  # 32 bits per pixel; nothing says which value is white
@@ -87,6 +89,8 @@ def list_images(root: Path) -> Listing:
     if len(classes) < 2:
         number = f"one, {classes[0]}" if classes else "none"
         raise _bad_root(root, f"{base} must hold at least two class folders, but holds {number}")
+    if not has_train and {name.lower() for name in classes} <= PARTS:
+        raise _bad_root(root, f"{', '.join(classes)} look like parts, not classes; name them train and test")
     notes = []
     if has_train and (unused := set(_folders(root)) - {"train", "test"}):
         notes.append(f"only train and test are read, not {', '.join(sorted(unused))}")

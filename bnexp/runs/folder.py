@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,11 +18,17 @@ from typing import Any
 from bnexp.errors import Diverged, UserError, forbid_exit, one_line
 from bnexp.files import write_json
 from bnexp.runs.environment import ENVIRONMENT, describe_environment, read_environment, recorded_threads
-from bnexp.runs.identity import can_resume, config_hash, describe_changes
+from bnexp.runs.identity import can_resume, checkpoint_identity, config_hash, describe_changes
 
 log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
+# What a resumed run, bnexp-eval and bnexp-compare read; None and a missing key are allowed.
+SUMMARY_TYPES: dict[str, tuple[type, ...]] = {
+    "status": (str,), "config_hash": (str,), "fingerprints": (dict,), "overrides": (list,),
+    "choices": (dict,), "epochs": (int,), "patience": (int,), "seed": (int,), "graph": (bool,),
+    "best": (dict,), "final": (dict,), "predictions": (dict,), "time": (dict,),
+}  # fmt: skip
 LOCK = ".lock"
 LOG = "train.log"
 # A run writes summary.json before any of them.
@@ -63,6 +70,7 @@ class RunFolder:
             "name": config["name"],
             "tags": config["tags"],
             "config_hash": config_hash(config, fingerprints),
+            "checkpoint_identity": checkpoint_identity(config, fingerprints),
             "fingerprints": fingerprints,  # of the images and of the user's own code
             "overrides": overrides,
             "choices": dict(choices or {}),  # the chosen file of each group: model, optimizer ...
@@ -93,12 +101,12 @@ class RunFolder:
         """Removes the records of an attempt that has no checkpoint: the run starts from the beginning."""
         if self.previous_summary is None:
             return
-        checkpoints = [f"checkpoints/{name}.pt" for name in ("last", "best", "previous", "epoch-*")]
-        for pattern in ("events.out.tfevents.*", *checkpoints):
-            for path in self.path.glob(pattern):
-                path.unlink()
-        for name in ("metrics.csv", "steps.csv"):
-            (self.path / name).unlink(missing_ok=True)
+        checkpoints = self.path / "checkpoints"
+        for path in [*self.path.glob("events.out.tfevents.*"), *numbered_checkpoints(checkpoints)]:
+            path.unlink()
+        records = [self.path / name for name in ("metrics.csv", "steps.csv")]
+        for path in [*records, *(checkpoints / f"{name}.pt" for name in ("last", "best", "previous"))]:
+            path.unlink(missing_ok=True)
 
     def record_environment(self, **details: Any) -> None:
         """Writes environment.json; a resumed run keeps its previous environments under ``earlier``."""
@@ -124,6 +132,16 @@ def is_free(path: Path) -> bool:
     if names == {LOG}:
         return (path / LOG).stat().st_size == 0
     return not names or (LOCK in names and names <= {LOCK, LOG, ".hydra"})
+
+
+def numbered_checkpoints(folder: Path) -> list[Path]:
+    """``epoch-N.pt`` of each epoch, in the order of N. Other names, as ``epoch-final.pt``, are the user's."""
+    paths = [
+        path
+        for path in folder.glob("epoch-*.pt")
+        if re.fullmatch(r"epoch-\d+\.pt", path.name) and path.is_file()
+    ]
+    return sorted(paths, key=lambda path: int(path.stem.split("-")[1]))
 
 
 def missing_folders(path: Path) -> list[Path]:
@@ -248,6 +266,23 @@ def check_inside(path: Path) -> None:
             raise UserError(f"{entry}: neither a file nor a folder")
 
 
+def check_same_run(state: Mapping[str, Any], checkpoint: Path) -> None:
+    """Raises UserError if a checkpoint's ``state`` was saved by another run than that of its folder.
+
+    An older checkpoint, or one outside a run's folder, does not say.
+    """
+    identity = recorded_identity(checkpoint.parent.parent)
+    if None not in (identity, state.get("identity")) and state["identity"] != identity:
+        raise UserError(f"{checkpoint}: belongs to another run (its settings, seed, images or code differ)")
+
+
+def recorded_identity(path: Path) -> str | None:
+    """The ``checkpoint_identity`` of the run in folder ``path``; None if it recorded none."""
+    with suppress(UserError):
+        return load_summary(path).get("checkpoint_identity")
+    return None
+
+
 def load_summary(path: Path) -> dict[str, Any]:
     """The summary of the run in folder ``path``.
 
@@ -262,4 +297,7 @@ def load_summary(path: Path) -> dict[str, Any]:
         raise UserError(one_line(f"{path / SUMMARY}: damaged ({error})")) from None
     if not isinstance(summary, dict) or "status" not in summary:
         raise UserError(f"{path / SUMMARY}: damaged (no status in it)")
+    for key, types in SUMMARY_TYPES.items():
+        if not isinstance(summary.get(key), (*types, type(None))):
+            raise UserError(one_line(f"{path / SUMMARY}: damaged ({key}: {summary[key]!r})"))
     return summary

@@ -37,6 +37,12 @@ def config_hash(config: Mapping[str, Any], fingerprints: Mapping[str, str] | Non
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def checkpoint_identity(config: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
+    """``config_hash`` without what may change when a run is resumed: its epochs and its patience."""
+    early_stopping = dict(config.get("early_stopping", {})) | {"patience": None}
+    return config_hash(dict(config) | {"epochs": None, "early_stopping": early_stopping}, fingerprints)
+
+
 def can_resume(
     summary: Mapping[str, Any], config: Mapping[str, Any], fingerprints: Mapping[str, str]
 ) -> bool:
@@ -69,6 +75,7 @@ def describe_changes(
             texts.append(f"the images in {config['dataset'].get('root')} are no longer those of this run")
         else:
             texts.append(
-                f"the file of {group}._target_={config[group]['_target_']} has changed since this run"
+                f"the file of {group}._target_={config[group]['_target_']}, or one that it imports,"
+                " has changed since this run"
             )
     return "; ".join(texts)

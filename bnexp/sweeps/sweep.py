@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
@@ -20,17 +24,18 @@ from bnexp.cli.exit_codes import failure_of
 from bnexp.compute import torchrun
 from bnexp.errors import UserError
 from bnexp.files import write_text
+from bnexp.runs.folder import load_summary
 from bnexp.runs.job import Job
+from bnexp.runs.latest import point_latest
 from bnexp.sweeps import verdict
 from bnexp.sweeps.axes import jobs_of
 from bnexp.sweeps.job_folders import ended_jobs, is_free
 from bnexp.sweeps.launcher import JobEnd, SweepContext, UnitLauncher
+from bnexp.sweeps.plan_file import PlannedJob, SweepPlan, write_plan
 from bnexp.sweeps.planning import JobComposer
 from bnexp.sweeps.units import make_units
+from bnexp.sweeps.view import SweepView
 from hydra_plugins.bnexp import BnexpLauncher
-
-if TYPE_CHECKING:
-    pass
 
 # Environment variables that a worker on another machine takes over from the command that started the sweep.
 VARIABLES = ("BNEXP_DATA_DIR", "GOMP_SPINCOUNT")
@@ -52,16 +57,55 @@ def run_sweep(
     composer = JobComposer(config, hydra_context, folder, jobs)
     launcher = plugin.unit_launcher() if isinstance(plugin, BnexpLauncher) else None
     if launcher is None:
-        planned = [composer.compose(overrides, place) for place, overrides in enumerate(jobs)]
+        planned = _compose(composer, jobs)
         _save_command(folder, config)
         return verdict.finish_sweep(folder, planned, failure_of(partial(_launch, plugin, jobs)))
     with closing(launcher):
         launcher.start(_context(folder))
-        planned = [composer.compose(overrides, place) for place, overrides in enumerate(jobs)]
+        planned = _compose(composer, jobs)
         _save_command(folder, config)
+        ended = ended_jobs(folder)
+        point_latest(folder)
+        write_plan(folder, _plan(planned, ended, launcher, list(composer.keys)))
+        waiting = [job for job in planned if job.config_hash not in ended]
+        if skipped := len(planned) - len(waiting):
+            print(f"{skipped} of {len(planned)} jobs ended before: skipped")
         lost: list[str] = []
-        failure = failure_of(lambda: lost.extend(_train(planned, folder, launcher)))
+        with SweepView(folder):
+            failure = failure_of(lambda: lost.extend(_train(waiting, launcher)))
     return verdict.finish_sweep(folder, planned, failure, lost)
+
+
+def _compose(composer: JobComposer, jobs: list[list[str]]) -> list[Job]:
+    """The jobs, each configuration once. Raises UserError where two of them would share a folder."""
+    planned: dict[str, Job] = {}
+    for place, overrides in enumerate(jobs):
+        job = composer.compose(overrides, place)
+        planned.setdefault(job.config_hash, job)
+    folders: dict[str, Job] = {}
+    for job in planned.values():
+        if (other := folders.setdefault(job.folder, job)) is not job:
+            raise UserError(
+                f"hydra.sweep.subdir: {other.label} and {job.label} would have one folder, {job.path.name}"
+            )
+    return list(planned.values())
+
+
+def _plan(
+    planned: Sequence[Job], ended: Collection[str], launcher: UnitLauncher, axes: list[str]
+) -> SweepPlan:
+    """What ``sweep.json`` says of the jobs; ``ended`` are the hashes of those that had ended before."""
+    jobs = tuple(
+        PlannedJob(
+            job.path.name, job.label, tuple(job.overrides), job.config_hash, int(job.values["epochs"]),
+            job.config_hash in ended,
+        )
+        for job in planned
+    )  # fmt: skip
+    return SweepPlan(
+        jobs, shlex.join(sys.argv), time.time(), launcher.name, launcher.jobs_at_once(planned), os.getpid(),
+        socket.gethostname(), tuple(axes),
+    )  # fmt: skip
 
 
 def _context(folder: Path) -> SweepContext:
@@ -111,19 +155,25 @@ def _launch(plugin: Launcher, jobs: list[list[str]]) -> None:
     plugin.launch(jobs, initial_job_idx=0)
 
 
-def _train(planned: list[Job], folder: Path, launcher: UnitLauncher) -> list[str]:
-    """Trains the jobs that have not ended before; returns the lines of those that were lost."""
-    ended = ended_jobs(folder)
-    waiting = [job for job in planned if job.config_hash not in ended]
-    for job in planned:
-        if job.config_hash in ended:
-            print(f"{job.label} | {ended[job.config_hash]} before: skipped")
-    stops_at_failure = any(job.values["on_failure"] == "stop" for job in planned)
+def _train(jobs: Sequence[Job], launcher: UnitLauncher) -> list[str]:
+    """Trains the jobs; returns a line for each unit that was lost, and for each job that left no record."""
+    stops_at_failure = any(job.values["on_failure"] == "stop" for job in jobs)
+    lines: list[str] = []
 
     def on_end(ends: Sequence[JobEnd]) -> bool:
         for end in ends:
-            print(end.job.label, end.code, *end.lines)
+            if end.code and not _has_record(end.job):
+                lines.extend(f"{end.job.label}: {line.removeprefix('bnexp: ')}" for line in end.lines)
         return not (stops_at_failure and any(end.code in (1, 2) for end in ends))
 
-    units = make_units(waiting, launcher.fuse)
-    return launcher.run(units, on_end) if units else []
+    units = make_units(jobs, launcher.fuse)
+    lost = launcher.run(units, on_end) if units else []
+    return [*lines, *lost]
+
+
+def _has_record(job: Job) -> bool:
+    """Whether a job's folder says how it ended."""
+    try:
+        return bool(load_summary(job.path)["status"] != "running")
+    except UserError:
+        return False

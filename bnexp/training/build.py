@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from bnexp import data
@@ -82,6 +83,13 @@ def model(config: Config, splits: DataSplits) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise UserError(
             f"model._target_={config.model.target}: gives a {type(network).__name__}, not an nn.Module"
+        )
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    lazy = list(dict.fromkeys(name.rpartition(".")[0] for name, tensor in tensors if is_lazy(tensor)))
+    if lazy:
+        raise UserError(
+            f"model._target_={config.model.target}: {', '.join(lazy)}: lazy layers have no weights to start"
+            " from; give them their sizes, from in_channels, image_size and num_classes"
         )
     return network
 
@@ -260,6 +268,14 @@ def optimizer_of(component: Component, network: nn.Module) -> torch.optim.Optimi
     if not isinstance(optimizer, torch.optim.Optimizer):
         name = type(optimizer).__name__
         raise UserError(f"optimizer._target_={component.target}: gives a {name}, not an Optimizer")
+    in_optimizer = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    trained = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
+    missing = [name for name, value in trained if id(value) not in in_optimizer]
+    if missing:
+        raise UserError(
+            f"optimizer._target_={component.target}: leaves out {len(missing)} of {len(trained)} parameters,"
+            f" among them {missing[0]}; if that is meant, freeze them in the network: requires_grad_(False)"
+        )
     return optimizer
 
 

@@ -15,6 +15,7 @@ import torch
 
 from bnexp.errors import UserError, one_line
 from bnexp.files import name_write_errors, write_atomically
+from bnexp.runs.folder import check_same_run, numbered_checkpoints, recorded_identity
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +60,14 @@ class Checkpoints:
         self.every, self.keep = every, keep
         self.folder, self.last, self.best = folder, folder / "last.pt", folder / "best.pt"
         self.previous = folder / "previous.pt"
-        folder.mkdir(parents=True, exist_ok=True)
+        with name_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.identity = recorded_identity(folder.parent)  # of the run; each checkpoint says whose it is
 
     def newest(self) -> dict[str, Any] | None:
         """The newest readable state, on the CPU; None if there is none. best.pt then belongs to this state.
 
-        Logs a warning for a damaged file.
+        Logs a warning for a damaged file. Raises UserError for a checkpoint of another run.
         """
         for path in (self.last, self.previous):
             if not path.exists():
@@ -75,6 +78,7 @@ class Checkpoints:
             except (UserError, KeyError, TypeError) as error:
                 log.warning(f"{one_line(error)}: going back to the checkpoint before it, or to the beginning")
                 continue
+            check_same_run(state, path)
             return state
         return None
 
@@ -102,7 +106,7 @@ class Checkpoints:
         if best and is_due:
             self._link(self.last, self.best)
         elif best:
-            save(state, self.best)
+            save(state | {"identity": self.identity}, self.best)
         if final:
             self.previous.unlink(missing_ok=True)
 
@@ -110,7 +114,7 @@ class Checkpoints:
         """Saves ``state`` as last.pt and keeps the old last.pt as previous.pt."""
         if self.last.exists():
             self._link(self.last, self.previous)
-        save(state, self.last)
+        save(state | {"identity": self.identity}, self.last)
 
     def _link(self, source: Path, target: Path) -> None:
         """Makes ``target`` a hard link to ``source``: checkpoints are never changed in place."""
@@ -124,6 +128,5 @@ class Checkpoints:
             os.replace(temporary, target)
 
     def _delete_old(self) -> None:
-        numbered = sorted(self.folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
-        for path in numbered[: -self.keep]:
+        for path in numbered_checkpoints(self.folder)[: -self.keep]:
             path.unlink()

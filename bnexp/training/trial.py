@@ -6,6 +6,10 @@ Networks of bnexp with torch's usual optimizers, schedulers and losses need no t
 from __future__ import annotations
 
 import copy
+import io
+import logging
+import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,8 +19,11 @@ from torch import Tensor, nn
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
 from bnexp.errors import ExitCalled, Interrupted, OutOfMemory, UserError, forbid_exit, one_line
-from bnexp.seeding import global_rng_state, set_global_rng_state
+from bnexp.seeding import global_rng_state, seed_global, set_global_rng_state
+from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 KNOWN_TARGETS = {
     "model": ("bnexp.models.",),
@@ -29,6 +36,7 @@ KNOWN_TARGETS = {
 }
 METRICS = tuple(f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy"))
 MAX_REASON = 300  # characters of an error's text
+MAX_SCHEDULE_STEPS = 10_000  # of a scheduler before training: 0.1 s
 
 
 def needs_trial(config: Config) -> bool:
@@ -45,23 +53,30 @@ def try_components(
 ) -> None:
     """Trains a copy of ``network`` for one step and evaluates it; random numbers stay as they were.
 
+    A second copy is restored from what a checkpoint of the first holds, and must give the same logits.
     Raises UserError that names the key of the part which fails.
     """
     device = next(network.parameters()).device
     state = global_rng_state(device)
     try:
-        _try_components(config, make_trainer(copy.deepcopy(network)), splits)
+        trainer = make_trainer(copy.deepcopy(network))
+        images = _try_components(config, trainer, splits)
+        _check_checkpoint(config, trainer, make_trainer(copy.deepcopy(network)), images)
+        _check_schedule(config, trainer, splits.train.steps(config.batch_size))
     finally:
         set_global_rng_state(state, device)
 
 
-def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> None:
+def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> Tensor:
+    """One step and one evaluation; returns the images (B, C, H, W) of the step."""
     order = splits.train.order(config.seed, 1)
     images, labels = splits.train.gather(order, slice(0, min(config.batch_size, len(splits.train))))
     shape = (len(images), len(splits.classes))
     names = {name for name, _ in trainer.model.named_parameters()}
     model, loss = f"model._target_={config.model.target}", f"loss._target_={config.loss.target}"
     optimizer = f"optimizer._target_={config.optimizer.target}"
+    first_loss = copy.deepcopy(trainer.loss)
+    _check_lr(config, trainer, "at the beginning")
     trainer.model.train()
     with _blamed_on(model, "its forward pass fails in training mode"):
         with trainer.device.autocast():
@@ -79,20 +94,105 @@ def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> Non
             raise UserError(
                 f"{loss}: must give one number for a batch, and gives {shape_text}; set reduction=mean"
             )
+    _check_loss_input(config, trainer.loss, logits)
     with _blamed_on(f"{model} or {loss}", "the backward pass fails"):
         value.backward()
     if not any("lr" in group for group in trainer.optimizer.param_groups):
         raise UserError(f"{optimizer}: its parameter groups have no lr, which is recorded and scheduled")
     with _blamed_on(optimizer, "its step fails; it must need no closure"):
         trainer.update(images, labels)
-    with _blamed_on(f"scheduler._target_={config.scheduler.target}", "its step fails"):
-        trainer.schedule.after_step()
-        trainer.schedule.after_epoch(dict.fromkeys(METRICS, 1.0))
+    _check_loss_is_unchanged(loss, first_loss, trainer.loss, logits.detach(), labels)
     trainer.model.eval()
+    if any(module.training for module in trainer.model.modules()):
+        raise UserError(f"{model}: stays in training mode after eval(); train(mode) must follow mode")
     with _blamed_on(model, "its forward pass fails in eval mode"), torch.inference_mode():
         with trainer.device.autocast():
             logits = trainer.eval_network(images)
         _check_logits(model, logits, shape, "eval")
+    return images
+
+
+def _check_loss_input(config: Config, loss: nn.Module, logits: Tensor) -> None:
+    """A loss of torch that needs log-probabilities, or logits, and gets the other: no error would show it."""
+    model = f"model._target_={config.model.target}"
+    sums = logits.detach().float().exp().sum(1)
+    if isinstance(loss, nn.NLLLoss) and not torch.allclose(sums, torch.ones_like(sums), atol=0.01):
+        raise UserError(
+            f"loss._target_={config.loss.target}: needs log-probabilities, and {model} gives logits;"
+            " loss=cross_entropy takes logits"
+        )
+    sums = logits.detach().float().sum(1)
+    is_probability = bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=0.01)
+    if isinstance(loss, nn.CrossEntropyLoss) and is_probability:
+        log.warning(f"{model}: gives probabilities, but cross entropy applies a softmax itself: give logits")
+
+
+def _check_loss_is_unchanged(
+    key: str, first_loss: nn.Module, loss: nn.Module, logits: Tensor, labels: Tensor
+) -> None:
+    """Raises UserError for a loss that changes in training: no checkpoint holds it."""
+    values = []
+    for module in (first_loss, loss):
+        seed_global(0, "trial")
+        with _blamed_on(key, "fails without gradients"), torch.no_grad():
+            values.append(module(logits, labels).float())
+    if not torch.allclose(values[0], values[1], rtol=1e-4, equal_nan=True):
+        raise UserError(
+            f"{key}: changes while it trains, which no checkpoint holds: a resumed run would begin with the"
+            " first state again; make what changes part of the network"
+        )
+
+
+def _check_checkpoint(config: Config, trainer: Trainer, restored: Trainer, images: Tensor) -> None:
+    """Raises UserError where a checkpoint does not hold all that a resumed run and bnexp-eval need."""
+    state = trainer.state(Progress())
+    for part in ("model", "optimizer", "scheduler"):
+        key = f"{part}._target_={getattr(config, part).target}"
+        problem = "its state_dict must hold only tensors, numbers, text, lists and dictionaries of them"
+        with _blamed_on(key, problem), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of unusual pickles, and they fail anyway
+            file = io.BytesIO()
+            torch.save(state[part], file)
+            file.seek(0)
+            state[part] = torch.load(file, map_location="cpu", weights_only=True)
+    restored.restore(state)
+    logits = []
+    for network in (trainer.model, restored.model):
+        network.eval()
+        seed_global(config.seed, "trial")
+        with torch.inference_mode(), trainer.device.autocast():
+            logits.append(network(images).float())
+    if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5, equal_nan=True):
+        raise UserError(
+            f"model._target_={config.model.target}: gives other logits after it was saved and read again;"
+            " what changes in training must be a parameter or a persistent buffer, and random numbers must"
+            " come from the global generators of torch, numpy or Python"
+        )
+
+
+def _check_schedule(config: Config, trainer: Trainer, steps_per_epoch: int) -> None:
+    """Takes all steps of the scheduler; raises UserError where one fails or gives no learning rate."""
+    schedule = trainer.schedule
+    if schedule.scheduler is None:
+        return
+    count = config.epochs * (steps_per_epoch if schedule.interval == "step" else 1)
+    for number in range(1, min(count, MAX_SCHEDULE_STEPS) + 1):
+        with _blamed_on(f"scheduler._target_={config.scheduler.target}", f"its step {number} fails"):
+            schedule.after_step()
+            schedule.after_epoch(dict.fromkeys(METRICS, 1.0))
+        _check_lr(config, trainer, f"after step {number} of the scheduler")
+
+
+def _check_lr(config: Config, trainer: Trainer, moment: str) -> None:
+    part = "optimizer" if config.scheduler.target is None else "scheduler"
+    for group in trainer.optimizer.param_groups:
+        lr = group.get("lr", 0.0)  # without one: reported after the first step
+        is_number = not isinstance(lr, str) and math.isfinite(lr) and lr >= 0
+        if not is_number:
+            raise UserError(
+                f"{part}._target_={getattr(config, part).target}: the learning rate is {lr} {moment};"
+                " must be a finite number, at least 0"
+            )
 
 
 def _check_logits(model: str, logits: object, shape: tuple[int, int], mode: str) -> None:

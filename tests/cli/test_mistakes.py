@@ -80,6 +80,25 @@ MISTAKES = [
     ("--epochs 5", "--epochs: .*epochs="),
     ("epochs", "epochs: cannot be read as key=value"),
     ("epochs=[", r"epochs=\[: cannot be read"),
+    ("~seed", "^bnexp: seed: this key is missing"),
+    ("seed=${nothing}", "^bnexp: seed: Interpolation key 'nothing' not found$"),
+    ("hydra.sweep.dir=größe -m seed=0,1", "needs quotes: \"hydra.sweep.dir='größe'\""),
+    ("name=a(b", "needs quotes: \"name='a\\(b'\""),
+    ("hydra.run.dir=a b", "b: cannot be read .* needs quotes: \"hydra.run.dir='a b'\""),
+    ("optimizer.lr=\N{MINUS SIGN}0.1", "write optimizer.lr=-0.1 with ASCII characters"),
+    ("seed=\N{FULLWIDTH DIGIT THREE}", "write seed=3 with ASCII characters"),
+    ("model = conv", "model: .* write key=value without spaces"),
+    ("=3", "^bnexp: =3: write key=value without spaces"),
+    ("experiment=", "experiment='': must be one of"),
+    ("+optimizer=adam", r"\+optimizer=adam: .*write it without the plus"),
+    ("model.hidden={a:1}", r"^bnexp: model\.hidden=\{a:1\}: must be a list"),
+    ("hydra.mode=multi", "^bnexp: hydra.mode=multi: .*one of"),
+    ("--vresion", "--vresion: .*did you mean --version"),
+    ("--cfg jobs", "--cfg/-c: invalid choice: 'jobs' .*job"),
+    ("--config-dir nowhere", "--config-dir .*nowhere: there is no such folder"),
+    ("epochs=1e400", "epochs=inf: must be a whole number"),
+    ("optimizer.lr=1e400", "optimizer.lr=inf: must be a finite number, at least 0"),
+    ("batch_size=3000000000", "at most 2147483648"),
     ("seed=1,2", "several values are a sweep .add -m."),
     # wrong types
     ("epochs=abc", "epochs=abc: must be a whole number"),
@@ -149,8 +168,7 @@ MISTAKES = [
     ("model=custom model._target_=broken.Net", "cannot be imported.*SyntaxError"),
     ("optimizer=custom optimizer._target_=nets.number", "optimizer"),
     # the folder
-    ("hydra.run.dir=taken/run", "taken"),
-    ("--config-dir nowhere", "nowhere"),
+    ("hydra.run.dir=taken/run", "hydra.run.dir=taken/run: must name a folder, but taken is a file"),
 ]  # fmt: skip
 
 

@@ -69,6 +69,18 @@ def test_a_run_that_exits_has_failed(commands, own_network, place, code, text):
     assert commands.summary()["error"] == f"ExitCalled: {line}"
 
 
+def test_a_run_whose_code_raises_a_generator_exit_has_failed(commands, own_network):
+    arguments = own_network("step")
+    source = Path("exits.py").read_text(encoding="utf-8")
+    Path("exits.py").write_text(source.replace("sys.exit(", "raise GeneratorExit("), encoding="utf-8")
+    result = commands.bnexp(*arguments)
+    assert result.code == 1
+    assert result.err == f"bnexp: {PLACES['step']} (no licence for this GPU)\n".replace(
+        "called sys.exit (no licence for this GPU)", "raised GeneratorExit: no licence for this GPU"
+    )
+    assert commands.summary()["status"] == "failed"
+
+
 def test_a_sweep_names_every_job_that_exits(commands, own_network):
     exiting = commands.folder / "sweep"
     arguments = ("-m", *own_network("step"), "seed=0,1", f"hydra.sweep.dir={exiting}")

@@ -152,7 +152,7 @@ def test_the_second_pass_in_order_caches_the_floats(index, monkeypatch):
     first = [x.clone() for x, _ in split.in_order(16)]
     counts = []
     normalize = split.normalize
-    monkeypatch.setattr(split, "_normalize", lambda pixels: counts.append(len(pixels)) or normalize(pixels))
+    monkeypatch.setattr(split, "normalize", lambda pixels: counts.append(len(pixels)) or normalize(pixels))
     for size in (16, 16, 7):
         assert torch.equal(torch.cat([x for x, _ in split.in_order(size)]), torch.cat(first))
     assert counts == [len(split)], "normalised once, the whole split"

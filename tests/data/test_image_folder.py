@@ -357,3 +357,14 @@ def test_a_16_bit_pgm_file_is_read(root):
                 (root / part / name / f"{i}.pgm").write_bytes(b"P5 8 8 65535\n" + ramp.tobytes())
     pixels = load(root).train.pixels[0, 0].numpy().astype(int)
     assert np.abs(pixels - np.rint(ramp.astype(float) / 257)).max() <= 1
+
+
+@pytest.mark.parametrize("parts", [("Train", "Test"), ("training", "testing"), ("TRAIN", "val", "TEST")])
+def test_parts_with_other_names_are_not_taken_for_classes(root, parts):
+    for part in parts:
+        for name in ("cat", "dog"):
+            (root / part / name).mkdir(parents=True)
+            for i in range(5):
+                Image.fromarray(random_pixels(i)).save(root / part / name / f"{i}.png")
+    with pytest.raises(UserError, match=r"dataset\.root=.*look like parts, not classes; name them train"):
+        datasets.load_dataset("image_folder", str(root), None)

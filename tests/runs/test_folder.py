@@ -78,7 +78,7 @@ def test_records_without_a_summary_belong_to_no_run(tmp_path, name):
 
 def test_clear_removes_only_what_a_run_writes(tmp_path):
     make_folder(tmp_path / "run").update()
-    names = ["metrics.csv", "checkpoints/last.pt", "checkpoints/epoch-3.pt", "checkpoints/pretrained.pt"]
+    names = ["metrics.csv", "checkpoints/last.pt", "checkpoints/epoch-3.pt", "checkpoints/epoch-final.pt"]
     (tmp_path / "run/checkpoints").mkdir()
     for name in names:
         (tmp_path / "run" / name).write_text("text")
@@ -86,7 +86,9 @@ def test_clear_removes_only_what_a_run_writes(tmp_path):
     assert [name for name in names if (tmp_path / "run" / name).exists()] == names[-1:]
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"seed": 1}'])
+@pytest.mark.parametrize(
+    "text", [None, "", "{", "[]", '{"seed": 1}', '{"status": "finished", "epochs": "two"}', '{"status": 3}']
+)
 def test_a_damaged_summary_is_a_user_error(tmp_path, text):
     if text is not None:
         (tmp_path / "summary.json").write_text(text)

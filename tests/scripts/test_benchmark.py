@@ -41,7 +41,7 @@ def test_a_table_renders_as_markdown():
 
 @pytest.mark.slow
 def test_the_benchmark_measures_training_on_the_real_sets(data_dir, tmp_path):
-    parts = ("train", "evaluate", "recording", "profile", "overhead", "gpu")
+    parts = ("train", "evaluate", "recording", "profile", "overhead", "fused", "gpu")
     process = subprocess.run(
         [sys.executable, SCRIPTS / "benchmark.py", *parts, "--models", "mlp_bn", "--repeats", "1",
          "--scale", "0.002", "--output", tmp_path],
@@ -52,6 +52,8 @@ def test_the_benchmark_measures_training_on_the_real_sets(data_dir, tmp_path):
     assert list(tables) == list(parts)
     (row,) = tables["train"][0]["rows"]
     assert row["a/b"] > 0 < row["a/c"]
+    for table_of_seeds in tables["fused"]:
+        assert all(row["alone"] > 0 < row["R=16"] for row in table_of_seeds["rows"])
     (row,) = tables["profile"][0]["rows"]
     shares = [value for name, value in row.items() if name != "model"]
     assert sum(shares) == pytest.approx(100)

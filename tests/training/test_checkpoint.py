@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from bnexp.errors import UserError
+from bnexp.errors import UserError, WriteError
 from bnexp.training import checkpoint
 
 
@@ -51,6 +51,24 @@ def test_a_damaged_checkpoint_is_a_one_line_error(tmp_path, damage):
     with pytest.raises(UserError, match=r"last\.pt: ") as caught:
         checkpoint.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_users_file_beside_the_numbered_checkpoints_stays(tmp_path):
+    own_files = [tmp_path / name for name in ("epoch-final.pt", "epoch-1-copy.pt")]
+    for path in own_files:
+        path.write_text("mine")
+    checkpoints = checkpoint.Checkpoints(tmp_path, every=1, keep=1)
+    for epoch in (9, 10):
+        checkpoints.save({"model": {}}, epoch, best=False, final=epoch == 10)
+    assert [path.read_text() for path in own_files] == ["mine", "mine"]
+    assert not (tmp_path / "epoch-9.pt").exists()
+    assert (tmp_path / "epoch-10.pt").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "checkpoints").write_text("mine")
+    with pytest.raises(WriteError, match="checkpoints: cannot be written"):
+        checkpoint.Checkpoints(tmp_path / "checkpoints", every=1, keep=0)
 
 
 def test_a_later_checkpoint_leaves_best_unchanged(tmp_path):

@@ -69,6 +69,95 @@ class Plateau(ReduceLROnPlateau):
     pass
 
 
+class Counts(Net):
+    """Has a state that no checkpoint holds."""
+
+    calls = 0
+
+    def forward(self, images):
+        self.calls += self.training
+        return super().forward(images) * (1 + 0.1 * self.calls)
+
+
+class TemporaryBuffer(Net):
+    def __init__(self, in_channels, image_size, num_classes):
+        super().__init__(in_channels, image_size, num_classes)
+        self.register_buffer("scale", torch.ones(1), persistent=False)
+
+    def forward(self, images):
+        if self.training:
+            self.scale += 0.1
+        return super().forward(images) * self.scale
+
+
+class OtherGenerator(Net):
+    def forward(self, images):
+        import numpy
+
+        return super().forward(images) + float(numpy.random.default_rng().normal())
+
+
+class AlwaysTraining(Net):
+    def train(self, mode=True):
+        return super().train(True)
+
+
+class Lazy(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))
+
+
+class Probabilities(Net):
+    def forward(self, images):
+        return super().forward(images).softmax(1)
+
+
+class LogProbabilities(Net):
+    def forward(self, images):
+        return super().forward(images).log_softmax(1)
+
+
+class LossThatChanges(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, logits, labels):
+        if logits.requires_grad:
+            self.temperature += 0.1
+        return nn.functional.cross_entropy(logits * self.temperature, labels)
+
+
+class HalfOfThem(torch.optim.SGD):
+    def __init__(self, params, lr: float = 0.1):
+        super().__init__(list(params)[:1], lr=lr)
+
+
+class ObjectInState(torch.optim.SGD):
+    def __init__(self, params, lr: float = 0.1):
+        super().__init__(params, lr=lr)
+
+    def state_dict(self):
+        return {**super().state_dict(), "extra": object()}
+
+
+class Negative(torch.optim.lr_scheduler.LRScheduler):
+    def get_lr(self):
+        return [0.1 - 0.1 * self.last_epoch for group in self.optimizer.param_groups]
+
+
+class TextAsRate(torch.optim.lr_scheduler.LRScheduler):
+    def get_lr(self):
+        return ["fast" for group in self.optimizer.param_groups]
+
+
+class FailsLater(torch.optim.lr_scheduler.LRScheduler):
+    def get_lr(self):
+        if self.last_epoch == 3:
+            raise KeyError("no rate")
+        return [0.1 for group in self.optimizer.param_groups]
+
+
 class NoLr(torch.optim.Optimizer):
     def __init__(self, params):
         super().__init__(params, {})
@@ -90,6 +179,40 @@ MISTAKES = {
     "late layer": (["model._target_=mine.LateLayer"], "makes parameters in its first forward pass"),
     "tuple in eval": (["model._target_=mine.TupleInEval"], "gives a tuple in eval mode"),
     "tuple in training": (["model._target_=mine.TupleInTraining"], "gives a tuple for 2 images"),
+    "a counter": (["model._target_=mine.Counts"], "gives other logits after it was saved and read again"),
+    "a buffer": (["model._target_=mine.TemporaryBuffer"], "must be a parameter or a persistent buffer"),
+    "another generator": (["model._target_=mine.OtherGenerator"], "random numbers must come from the global"),
+    "always in training": (["model._target_=mine.AlwaysTraining"], "stays in training mode after eval()"),
+    "lazy": (["model._target_=mine.Lazy"], "mine.Lazy: 1: lazy layers have no weights"),
+    "logits for NLL": (["loss=custom", "+loss._target_=torch.nn.NLLLoss"], "needs log-probabilities"),
+    "a loss that changes": (["+loss._target_=mine.LossThatChanges"], "changes while it trains"),
+    "a loss that torch warns of": (["loss=custom", "+loss._target_=torch.nn.MSELoss"], "fails on logits"),
+    "some parameters": (
+        ["optimizer=custom", "optimizer._target_=mine.HalfOfThem"], "leaves out 3 of 4 parameters, among them"
+    ),
+    "an object in the state": (
+        ["optimizer=custom", "optimizer._target_=mine.ObjectInState"], "its state_dict must hold only tensors"
+    ),
+    "negative rate": (
+        ["epochs=4", "scheduler=custom", "scheduler._target_=mine.Negative"],
+        "Negative: the learning rate is -0.1 after step 2",
+    ),
+    "text as rate": (
+        ["scheduler=custom", "scheduler._target_=mine.TextAsRate"], "TextAsRate: the learning rate is fast"
+    ),
+    "a step that fails": (
+        ["epochs=4", "scheduler=custom", "scheduler._target_=mine.FailsLater"], "FailsLater: its step 3 fails"
+    ),
+    "milestones": (
+        ["scheduler=custom", "scheduler._target_=torch.optim.lr_scheduler.MultiStepLR",
+         "+scheduler.milestones=[a]"],
+        "scheduler.milestones[0]=a: must be a whole number",
+    ),
+    "last epoch": (
+        ["scheduler=custom", "scheduler._target_=torch.optim.lr_scheduler.StepLR", "+scheduler.step_size=1",
+         "+scheduler.last_epoch=5"],
+        "scheduler.last_epoch=5: must be one of -1",
+    ),
     "plateau by step": (
         ["scheduler=custom", "scheduler._target_=mine.Plateau", "scheduler.interval=step"], "must be epoch"
     ),
@@ -110,9 +233,9 @@ def arguments_of(mistake):
 def test_a_mistake_that_a_step_shows_is_one_line_and_exit_code_2(commands, mistake):
     (commands.folder / "mine.py").write_text(MODULE)
     arguments = arguments_of(mistake)
-    if any("loss._target_" in argument for argument in arguments):
+    if any("loss._target_=mine" in argument for argument in arguments):
         arguments += ["loss=mse"]
-    result = commands.bnexp(*arguments, *QUICK)
+    result = commands.bnexp(*QUICK, *arguments)
     assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
     assert MISTAKES[mistake][1] in result.err
     assert not (commands.folder / "run").exists()
@@ -130,6 +253,17 @@ def test_a_working_network_of_ones_own_trains_to_the_same_bits_with_its_trial(co
         assert result.code == 0, result.err
         metrics.append(json.loads((commands.folder / name / "summary.json").read_text())["final"])
     assert metrics[0] == metrics[1]
+
+
+def test_probabilities_in_cross_entropy_are_told_and_log_probabilities_fit_nll(commands):
+    (commands.folder / "mine.py").write_text(MODULE)
+    result = commands.bnexp("model=custom", "model._target_=mine.Probabilities", *QUICK[:-1])
+    assert result.code == 0, result.err
+    assert "give logits" in result.out + result.err
+    nll = ("loss=custom", "loss._target_=torch.nn.NLLLoss")
+    result = commands.bnexp("model=custom", "model._target_=mine.LogProbabilities", *nll, *QUICK[:-1])
+    assert result.code == 0, result.err
+    assert "give logits" not in result.out + result.err
 
 
 def test_a_plateau_of_ones_own_takes_its_direction_from_the_metric(commands):

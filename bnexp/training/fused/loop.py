@@ -110,11 +110,11 @@ def finish_epoch(
     metrics = [first | second | {"lr": lr} for first, second in zip(trained, evaluated, strict=True)]
     is_best = [record.progress.record(values) for record, values in zip(records, metrics, strict=True)]
     states = trainer.states([record.progress for record in records])
+    epoch_s = time.perf_counter() - start
     errors: dict[int, Diverged] = {}
     for replica, (record, values) in enumerate(zip(records, metrics, strict=True)):
         epoch = record.progress.epoch
-        timed = values | {"epoch_s": time.perf_counter() - start}
-        record.logger.epoch(timed, epoch, trainer.network(replica))
+        record.logger.epoch(values | {"epoch_s": epoch_s}, epoch, trainer.network(replica))
         for split in data.watched:
             place = f"the {split} images after epoch {epoch}"
             collect_divergence(errors, replica, values[f"{split}/loss"], place)

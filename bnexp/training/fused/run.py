@@ -81,11 +81,12 @@ def train_fused(runs: Sequence[FusedRun], stop: StopSignal) -> list[str]:
 
 def _runs_at_the_same_step(runs: Sequence[FusedRun]) -> list[list[int]]:
     """The numbers of the runs, grouped by how far their checkpoints have come."""
-    groups: dict[tuple[int, int], list[int]] = {}
+    groups: dict[tuple[int, int] | None, list[int]] = {}  # None: no checkpoint yet
     for number, run in enumerate(runs):
         state = checkpoints_of(run.config, run.folder).newest()
-        progress = Progress() if state is None else Progress.from_state(state["progress"])
-        groups.setdefault((progress.epoch, progress.current.steps), []).append(number)
+        progress = None if state is None else Progress.from_state(state["progress"])
+        key = None if progress is None else (progress.epoch, progress.current.steps)
+        groups.setdefault(key, []).append(number)
     return list(groups.values())
 
 
@@ -263,45 +264,58 @@ class RunOutcome:
 
 def _train_unit(unit: Unit, outcomes: list[RunOutcome], stop: StopSignal) -> None:
     """Trains, evaluates and records all runs of ``unit``; ``outcomes`` are theirs."""
-    config = unit.runs[0].config
     _record_start(unit)
-    states = [checkpoints_of(run.config, run.folder).newest() for run in unit.runs]
-    saved = [state for state in states if state is not None]
-    for run in unit.runs:
-        if not saved:
-            run.folder.clear()
-    progresses = [
-        Progress(config.early_stopping.monitor) if state is None else Progress.from_state(state["progress"])
-        for state in states
-    ]
-    if saved:
-        unit.trainer.restore_all(saved)
-        log.info(f"{config.name}: {len(saved)} seeds go on after epoch {progresses[0].epoch}")
+    progresses = _resume_or_start(unit)
     with ExitStack() as stack:
         records = []
         for run, progress in zip(unit.runs, progresses, strict=True):
             records.append(_open_record(unit, run, progress))
             stack.callback(records[-1].logger.close)
-        while True:
-            try:
-                fit_fused(unit.trainer, unit.data, fit_settings(config), records, stop)
-                break
-            except ReplicasDiverged as divergence:
-                unit, records, outcomes = _without_diverged(unit, records, outcomes, divergence.errors)
-                if not records:
-                    return
+        unit, records, outcomes = _fit_unit(unit, records, outcomes, stop)
+        if not records:
+            return
         results = final_metrics_fused(
-            unit.trainer, unit.data, records, batch_size=config.eval_batch_size,
+            unit.trainer, unit.data, records, batch_size=unit.runs[0].config.eval_batch_size,
             load_best=lambda record: load(record.checkpoints.best),
         )  # fmt: skip
-        for number, (outcome, record, result) in enumerate(zip(outcomes, records, results, strict=True)):
-            if isinstance(result, Diverged):
-                outcome.end(result)
-                continue
-            record.logger.final(result.final, record.progress.epoch)
-            run = outcome.run
-            record_metrics(run.config, run.folder, result, record.progress, unit.splits[number])
-            outcome.end()
+        for record, result in zip(records, results, strict=True):
+            if not isinstance(result, Diverged):
+                record.logger.final(result.final, record.progress.epoch)
+    for outcome, record, result, splits in zip(outcomes, records, results, unit.splits, strict=True):
+        if isinstance(result, Diverged):
+            outcome.end(result)
+            continue
+        run = outcome.run
+        record_metrics(run.config, run.folder, result, record.progress, splits)
+        outcome.end()
+
+
+def _resume_or_start(unit: Unit) -> list[Progress]:
+    """Restores the newest checkpoints, or starts anew; all runs have one, or none has."""
+    config = unit.runs[0].config
+    states = [checkpoints_of(run.config, run.folder).newest() for run in unit.runs]
+    saved = [state for state in states if state is not None]
+    if not saved:
+        for run in unit.runs:
+            run.folder.clear()
+        return [Progress(config.early_stopping.monitor) for _ in unit.runs]
+    unit.trainer.restore_all(saved)
+    progresses = [Progress.from_state(state["progress"]) for state in saved]
+    log.info(f"{config.name}: {len(saved)} seeds go on after epoch {progresses[0].epoch}")
+    return progresses
+
+
+def _fit_unit(
+    unit: Unit, records: list[RunRecord], outcomes: list[RunOutcome], stop: StopSignal
+) -> tuple[Unit, list[RunRecord], list[RunOutcome]]:
+    """Trains to the last epoch; returns those that did not diverge on their way."""
+    while records:
+        try:
+            fit_fused(unit.trainer, unit.data, fit_settings(unit.runs[0].config), records, stop)
+            break
+        except ReplicasDiverged as divergence:
+            unit, records, outcomes = _without_diverged(unit, records, outcomes, divergence.errors)
+    return unit, records, outcomes
 
 
 def _record_start(unit: Unit) -> None:
@@ -335,6 +349,7 @@ def _without_diverged(
 ) -> tuple[Unit, list[RunRecord], list[RunOutcome]]:
     """Records the runs that diverged, and returns the others where they stand."""
     for replica, error in errors.items():
+        records[replica].logger.close()
         outcomes[replica].end(error)
     remaining = [replica for replica in range(len(records)) if replica not in errors]
     if not remaining:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from bnexp.sweeps.launcher import (
     whole_number,
 )
 from bnexp.sweeps.local import cores
-from bnexp.sweeps.slurm_queue import ENDED, GONE, cancel_waiting, job_states
+from bnexp.sweeps.slurm_queue import ENDED, UNKNOWN, cancel_waiting, job_states
 
 FOLDER = ".submitit"  # in the sweep's folder: scripts, logs and results of the cluster's jobs
 MAX_ARRAY = 1000  # jobs of one array; clusters allow 1000 unless they set another MaxArraySize
@@ -102,13 +103,13 @@ class SlurmJobs(UnitLauncher):
     def run(self, units: Sequence[Unit], on_end: OnEnd) -> list[str]:
         # submitit starts all local jobs of an array at once.
         size = self.jobs_at_once([]) if self.cluster == "local" else MAX_ARRAY
-        lost: list[str] = []
+        failures: list[str] = []
         for first in range(0, len(units), size):
-            if not self._run_array(units[first : first + size], on_end, lost):
+            if not self._run_array(units[first : first + size], on_end, failures):
                 break
-        return lost
+        return failures
 
-    def _run_array(self, units: Sequence[Unit], on_end: OnEnd, lost: list[str]) -> bool:
+    def _run_array(self, units: Sequence[Unit], on_end: OnEnd, failures: list[str]) -> bool:
         """Trains the units of one array; whether the sweep goes on."""
         goes_on = True
         deadline = float("inf")
@@ -119,7 +120,7 @@ class SlurmJobs(UnitLauncher):
                     if not isinstance(outcome, str):
                         goes_on = on_end(outcome) and goes_on
                     elif deadline == float("inf"):  # not one that was taken out of the queue
-                        lost.append(outcome)
+                        failures.append(outcome)
                 if (stop.received is not None or not goes_on) and deadline == float("inf"):
                     deadline = time.monotonic() + STOP_PATIENCE_S
                     self.context.stop_file.touch()  # the running jobs see it, are saved and end
@@ -138,12 +139,12 @@ class SlurmJobs(UnitLauncher):
             UnitTask(unit, MachineShare(count, number if is_local else None, has_console=False), self.context)
             for number, unit in enumerate(units)
         ]
-        with blocked_signals():  # a terminal's Ctrl-C must not end local jobs: they see the stop file
+        # A terminal's Ctrl-C must not end local jobs: they see the stop file. submitit prints sbatch's errors.
+        with blocked_signals(), redirect_stderr(io.StringIO()):
             try:
                 return list(self._executor().submit_array(tasks))
-            except (RuntimeError, OSError) as error:  # sbatch refuses: an unknown partition, for example
-                reason = str(error).strip().rpartition("\n")[2]
-                raise UserError(one_line(f"hydra/launcher=slurm: the jobs were refused: {reason}")) from None
+            except (RuntimeError, OSError) as error:  # an unknown partition, for example
+                raise UserError(one_line(f"hydra/launcher=slurm: the jobs were refused: {error}")) from None
 
     def _executor(self) -> Any:
         parameters = dict(self._parameters)
@@ -168,9 +169,8 @@ def _check_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
         if key == "mem_gb" and not (value is None or (type(value) in (int, float) and value > 0)):
             raise bad_value(name, value, "must be a number above 0, or null")
         if key not in SHELL_KEYS and "\n" in str(value):
-            raise UserError(
-                f"{name}: must be one line"
-            )  # the next one would be a command of the job's script
+            # A second line would be a command of the job's script.
+            raise UserError(f"{name}: must be one line")
         if value is not None:
             plain[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     return {"name": "bnexp", **plain}
@@ -200,9 +200,9 @@ class _Array:
             patience_s = 0.0 if state == "CANCELLED" else RESULT_PATIENCE_S
             if job.paths.result_pickle.exists():
                 error = job.exception()
-                outcomes.append(job.result() if error is None else _lost(unit, _cause(error)))
+                outcomes.append(job.result() if error is None else _failure_line(unit, _cause(error)))
             elif job in self._ended_at and now >= self._ended_at[job] + patience_s:
-                outcomes.append(_lost(unit, f"{state}{_last_error(job.paths.stderr)}"))
+                outcomes.append(_failure_line(unit, f"{state}{_last_error(job.paths.stderr)}"))
             else:
                 continue
             del self.running[job]
@@ -220,16 +220,15 @@ class _Array:
                 return
             self._states = states
         for job in self.running:
-            ended = self._has_ended(job)
-            if not ended:
-                self._ended_at.pop(job, None)  # SLURM has queued it again
-            else:
+            if self._has_ended(job):
                 self._ended_at.setdefault(job, now)
+            else:
+                self._ended_at.pop(job, None)  # SLURM has queued it again
 
     def _has_ended(self, job: Any) -> bool:
         if not self._asks_slurm:
             return bool(job.done())
-        return self._states[job.job_id] in (*ENDED, GONE)
+        return self._states[job.job_id] in (*ENDED, UNKNOWN)
 
     def cancel_waiting(self) -> None:
         """Takes the jobs that wait out of the queue."""
@@ -238,7 +237,7 @@ class _Array:
             self._interval_s = STOP_POLL_S
 
 
-def _lost(unit: Unit, reason: str) -> str:
+def _failure_line(unit: Unit, reason: str) -> str:
     return one_line(f"a job was lost: {unit}: {reason}")[:300]
 
 

@@ -11,7 +11,7 @@ ENDED = (
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
     "TIMEOUT",
 )  # fmt: skip
-GONE = "GONE"  # of a job that SLURM no longer knows
+UNKNOWN = "UNKNOWN"  # of a job that SLURM has forgotten
 TIMEOUT_S = 60  # of a command: a controller that starts again answers after a while
 
 
@@ -25,7 +25,7 @@ def job_states(ids: Iterable[str]) -> dict[str, str] | None:
     if lines is None:
         return None
     states = dict(line.split(maxsplit=1) for line in lines if " " in line)
-    return {job_id: states.get(job_id, GONE) for job_id in ids}
+    return {job_id: states.get(job_id, UNKNOWN) for job_id in ids}
 
 
 def cancel_waiting(ids: Iterable[str]) -> None:

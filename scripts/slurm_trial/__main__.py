@@ -126,6 +126,15 @@ def plain(check: Check) -> str:
     return "same bits, same verdict"
 
 
+def refused(check: Check) -> str:
+    """a partition that does not exist"""
+    result = check.run(*SWEEP, *SLURM, "hydra.launcher.partition=gpus")
+    require(result.code == 2, f"exit code {result.code}: {result.err[-800:]}")
+    line = result.err.splitlines()[0]
+    require("the jobs were refused" in line and "partition" in line, line)
+    return f"exit code 2: {line}"
+
+
 def time_limit(check: Check) -> str:
     """jobs reach their time limit"""
     check.slow_down()
@@ -217,6 +226,7 @@ def ctrl_c(check: Check) -> str:
 
 CHECKS = {
     "plain": plain,
+    "refused": refused,
     "time-limit": time_limit,
     "preemption": preemption,
     "killed-job": killed_job,

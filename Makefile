@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-gpu torture tensorboard clean
+.PHONY: help install demo test lint format bench bench-gpu torture slurm-trial tensorboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ bench-gpu: $(READY)  ## on a GPU: the tests that need one, and the speed of whol
 
 torture: $(READY)  ## test reliability for ten minutes: kills, full disks, damaged files, random command lines
 	$(BIN)/python scripts/torture
+
+slurm-trial: $(READY)  ## as root on Debian: install and start SLURM, try the launcher slurm on it, stop it
+	$(BIN)/python scripts/slurm_trial
 
 tensorboard: $(READY)  ## show outputs/ on http://localhost:6006
 	$(BIN)/tensorboard --logdir outputs --host localhost

@@ -23,10 +23,14 @@ from bnexp.config.trust import check_target
 from bnexp.errors import UserError, one_line
 from bnexp.runs.folder import check_inside
 
-# Keys of Hydra that only say where to write and how many jobs run at once. Any other key can name code.
+# Keys of Hydra that only say where to write, and how many jobs run at once and where. Any other key can name
+# code.
 HARMLESS_KEYS = (
-    "hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra/launcher", "hydra.launcher.jobs",
-    "hydra.launcher.fuse",
+    "hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra/launcher",
+    *(f"hydra.launcher.{key}" for key in (
+        "jobs", "fuse", "partition", "timeout_min", "gpus_per_node", "cpus_per_task", "mem_gb",
+        "array_parallelism", "signal_delay_s", "max_num_timeout", "cluster", "account", "qos", "constraint",
+    )),
 )  # fmt: skip
 # Names of choices. A path does not match: it could lead to any YAML file.
 CHOICE_NAMES = r"[\w\s,()*-]*"

@@ -19,10 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 from bnexp.config.schema import COMPONENTS
 from bnexp.config.source import source_fingerprint
 from bnexp.errors import UserError, bad_value, one_line
-from bnexp.runs.identity import NON_IDENTITY_KEYS, config_hash
+from bnexp.runs.identity import NON_IDENTITY_KEYS, PAIRING_KEYS, config_hash
 from bnexp.runs.job import Job
 
-REPETITION_KEYS = ("seed", "dataset.fold")  # they repeat a comparison and are no part of a sweep's name
 MAX_SWEEP_NAME = 60
 
 # Linear scaling rule (Goyal et al. 2017): the learning rate grows in proportion to the batch size.
@@ -67,7 +66,7 @@ def _sweep_name(*, _root_: DictConfig) -> str:
     typed = parser.parse_overrides(list(_root_.hydra.overrides.task))
     axes = [*(_root_.hydra.sweeper.get("params") or {})]
     axes += [override.key_or_group for override in typed if override.is_sweep_override()]
-    keys = [str(key) for key in dict.fromkeys(axes) if key not in REPETITION_KEYS]
+    keys = [str(key) for key in dict.fromkeys(axes) if key not in PAIRING_KEYS]
     choice = _root_.hydra.runtime.choices.model
     model = [] if "model" in keys else [_model_name(choice, _root_, with_norm="model.norm" not in keys)]
     return "-".join([*model, *(re.split(r"[./@]", key)[-1] for key in keys)])[:MAX_SWEEP_NAME]

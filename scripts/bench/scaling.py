@@ -22,7 +22,7 @@ from bench.table import Row, Table, measure_in_turn, median, median_ratio, ratio
 def parallel(models: list[str], repeats: int, scale: float) -> list[Table]:
     """Two jobs of one thread side by side, against jobs one after the other, on two threads and on one."""
     rows: list[Row] = []
-    side_by_side = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "device.threads=1"]
+    side_by_side = ["hydra.launcher.jobs=2", "hydra.launcher.fuse=1", "device.threads=1"]
     for name, images, epochs in (("mlp", 50_000, 4), ("conv", 20_000, 1)):
         train_size = f"dataset.train_size={scale_images(images, scale)}"
         overrides = [*RECIPES[name].overrides, f"epochs={epochs}", train_size]
@@ -45,7 +45,7 @@ def parallel(models: list[str], repeats: int, scale: float) -> list[Table]:
         )
     note = (
         "Images/s in training, summed over the jobs that run at the same time. Two jobs:"
-        " `hydra/launcher=joblib hydra.launcher.n_jobs=2`; otherwise one job after the other."
+        " `hydra.launcher.jobs=2 hydra.launcher.fuse=1`; otherwise one job."
     )
     return [Table("Sweeps side by side", note, rows)]
 
@@ -107,13 +107,15 @@ def _write_runs(folder: Path, count: int) -> None:
 
 
 LAUNCHERS = {
-    "basic": (),
-    "joblib, 2 at a time": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
-    "submitit_local, 2 at a time": ("hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"),
-    "ray, 2 at a time": (
-        "hydra/launcher=ray",
-        "+hydra.launcher.ray.init={num_cpus:2,include_dashboard:false}",
+    "basic": ("hydra/launcher=basic",),
+    "local, 1 at a time": ("hydra.launcher.jobs=1", "hydra.launcher.fuse=1"),
+    "local, 2 at a time": ("hydra.launcher.jobs=2", "hydra.launcher.fuse=1"),
+    "slurm, on this machine": (
+        "hydra/launcher=slurm",
+        "hydra.launcher.cluster=local",
+        "hydra.launcher.fuse=1",
     ),
+    "ray, 2 at a time": ("hydra/launcher=ray", "hydra.launcher.init={num_cpus:2}", "hydra.launcher.fuse=1"),
 }
 
 

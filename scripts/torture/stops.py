@@ -129,17 +129,18 @@ def find_processes_in(folder: Path) -> list[str]:
 
 
 LAUNCHERS = {
-    "joblib": ("parallel", ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")),
-    "submitit": ("slurm", ("hydra/launcher=submitit_local",)),
-    "ray": ("ray", ("hydra/launcher=ray",)),
+    "one job": ("hydra.launcher.jobs=1",),
+    "local": ("hydra.launcher.jobs=2",),
+    "slurm": ("hydra/launcher=slurm", "hydra.launcher.cluster=local"),
+    "ray": ("hydra/launcher=ray", "hydra.launcher.init={num_cpus:2}"),
 }
+LIBRARIES = {"slurm": "submitit", "ray": "ray"}
 
 
 def signal_launcher(trial: Trial, name: str) -> None:
-    extra, overrides = LAUNCHERS[name]
-    if importlib.util.find_spec(f"hydra_plugins.hydra_{name}_launcher") is None:
-        raise TrialSkipped(f"needs the extra: pip install bnexp[{extra}]")
-    signal_sweep(trial, *overrides)
+    if (library := LIBRARIES.get(name)) and importlib.util.find_spec(library) is None:
+        raise TrialSkipped(f"needs the extra: pip install bnexp[{name}]")
+    signal_sweep(trial, *LAUNCHERS[name])
 
 
 def second_ctrl_c(trial: Trial) -> None:
@@ -156,11 +157,10 @@ def second_ctrl_c(trial: Trial) -> None:
     require(trial.read_status() == "interrupted", f"status {trial.read_status()}")
 
 
-def kill_joblib(trial: Trial) -> None:
-    """Kills the process that waits for joblib's workers: they notice it, save and end."""
+def kill_main_process(trial: Trial) -> None:
+    """Kills the process that waits for the workers: they notice it, save and end."""
     reference = get_reference(trial, SWEEP)
-    _, launcher = LAUNCHERS["joblib"]
-    process = trial.start(*SWEEP, *launcher, "hydra.sweep.dir=sweep")
+    process = trial.start(*SWEEP, *LAUNCHERS["local"], "hydra.sweep.dir=sweep")
     trial.wait_until(lambda: trial.has_epoch("sweep/*"), process)
     process.kill()
     trial.finish(process)  # also waits for the workers: they hold the process's pipes

@@ -110,6 +110,25 @@ def peak_memory(code: str, args: tuple[str, ...], folder: str | None = None) -> 
     return int(next(line for line in out.splitlines() if line.startswith("PEAK")).split()[1]) / 1024
 
 
+ONE_BY_ONE = ("hydra.launcher.jobs=1", "hydra.launcher.fuse=1")
+WAYS_OF_A_SWEEP = {
+    "one by one": ONE_BY_ONE,
+    "processes": ("hydra.launcher.fuse=1",),
+    "seeds together": ("hydra.launcher.jobs=1",),
+    "as it comes": (),
+}
+TEN_SEEDS = ("model.norm=none,batch", "seed=range(10)", "epochs=3")
+# Each sweep with the number of training images; None: those of the recipe.
+WHOLE_SWEEPS: dict[str, tuple[tuple[str, ...], int | None]] = {
+    "MLP on MNIST, 20 jobs, 3 epochs": (("experiment=mnist_mlp", *TEN_SEEDS), 60_000),
+    "conv on MNIST, 20 jobs, 3 epochs": (("experiment=mnist_conv", *TEN_SEEDS), 60_000),
+    "LeNet on Fashion-MNIST, 20 jobs, 3 epochs": (("experiment=fashion_lenet", *TEN_SEEDS), 60_000),
+    "MLP on the digits, 64 jobs, 1 epoch": (
+        ("model.norm=none,batch", "seed=range(32)", "epochs=1"), None
+    ),
+}  # fmt: skip
+
+
 def sweep(models: list[str], repeats: int, scale: float) -> list[Table]:
     """Sweeps of one-epoch jobs on the embedded digits: what a job costs besides its run."""
     rows: list[Row] = []
@@ -117,7 +136,7 @@ def sweep(models: list[str], repeats: int, scale: float) -> list[Table]:
     for jobs in SWEEP_SIZES:
         with tempfile.TemporaryDirectory() as folder:
             start = time.monotonic()
-            args = ["-m", "epochs=1", f"seed=range({jobs})", f"hydra.sweep.dir={folder}/sweep"]
+            args = ["-m", "epochs=1", f"seed=range({jobs})", *ONE_BY_ONE, f"hydra.sweep.dir={folder}/sweep"]
             run_python(MAIN, *args, folder=folder)
             command_s = time.monotonic() - start
             runs = read_summaries(Path(folder))
@@ -137,10 +156,45 @@ def sweep(models: list[str], repeats: int, scale: float) -> list[Table]:
             }
         )
     note = (
-        "`bnexp -m epochs=1 seed=range(N)`; medians over the jobs. Last column: the time outside of the runs"
-        " that grows with their number (composing, folders, callbacks, verdict)."
+        "`bnexp -m epochs=1 seed=range(N) hydra.launcher.jobs=1 hydra.launcher.fuse=1`; medians over the jobs."
+        " Last column: the time outside of the runs that grows with their number (composing, folders, verdict)."
     )
-    return [Table("Sweeps", note, rows)]
+    return [Table("Sweeps", note, rows), _whole_machine(repeats, scale)]
+
+
+def _whole_machine(repeats: int, scale: float) -> Table:
+    """Whole sweeps: one job after the other in one process, against all cores and seeds together."""
+    rows: list[Row] = []
+    for name, (overrides, train_size) in WHOLE_SWEEPS.items():
+        size = [f"dataset.train_size={scale_images(train_size, scale)}"] if train_size else []
+        measurements = {
+            way: partial(_sweep_seconds, [*overrides, *size, *keys]) for way, keys in WAYS_OF_A_SWEEP.items()
+        }
+        seconds = measure_in_turn(measurements, repeats)
+        slowest = seconds["one by one"]
+        rows.append(
+            {"sweep": name}
+            | {f"{way}, s": median(times) for way, times in seconds.items()}
+            | {
+                f"{way}, x": median_ratio(slowest, times)
+                for way, times in seconds.items() if way != "one by one"
+            }
+            | {"as it comes, from, to": ratio_range(slowest, seconds["as it comes"])}
+        )  # fmt: skip
+    note = (
+        "Whole commands, with start-up and verdict, in turn. One by one: `hydra.launcher.jobs=1"
+        " hydra.launcher.fuse=1`, as sweeps ran before. x: how many times as fast as that."
+    )
+    return Table("Sweeps take the whole machine", note, rows)
+
+
+def _sweep_seconds(overrides: list[str]) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.monotonic()
+        run_python(MAIN, "-m", *overrides, f"hydra.sweep.dir={folder}/sweep", folder=folder)
+        seconds = time.monotonic() - start
+        read_summaries(Path(folder))  # all have finished
+    return seconds
 
 
 def read_summaries(folder: Path) -> list[dict]:

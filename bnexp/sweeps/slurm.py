@@ -139,7 +139,7 @@ class SlurmJobs(UnitLauncher):
             UnitTask(unit, MachineShare(count, number if is_local else None, has_console=False), self.context)
             for number, unit in enumerate(units)
         ]
-        # A terminal's Ctrl-C must not end local jobs: they see the stop file. submitit prints sbatch's errors.
+        # A terminal's Ctrl-C must not end local jobs: they see the stop file. submitit prints sbatch's error.
         with blocked_signals(), redirect_stderr(io.StringIO()):
             try:
                 return list(self._executor().submit_array(tasks))

@@ -151,10 +151,18 @@ class SlurmJobs(UnitLauncher):
         retries = {f"{self.cluster}_max_num_timeout": parameters.pop("max_num_timeout", 0)}
         folder = Path(self.context.folder) / FOLDER
         executor = self._submitit.AutoExecutor(folder, cluster=self.cluster, **retries)
+        parameters["srun_args"] = srun_arguments(parameters)
         executor.update_parameters(  # local jobs ignore those of SLURM
             **{key if key in SHARED_KEYS else f"slurm_{key}": value for key, value in parameters.items()}
         )
         return executor
+
+
+def srun_arguments(parameters: dict[str, Any]) -> list[str]:
+    """The arguments of srun inside a job. From SLURM 22.05 on it does not take over the job's cores itself."""
+    cores_of_job = parameters.get("cpus_per_task")
+    own = [f"--cpus-per-task={cores_of_job}"] if cores_of_job else []
+    return [*own, *parameters.get("srun_args", [])]
 
 
 def _check_parameters(parameters: dict[str, Any]) -> dict[str, Any]:

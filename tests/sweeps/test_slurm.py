@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bnexp.errors import UserError
-from bnexp.sweeps.slurm import KEYS, SHARED_KEYS, SLURM_KEYS, SlurmJobs
+from bnexp.sweeps.slurm import KEYS, SHARED_KEYS, SLURM_KEYS, SlurmJobs, srun_arguments
 from conftest import CommandResult
 from helpers.records import record
 
@@ -247,3 +247,8 @@ def test_settings_of_slurm_reach_only_slurm(tmp_path):
     assert launcher.jobs_at_once([]) == 1
     with pytest.raises(UserError, match=r"hydra\.launcher\.fuse=0: must be a whole number of at least 1"):
         SlurmJobs("local", 0, {})
+
+
+def test_srun_gives_a_job_all_its_cores():
+    assert srun_arguments({}) == []
+    assert srun_arguments({"cpus_per_task": 4, "srun_args": ["-vv"]}) == ["--cpus-per-task=4", "-vv"]

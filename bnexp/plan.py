@@ -1,4 +1,4 @@
-"""``bnexp-plan``: lists the jobs that ``bnexp -m`` would run with the same arguments, and which are done."""
+"""``bnexp-plan``: lists the jobs that ``bnexp -m`` would run, or how far a sweep's folder has come."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from omegaconf import DictConfig, open_dict
 
 from bnexp.cli import argument_parser, composed_config, exit_codes, hydra_errors
 from bnexp.config.schema import parse
+from bnexp.errors import UserError
 from bnexp.runs.folder import load_summary
 from bnexp.sweeps.axes import jobs_of
 from bnexp.sweeps.job_folders import completed_jobs
+from bnexp.sweeps.status import FINISHED, RUNNING, SweepReader
 from bnexp.sweeps.time_left import format_duration
+from bnexp.sweeps.view import counts_text
 
 
 def list_jobs(overrides: list[str]) -> tuple[list[list[str]], Path | None]:
@@ -62,6 +65,21 @@ def print_plan(overrides: list[str]) -> None:
     print(f"{len(jobs) - waiting} done, {waiting} to run{estimate}")
 
 
+def print_progress(sweep_folder: Path) -> None:
+    """The jobs of a sweep that are not finished, one line each, and the counts.
+
+    Raises UserError where the folder holds no sweep.
+    """
+    status = SweepReader(sweep_folder).read()
+    for number, job in enumerate(status.jobs, 1):
+        if job.state == FINISHED:
+            continue
+        state = f"{job.state}: {job.error}" if job.error else job.state
+        epochs = f", epoch {job.epoch}/{job.epochs}" if job.state == RUNNING else ""
+        print(f"[{number}/{len(status.jobs)}] {job.job.label} | {state}{epochs}")
+    print(counts_text(status))
+
+
 def _check(config: DictConfig) -> None:
     """Raises UserError for a mistake in a job's configuration."""
     with open_dict(config):
@@ -73,9 +91,12 @@ def arguments() -> argparse.Namespace:
     parser = argument_parser.ArgumentParser(
         prog="bnexp-plan",
         description="Lists the jobs that bnexp -m would run with the same arguments, and runs none."
-        " With hydra.sweep.dir=DIR it says which jobs are done there, and how long the others may take.",
+        " With hydra.sweep.dir=DIR it says which jobs are done there, and how long the others may take."
+        " With DIR alone it says how far the sweep in this folder has come, and lists what is unfinished.",
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value,value")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value,value", help="as for bnexp -m; or the folder of a sweep"
+    )
     parser.add_argument("-m", action="store_true", help="allowed as in bnexp -m; it has no effect")
     return parser.parse_args()
 
@@ -83,7 +104,14 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     def plan() -> None:
         overrides = arguments().overrides
-        hydra_errors.translate_hydra_errors(lambda: print_plan(overrides), overrides)
+        folders = [text for text in overrides if "=" not in text and text[:1] not in "~+"]
+        if folders and len(overrides) > 1:
+            hint = f"with keys write hydra.sweep.dir={folders[0]}"
+            raise UserError(f"{folders[0]}: a folder stands alone; {hint}")
+        if folders:
+            print_progress(Path(folders[0]))
+        else:
+            hydra_errors.translate_hydra_errors(lambda: print_plan(overrides), overrides)
 
     sys.exit(exit_codes.printed_exit_code(plan))
 

@@ -10,9 +10,12 @@ import sys
 
 def main(arguments: list[str] | None = None) -> None:
     """Trains with these arguments, by default those of the command line, and ends the process."""
-    from bnexp.cli.launch import launch
-    from bnexp.hydra_entry import entry
-
+    try:
+        from bnexp.cli.launch import launch
+        from bnexp.hydra_entry import entry
+    except KeyboardInterrupt:
+        print("bnexp: interrupted (SIGINT)", file=sys.stderr)
+        sys.exit(130)
     sys.exit(launch(entry, arguments))
 
 

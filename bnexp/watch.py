@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -11,10 +10,10 @@ from pathlib import Path
 
 from bnexp.cli import argument_parser, exit_codes
 from bnexp.errors import UserError
-from bnexp.report.read.looks import RECORD_FILE
 from bnexp.runs.latest import LATEST
 from bnexp.signals import interruptible
-from bnexp.sweeps.plan_file import is_sweep, printable, read_plan
+from bnexp.sweeps.plan_file import is_sweep, read_plan
+from bnexp.sweeps.status import read_answer
 from bnexp.sweeps.view import SweepView, counts_text
 
 POLL_S = 0.1
@@ -36,14 +35,6 @@ def watch_sweep(folder: Path) -> None:
         print(counts_text(view.status))
         if answer := read_answer(folder):
             print(answer)
-
-
-def read_answer(sweep: Path) -> str:
-    """The first line of the verdict, the question and its answer; empty as long as there is none."""
-    try:
-        return printable(json.loads((sweep / RECORD_FILE).read_bytes())["answer"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
 
 
 def newest_sweep() -> Path:

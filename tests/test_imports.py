@@ -19,11 +19,12 @@ LAYERS = [
     ["models"],
     ["training"],
     ["sweeps"],
+    ["hydra_entry"],
     ["train", "evaluate", "compare", "plan", "watch", "list_results"],
     ["resume"],
 ]
 LAYER = {folder: number for number, folders in enumerate(LAYERS) for folder in folders}
-USES_HYDRA = {"cli", "sweeps", "train", "evaluate", "plan", "resume"}
+USES_HYDRA = {"cli", "sweeps", "hydra_entry", "evaluate", "plan", "resume"}
 IMPORTED_LATE = {"torch", "torchvision", "scipy", "matplotlib", "jinja2"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 

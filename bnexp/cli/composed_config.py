@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,20 +12,68 @@ from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bnexp.config.schema import COMPONENTS
 from bnexp.config.source import source_fingerprint
 from bnexp.errors import UserError, bad_value, one_line
-from bnexp.runs.identity import NON_IDENTITY_KEYS, config_hash
+from bnexp.runs.identity import NON_IDENTITY_KEYS, PAIRING_KEYS, config_hash
 from bnexp.runs.job import Job
+
+MAX_SWEEP_NAME = 60
 
 # Linear scaling rule (Goyal et al. 2017): the learning rate grows in proportion to the batch size.
 OmegaConf.register_new_resolver(
     "bnexp.scaled", lambda lr, batch, base: float(lr) * int(batch) / int(base), replace=True
 )
 OmegaConf.register_new_resolver("bnexp.unique", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True)
+
+
+def _run_name(model_choice: str, dataset_choice: str, *, _root_: DictConfig) -> str:
+    """The name of a run, of what it trains: ``mlp_bn-digits``, whether model=mlp_bn or model.norm=batch."""
+    return f"{_model_name(model_choice, _root_)}-{dataset_choice}"
+
+
+def _model_name(choice: str, config: DictConfig, *, with_norm: bool = True) -> str:
+    """A network's name: its choice, torchvision's ``arch`` or the class of one's own, and its norm.
+
+    No suffix is no norm, ``_bn`` is batch norm, any other norm is written out: ``conv_layer``.
+    """
+    model: Any = config.get("model") or {}
+    keys = [key for key in ("_target_", "arch", "norm") if key in model]  # not where its value is missing
+    values = {key: model[key] for key in keys}
+    name = str(choice)
+    if choice == "custom":
+        name = str(values.get("_target_")).rpartition(".")[2]
+    elif choice == "torchvision":
+        name = str(values.get("arch"))
+    if values.get("norm") is not None:
+        suffix = {"none": "", "batch": "_bn"}.get(str(values["norm"]), f"_{values['norm']}")
+        name = name.removesuffix("_bn") + (suffix if with_norm else "")
+    return re.sub(r"[^\w.+-]+", "_", name) or "model"
+
+
+def _sweep_name(*, _root_: DictConfig) -> str:
+    """The name of a sweep: ``name`` if the user gave one, else its model and the last word of its axes' keys.
+
+    ``mlp-norm-lr`` compares norms and learning rates of one network; ``model-norm`` compares networks too.
+    """
+    if not OmegaConf.is_interpolation(_root_, "name") and _root_.get("name"):
+        return str(_root_.name)
+    parser = OverridesParser.create()
+    typed = parser.parse_overrides(list(_root_.hydra.overrides.task))
+    axes = [*(_root_.hydra.sweeper.get("params") or {})]
+    axes += [override.key_or_group for override in typed if override.is_sweep_override()]
+    keys = [str(key) for key in dict.fromkeys(axes) if key not in PAIRING_KEYS]
+    choice = _root_.hydra.runtime.choices.model
+    model = [] if "model" in keys else [_model_name(choice, _root_, with_norm="model.norm" not in keys)]
+    return "-".join([*model, *(re.split(r"[./@]", key)[-1] for key in keys)])[:MAX_SWEEP_NAME]
+
+
+OmegaConf.register_new_resolver("bnexp.run_name", _run_name, replace=True)
+OmegaConf.register_new_resolver("bnexp.sweep_name", _sweep_name, replace=True)
 
 
 def config_identity(config: DictConfig) -> str:

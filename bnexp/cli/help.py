@@ -31,7 +31,8 @@ To set a list, write brackets inside quotes: 'model.hidden=[200,200]'.
 --cfg job prints the configuration and runs nothing.
 --config-dir DIR adds a folder with groups of your own.
 Shell completion: eval "$(bnexp -sc install=bash)".
-Other commands: bnexp-compare DIR..., bnexp-eval RUN_DIR, bnexp-plan, bnexp-resume DIR.
+Other commands: bnexp-compare DIR..., bnexp-eval RUN_DIR, bnexp-plan, bnexp-resume DIR,
+bnexp-watch DIR, bnexp-list.
 Hydra's own flags: bnexp --hydra-help.\
 """
 

@@ -129,7 +129,7 @@ def _hint_for_value(key: str, value: str) -> str:
     number = unicodedata.normalize("NFKC", value).replace("\N{MINUS SIGN}", "-")
     with suppress(ValueError):
         return f"; write {key}={float(number):g} with ASCII characters"
-    with suppress(OverrideParseException):
+    with suppress(HydraException):  # of the lexer or of the parser
         OverridesParser.create().parse_override(_quoted(key, value))
         if not value.endswith(",") and ",," not in value:  # a list with a gap
             return f'; text with such characters needs quotes: "{_quoted(key, value)}"'

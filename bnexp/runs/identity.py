@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+PAIRING_KEYS = ("seed", "dataset.fold")  # runs that agree in them, and differ elsewhere, are twins
 # Where one of these scheduler keys is null, the scheduler takes it from ``epochs``. Its learning rates then
 # depend on the length of the whole run.
 RUN_LENGTH_KEYS = ("T_max", "total_iters", "total_steps")

@@ -11,8 +11,7 @@ from omegaconf import DictConfig
 
 from bnexp.config.overrides import override_values, split_override
 from bnexp.errors import UserError
-
-PAIRING_KEYS = ("seed", "dataset.fold")  # runs that agree in them are twins
+from bnexp.runs.identity import PAIRING_KEYS
 
 
 def jobs_of(config: DictConfig, arguments: list[str], loader: ConfigLoader) -> list[list[str]]:

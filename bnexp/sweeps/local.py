@@ -90,7 +90,7 @@ class LocalProcesses(UnitLauncher):
             self._server.join()
         waiting = deque(units)
         busy: dict[Any, _Worker] = {}
-        lost: list[str] = []
+        messages: list[str] = []
         with StopSignal() as stop:
             try:
                 while waiting or busy:
@@ -106,7 +106,7 @@ class LocalProcesses(UnitLauncher):
                         worker = busy.pop(connection)
                         ends = worker.receive()
                         if ends is None:
-                            lost.append(worker.last_words())
+                            messages.append(worker.last_words())
                         else:
                             self._idle.append(worker)
                             if not on_end(ends):
@@ -115,7 +115,7 @@ class LocalProcesses(UnitLauncher):
                 self._idle += busy.values()
         if stop.received is not None:
             raise stop.interrupted()
-        return lost
+        return messages
 
     def _new_worker(self, busy: Iterable[_Worker], count: int) -> _Worker:
         numbers = {worker.number for worker in busy}

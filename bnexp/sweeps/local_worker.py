@@ -35,6 +35,7 @@ def work(connection: Connection, share: MachineShare, context: SweepContext) -> 
 
     The end of the connection means that the main process is gone: the running job is saved.
     """
+    os.environ.update(context.environment)
     os.chdir(context.cwd)
     _write_output_to(Path(context.folder) / OUTPUT)
     units: queue.SimpleQueue = queue.SimpleQueue()

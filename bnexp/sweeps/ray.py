@@ -92,7 +92,7 @@ class RayTasks(UnitLauncher):
         for number, unit in enumerate(units):
             gpu = None if self.num_gpus else number  # without num_gpus every task sees all GPUs
             running[task.remote(unit, MachineShare(1, gpu, has_console=False), self.context)] = unit
-        lost: list[str] = []
+        messages: list[str] = []
         goes_on = True
         deadline = float("inf")
         with StopSignal() as stop:
@@ -102,14 +102,14 @@ class RayTasks(UnitLauncher):
                     try:
                         goes_on = on_end(ray.get(reference)) and goes_on
                     except ray.exceptions.RayError as error:
-                        lost.append(one_line(f"a job was lost: {unit}: {error}")[:300])
+                        messages.append(one_line(f"a job was lost: {unit}: {error}")[:300])
                 if (stop.received is not None or not goes_on) and deadline == float("inf"):
                     # Not ray.cancel: if the task ends by itself at that moment, Ray 2.60 crashes.
                     self.context.stop_file.touch()
                     deadline = time.monotonic() + STOP_PATIENCE_S
         if stop.received is not None:
             raise stop.interrupted()
-        return lost
+        return messages
 
     def close(self) -> None:
         self._ray.shutdown()

@@ -159,10 +159,9 @@ class SlurmJobs(UnitLauncher):
 
 
 def srun_arguments(parameters: dict[str, Any]) -> list[str]:
-    """The arguments of srun inside a job. From SLURM 22.05 on it does not take over the job's cores itself."""
-    cores_of_job = parameters.get("cpus_per_task")
-    own = [f"--cpus-per-task={cores_of_job}"] if cores_of_job else []
-    return [*own, *parameters.get("srun_args", [])]
+    """The arguments of srun inside a job: since SLURM 22.05 it does not take over the job's cores itself."""
+    cpus = parameters.get("cpus_per_task")
+    return [*([f"--cpus-per-task={cpus}"] if cpus else []), *parameters.get("srun_args", [])]
 
 
 def _check_parameters(parameters: dict[str, Any]) -> dict[str, Any]:

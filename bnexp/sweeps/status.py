@@ -6,6 +6,7 @@ Imports no torch.
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import socket
@@ -17,13 +18,14 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bnexp.report.read.looks import RECORD_FILE
 from bnexp.report.read.metrics_csv import METRICS_FILE
 from bnexp.runs.folder import SUMMARY, is_locked
 from bnexp.sweeps.plan_file import PLAN_FILE, PlannedJob, SweepPlan, printable, read_plan, read_summary
 
 WAITING, RUNNING, FINISHED, DIVERGED = "waiting", "running", "finished", "diverged"
-FAILED, INTERRUPTED, LOST = "failed", "interrupted", "lost"
-ENDED = (FINISHED, DIVERGED, FAILED, INTERRUPTED, LOST)
+FAILED, INTERRUPTED, KILLED = "failed", "interrupted", "lost"
+ENDED = (FINISHED, DIVERGED, FAILED, INTERRUPTED, KILLED)
 TAIL_BYTES = 4000  # the last 20 to 30 rows of metrics.csv
 LOCK_CHECK_S = 5.0  # how often the lock of a run is looked at that writes nothing
 SETTLING_S = 2.0  # a folder's time may stay the same for two changes within this time
@@ -87,7 +89,9 @@ class SweepStatus:
         is_alive = process_is_alive(self.plan)
         if is_alive is False:
             return True
-        can_return = is_alive and (self.counts[INTERRUPTED] or self.counts[LOST])  # a cluster's queue does so
+        can_return = is_alive and (
+            self.counts[INTERRUPTED] or self.counts[KILLED]
+        )  # a cluster's queue does so
         if self.counts[WAITING] or can_return:
             return False
         return self.time - max((job.changed for job in self.jobs), default=self.plan.started) > QUIET_S
@@ -195,8 +199,8 @@ class _RunFiles:
         if state == RUNNING and not self._check_lock(has_changed):
             self._summary = read_summary(self.folder)  # it may have ended since the summary was read
             state = str(self._summary.get("status"))
-            state = LOST if state == RUNNING else state
-        is_old = changed < sweep_started and state in (FAILED, DIVERGED, INTERRUPTED, LOST)
+            state = KILLED if state == RUNNING else state
+        is_old = changed < sweep_started and state in (FAILED, DIVERGED, INTERRUPTED, KILLED)
         if state not in (RUNNING, *ENDED) or (is_old and not job.skipped):
             return JobStatus(job, epochs=job.epochs)
         return _job_status(job, state, self._summary, self._rows, changed)
@@ -270,6 +274,14 @@ def _parse_row(names: list[str], cells: list[str]) -> dict[str, float]:
         if math.isfinite(number):
             row[name] = number
     return row
+
+
+def read_answer(sweep: Path) -> str:
+    """The first line of the verdict, the question and its answer; empty as long as there is none."""
+    try:
+        return printable(json.loads((sweep / RECORD_FILE).read_bytes())["answer"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def _version(path: Path) -> tuple[int, int, int] | None:

@@ -70,10 +70,10 @@ def run_sweep(
         waiting = [job for job in planned if job.config_hash not in ended]
         if skipped := len(planned) - len(waiting):
             print(f"{skipped} of {len(planned)} jobs ended before: skipped")
-        lost: list[str] = []
+        messages: list[str] = []
         with SweepView(folder):
-            failure = failure_of(lambda: lost.extend(_train(waiting, launcher)))
-    return verdict.finish_sweep(folder, planned, failure, lost)
+            failure = failure_of(lambda: messages.extend(_train(waiting, launcher)))
+    return verdict.finish_sweep(folder, planned, failure, messages)
 
 
 def _compose(composer: JobComposer, jobs: list[list[str]]) -> list[Job]:
@@ -167,8 +167,8 @@ def _train(jobs: Sequence[Job], launcher: UnitLauncher) -> list[str]:
         return not (stops_at_failure and any(end.code in (1, 2) for end in ends))
 
     units = make_units(jobs, launcher.fuse)
-    lost = launcher.run(units, on_end) if units else []
-    return [*lines, *lost]
+    losses = launcher.run(units, on_end) if units else []
+    return [*lines, *losses]
 
 
 def _has_record(job: Job) -> bool:

@@ -12,10 +12,10 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from bnexp.config.overrides import split_override
+from bnexp.runs.identity import PAIRING_KEYS
 from bnexp.sweeps.plan_file import PlannedJob
 from bnexp.sweeps.status import FINISHED, RUNNING, WAITING, JobStatus, SweepStatus
 
-REPETITION_KEYS = ("seed", "dataset.fold")
 LONG_EPOCH_S = 20.0  # the start-up of a process is short beside such an epoch
 EpochTime = Callable[[PlannedJob], float | None]
 
@@ -93,7 +93,7 @@ def _ended_jobs(status: SweepStatus) -> list[JobStatus]:
 
 def _kind(job: PlannedJob) -> tuple[str, ...]:
     """The overrides of a job without seed and fold."""
-    return tuple(text for text in job.overrides if split_override(text)[0] not in REPETITION_KEYS)
+    return tuple(text for text in job.overrides if split_override(text)[0] not in PAIRING_KEYS)
 
 
 def _overhead(status: SweepStatus) -> float:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 MAX_MISSING = 10  # jobs without a run that are listed one by one
 
 
-def finish_sweep(folder: Path, planned: Sequence[Job], failure: Failure, lost: Sequence[str] = ()) -> int:
+def finish_sweep(folder: Path, planned: Sequence[Job], failure: Failure, messages: Sequence[str] = ()) -> int:
     """Prints and writes the verdict over a sweep's folder, then lists what failed and what is missing.
 
-    ``failure`` is how the training of the jobs ended, ``lost`` has a line for each worker that died. Returns
-    the exit code: that of ``failure``, or 1 if it is 0 and a job failed.
+    ``failure`` is how the training of the jobs ended; ``messages`` has a line for each worker that died.
+    Returns the exit code: that of ``failure``, or 1 if it is 0 and a job failed.
     """
     from bnexp.report.analysis.verdict import compare
     from bnexp.report.read.looks import earlier_looks
@@ -45,11 +45,11 @@ def finish_sweep(folder: Path, planned: Sequence[Job], failure: Failure, lost: S
             failed += _report(verdict, folder)
     is_interrupted = failure.code >= 128
     missing = [] if is_interrupted else _missing_jobs(folder, planned)
-    for line in [*failed, *map(str, problems), *lost, *missing]:
+    for line in [*failed, *map(str, problems), *messages, *missing]:
         print(line, file=sys.stderr)
     if is_interrupted:
         print(f"carry on: bnexp-resume {shlex.quote(str(folder))}")
-    is_incomplete = failed or lost or missing or any(not problem.used for problem in problems)
+    is_incomplete = failed or messages or missing or any(not problem.used for problem in problems)
     return failure.code or (1 if is_incomplete else 0)
 
 

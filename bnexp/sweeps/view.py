@@ -28,7 +28,7 @@ from bnexp.sweeps.status import (
     FAILED,
     FINISHED,
     INTERRUPTED,
-    LOST,
+    KILLED,
     RUNNING,
     WAITING,
     JobStatus,
@@ -42,7 +42,7 @@ LOOK_SHARE = 0.02  # the largest share of the time that the looks take from a jo
 MAX_WIDTH = 120
 WIDE, NARROW_BAR, WIDE_BAR = 60, 10, 20
 MAX_EARLIER = 20  # jobs that had ended before the first look, on a terminal
-COLORS = {FINISHED: "green", DIVERGED: "yellow", FAILED: "red", LOST: "red", INTERRUPTED: "yellow"}
+COLORS = {FINISHED: "green", DIVERGED: "yellow", FAILED: "red", KILLED: "red", INTERRUPTED: "yellow"}
 
 
 class SweepView:
@@ -125,7 +125,7 @@ def ended_line(job: JobStatus) -> Text:
         DIVERGED: f"diverged in epoch {job.epoch + 1}",
         FAILED: f"failed: {job.error}",
         INTERRUPTED: f"interrupted in epoch {job.epoch + 1}",
-        LOST: f"lost: its process was killed in epoch {job.epoch + 1}",
+        KILLED: f"lost: its process was killed in epoch {job.epoch + 1}",
     }
     result = results.get(job.state) or f"test {percent(job.test_accuracy)}"
     line = Text(f"{job.job.label} | ").append(result, style=COLORS.get(job.state, ""))
@@ -179,7 +179,7 @@ def counts_text(status: SweepStatus) -> str:
     details = [f"{status.skipped} before"] * (status.skipped > 0)
     details += [f"{counts[DIVERGED]} diverged"] * (counts[DIVERGED] > 0)
     texts = [f"{status.done} of {len(status.jobs)} done" + (f" ({', '.join(details)})" if details else "")]
-    states = (RUNNING, WAITING, FAILED, INTERRUPTED, LOST)
+    states = (RUNNING, WAITING, FAILED, INTERRUPTED, KILLED)
     texts += [f"{counts[state]} {state}" for state in states if counts[state]]
     left = sweep_seconds_left(status) if counts[RUNNING] else None
     return ", ".join(texts) + ("" if left is None else f" | about {format_duration(left)} left")

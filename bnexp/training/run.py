@@ -17,6 +17,7 @@ from bnexp.models.summary import Summary
 from bnexp.runs.chance import is_at_chance
 from bnexp.runs.folder import RunFolder
 from bnexp.runs.job import Job, MachineShare
+from bnexp.runs.latest import point_latest
 from bnexp.signals import StopSignal
 from bnexp.training import build
 from bnexp.training.checkpoint import Checkpoints, load
@@ -67,6 +68,8 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             is_tried=True,
         )
         folder.update(graph=isinstance(trainer, CudaGraphTrainer))
+        if not job.is_in_sweep:  # not before: a mistake would leave a link to a folder that is removed
+            point_latest(folder.path)
         texts = tensorboard_texts(job.config_yaml, summary)
         metrics, progress = fit_and_test(
             config, trainer, splits, folder, stop, texts, job, quiet=not share.has_console

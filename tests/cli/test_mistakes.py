@@ -57,7 +57,7 @@ MISTAKES = [
     ("model=null", "model=null: must be one of conv"),
     ("mnist_mlp", "mnist_mlp: write experiment=mnist_mlp"),
     ("seed=0-4", r"seed=0-4: must be a whole number; with -m, range\(0,5\)"),
-    ("-m seed=0,1 n_jobs=2", r"n_jobs: unknown key; hydra/launcher=joblib hydra\.launcher\.n_jobs=2"),
+    ("-m seed=0,1 n_jobs=2", r"n_jobs: unknown key; hydra\.launcher\.jobs=2 trains two jobs"),
     ("optimizer=rmsprop", r"optimizer=custom optimizer\._target_=torch\.optim\.RMSprop takes torch's"),
     ("scheduler=multistep", r"scheduler\._target_=torch\.optim\.lr_scheduler\.MultiStepLR"),
     ("loss=nll", r"loss=custom loss\._target_=torch\.nn\.NLLLoss"),

@@ -39,7 +39,7 @@ def shell_line(folder: Path, line: str, **env: str) -> subprocess.CompletedProce
         ("| head -1", ""),
         ("> /dev/full", FULL),
         ("> /dev/full 2> /dev/full", ""),
-        ("hydra/launcher=joblib hydra.launcher.n_jobs=2 >&- 2>&-", ""),
+        ("hydra.launcher.jobs=1 >&- 2>&-", ""),
     ],
 )
 def test_a_sweep_is_trained_and_its_files_are_written(tmp_path, redirection, err):

@@ -229,7 +229,7 @@ def test_sweeps_that_start_in_the_same_second_have_different_folders(commands):
         commands.bnexp("-m", "seed=0", *QUICK)
     names = [path.name for path in commands.folder.glob("outputs/multirun/*/*")]
     assert len(names) == 2
-    assert all(re.fullmatch(r"\d\d-\d\d-\d\d-[0-9a-f]{6}", name) for name in names)
+    assert all(re.fullmatch(r"\d\d-\d\d-\d\d-mlp-[0-9a-f]{6}", name) for name in names)
 
 
 def test_plan_reports_the_mistakes_that_need_no_torch(commands):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnexp.report.analysis.groups import Group
-from bnexp.report.analysis.settings import PAIRING_KEYS
 from bnexp.report.analysis.statistical_tests import Difference, seeds_to_decide, upper_sd
 from bnexp.report.read.runs import PairKey
+from bnexp.runs.identity import PAIRING_KEYS
 
 ENOUGH_SEEDS = 5  # fewer give at most a provisional verdict
 MAX_FORECAST = 50  # more seeds than this are not the remedy

@@ -9,12 +9,12 @@ from typing import Any
 
 from bnexp.config.overrides import override_key
 from bnexp.report.read.runs import Run
-from bnexp.runs.identity import NON_IDENTITY_KEYS
+from bnexp.runs.identity import NON_IDENTITY_KEYS, PAIRING_KEYS
 
 # These change no result: names, folders of files, the number of images evaluated at once.
 IGNORED_KEYS = (*NON_IDENTITY_KEYS, "dataset.root", "device.threads", "eval_batch_size")
 ABSENT = "(absent)"
-PAIRING_KEYS = ("seed", "dataset.fold")
+
 DATASET_GROUP = "dataset"  # accuracies on different data sets are never compared
 TARGET_SUFFIX = "._target_"  # ends the key that names a class, as model._target_
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bnexp.report.analysis.epoch_rule import DESCRIPTIONS
-from bnexp.report.analysis.settings import PAIRING_KEYS, TARGET_SUFFIX, is_ignored, section
+from bnexp.report.analysis.settings import TARGET_SUFFIX, is_ignored, section
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.numbers import agree
+from bnexp.runs.identity import PAIRING_KEYS
 
 MAIN_KEYS = (
     "dataset.name",

@@ -139,7 +139,7 @@ class SlurmJobs(UnitLauncher):
             UnitTask(unit, MachineShare(count, number if is_local else None, has_console=False), self.context)
             for number, unit in enumerate(units)
         ]
-        # A terminal's Ctrl-C must not end local jobs: they see the stop file. sbatch's errors are printed.
+        # A terminal's Ctrl-C must not end local jobs: they see the stop file. submitit prints sbatch's error.
         with blocked_signals(), redirect_stderr(io.StringIO()):
             try:
                 return list(self._executor().submit_array(tasks))
@@ -151,10 +151,17 @@ class SlurmJobs(UnitLauncher):
         retries = {f"{self.cluster}_max_num_timeout": parameters.pop("max_num_timeout", 0)}
         folder = Path(self.context.folder) / FOLDER
         executor = self._submitit.AutoExecutor(folder, cluster=self.cluster, **retries)
+        parameters["srun_args"] = srun_arguments(parameters)
         executor.update_parameters(  # local jobs ignore those of SLURM
             **{key if key in SHARED_KEYS else f"slurm_{key}": value for key, value in parameters.items()}
         )
         return executor
+
+
+def srun_arguments(parameters: dict[str, Any]) -> list[str]:
+    """The arguments of srun inside a job: since SLURM 22.05 it does not take over the job's cores itself."""
+    cpus = parameters.get("cpus_per_task")
+    return [*([f"--cpus-per-task={cpus}"] if cpus else []), *parameters.get("srun_args", [])]
 
 
 def _check_parameters(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bnexp.errors import UserError
-from bnexp.sweeps.slurm import KEYS, SHARED_KEYS, SLURM_KEYS, SlurmJobs
+from bnexp.sweeps.slurm import KEYS, SHARED_KEYS, SLURM_KEYS, SlurmJobs, srun_arguments
 from conftest import CommandResult
 from helpers.records import record
 
@@ -79,6 +80,20 @@ def statuses(folder: Path) -> list[str]:
     return sorted(json.loads(path.read_text())["status"] for path in folder.glob("sweep/*/summary.json"))
 
 
+def restarts(folder: Path) -> int:
+    """How often jobs of the sweep were started again in their folders."""
+    files = [json.loads(path.read_text()) for path in folder.glob("sweep/*/environment.json")]
+    return sum(len(file["earlier"]) for file in files)
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def verdict(result: CommandResult) -> str:
     """The printed verdict without measured times; the line breaks depend on their length."""
     match = re.search(r"^(?:Does|Which|How) .*^\S+/report\.html$", result.out, re.DOTALL | re.MULTILINE)
@@ -113,8 +128,7 @@ def test_a_job_that_is_out_of_time_is_queued_again_and_the_sweep_has_the_same_bi
     assert not (tmp_path / "accident").exists()
     assert_same_sweep(tmp_path, reference)
     assert verdict(result) == verdict(sequential_result)
-    files = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/*/environment.json")]
-    assert sum(len(file["earlier"]) for file in files) == 1
+    assert restarts(tmp_path) == 1
 
 
 @pytest.mark.slow
@@ -143,14 +157,24 @@ def test_a_lost_job_is_reported_and_trained_by_the_next_command(
 
 @pytest.mark.slow
 @needs_submitit
+def test_a_job_is_saved_at_sigterm_and_goes_on_when_it_is_queued_again(sequential, tmp_path):
+    (tmp_path / "accident").write_text(str(int(signal.SIGTERM)))  # SLURM pre-empts the job
+    process = start(tmp_path, *SWEEP, *LOCAL)
+    wait_until(lambda: "interrupted" in statuses(tmp_path), process)
+    (file,) = tmp_path.glob("accident-*")
+    os.kill(int(file.name.partition("-")[2]), signal.SIGUSR2)
+    result = finish(process)
+    assert (result.code, result.err) == (0, "")
+    assert_same_sweep(tmp_path, sequential[0])
+    assert restarts(tmp_path) == 1
+
+
+@pytest.mark.slow
+@needs_submitit
 def test_ctrl_c_saves_the_running_jobs(sequential, tmp_path):
     (tmp_path / "slow").touch()
     process = start(tmp_path, *SWEEP, *LOCAL)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("sweep/*/checkpoints/last.pt")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: list(tmp_path.glob("sweep/*/checkpoints/last.pt")), process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: submitit's processes get it, too
     result = finish(process)
     assert result.code == 130, result.err
@@ -223,3 +247,8 @@ def test_settings_of_slurm_reach_only_slurm(tmp_path):
     assert launcher.jobs_at_once([]) == 1
     with pytest.raises(UserError, match=r"hydra\.launcher\.fuse=0: must be a whole number of at least 1"):
         SlurmJobs("local", 0, {})
+
+
+def test_srun_gives_a_job_all_its_cores():
+    assert srun_arguments({}) == []
+    assert srun_arguments({"cpus_per_task": 4, "srun_args": ["-vv"]}) == ["--cpus-per-task=4", "-vv"]

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from bench.recipes import scale_images
-from bench.table import Row, Table, measure_in_turn, median
+from bench.table import Row, Table, measure_in_turn, median, median_ratio, ratio_range
 
 MAIN = "from bnexp.train import main; main()"
 SWEEP_SIZES = (1, 4, 16, 64)

@@ -57,7 +57,9 @@ FAULTS = {
     "kill": Fault("kill -9 of a run at a random moment, then resumed", 50, stops.kill_run),
     "kill-sweep": Fault("kill -9 of a sweep at a random moment", 4, stops.kill_sweep),
     "signal": Fault("Ctrl-C, SIGTERM, SIGUSR1 in a run", 6, stops.signal_run),
-    "signal-sweep": Fault("Ctrl-C, SIGTERM, SIGUSR1 in a sweep of one job at a time", 3, signal_launcher("one job")),
+    "signal-sweep": Fault(
+        "Ctrl-C, SIGTERM, SIGUSR1 in a sweep of one job at a time", 3, signal_launcher("one job")
+    ),
     "signal-local": Fault("the same, with two workers", 3, signal_launcher("local")),
     "signal-slurm": Fault("the same, with submitit's jobs on this machine", 2, signal_launcher("slurm")),
     "signal-ray": Fault("the same, with Ray", 2, signal_launcher("ray")),

@@ -151,9 +151,7 @@ def ray_cluster(folder: Path) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "launcher", [ray_on_this_machine, ray_cluster], ids=["this machine", "cluster"]
-)
+@pytest.mark.parametrize("launcher", [ray_on_this_machine, ray_cluster], ids=["this machine", "cluster"])
 def test_a_killed_worker_goes_on_to_the_bits_and_the_verdict_of_one_process(one_job, launcher):
     folder, expected_result = one_job
     name = launcher.__name__
@@ -195,9 +193,7 @@ def test_a_job_whose_worker_dies_too_often_is_named_and_can_be_resumed(one_job):
 
 
 def test_an_address_where_nobody_listens_is_one_line(one_job):
-    result = run_bnexp(
-        one_job[0], "-m", "hydra/launcher=ray", "hydra.launcher.address='127.0.0.1:1'"
-    )
+    result = run_bnexp(one_job[0], "-m", "hydra/launcher=ray", "hydra.launcher.address='127.0.0.1:1'")
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith("bnexp: hydra.launcher.address=127.0.0.1:1: no cluster there")
     assert len(result.err.splitlines()) == 1

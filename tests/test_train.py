@@ -64,7 +64,7 @@ def test_a_run_folder_has_all_its_files_and_values(commands):
     environment = json.loads((run / "environment.json").read_text())
     assert environment["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     log = (run / "train.log").read_text()
-    assert "epoch 2/2 | train loss" in log
+    assert "epoch 2/2 | train " in log
     assert "6,530 parameters" in log
     assert "epoch 2/2" in done.out
 

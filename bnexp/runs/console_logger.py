@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 class ConsoleLogger(Logger):
     """One log line an epoch, and on a terminal a progress bar below the lines.
 
+    A line has loss and accuracy of each split, learning rate and seconds: at most 79 columns.
+
     ``quiet`` is for runs that share a terminal: there is no bar, and only train.log gets the lines.
     """
 
@@ -50,10 +52,9 @@ class ConsoleLogger(Logger):
         for split in ("train", "val", "test"):
             if f"{split}/loss" in values:
                 loss, accuracy = values[f"{split}/loss"], values[f"{split}/accuracy"]
-                parts.append(f"{split} loss {loss:.4f} acc {accuracy:.4f}")
+                parts.append(f"{split} {loss:.4f} {accuracy:.2%}")
         parts.append(f"lr {values['lr']:.3g}")
-        parts.append(f"{values['images_per_s']:,.0f} images/s")
-        parts.append(f"{values['epoch_s']:.2f} s")
+        parts.append(f"{values['epoch_s']:.1f} s")
         with tqdm.external_write_mode():
             log.log(self.level, " | ".join(parts))
 

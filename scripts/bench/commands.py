@@ -156,8 +156,9 @@ def sweep(models: list[str], repeats: int, scale: float) -> list[Table]:
             }
         )
     note = (
-        "`bnexp -m epochs=1 seed=range(N) hydra.launcher.jobs=1 hydra.launcher.fuse=1`; medians over the jobs."
-        " Last column: the time outside of the runs that grows with their number (composing, folders, verdict)."
+        "`bnexp -m epochs=1 seed=range(N) hydra.launcher.jobs=1 hydra.launcher.fuse=1`; medians over the"
+        " jobs. Last column: the time outside of the runs that grows with their number (composing, folders,"
+        " verdict)."
     )
     return [Table("Sweeps", note, rows), _whole_machine(repeats, scale)]
 

@@ -50,10 +50,7 @@ def test_console_prints_one_line_per_epoch_and_no_bar_into_a_pipe(capfd, caplog)
         console.steps(1, [0.5])
         console.epoch(METRICS, 3, nn.Identity())
     console.close()
-    assert caplog.messages == [
-        "epoch  3/10 | train loss 0.5000 acc 0.9000 | val loss 0.6000 acc 0.8000"
-        " | lr 0.1 | 1,234 images/s | 0.70 s"
-    ]
+    assert caplog.messages == ["epoch  3/10 | train 0.5000 90.00% | val 0.6000 80.00% | lr 0.1 | 0.7 s"]
     assert capfd.readouterr() == ("", "")
 
 

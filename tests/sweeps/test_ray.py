@@ -24,8 +24,8 @@ from helpers.records import record
 
 pytest.importorskip("ray", reason="needs the extra: pip install -e '.[ray]'")
 
-# A user's network. If the file "accident" exists, the first job in the middle of its second epoch sends its own
-# process the signal whose number is in the file.
+# A user's network. If the file "accident" exists, the first job in the middle of its second epoch sends itself
+# the signal whose number is in the file.
 NETWORK = """
 import os
 from pathlib import Path

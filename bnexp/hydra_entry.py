@@ -6,6 +6,7 @@ begins, not before: --help, --cfg and completion stay fast.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shlex
@@ -24,13 +25,14 @@ from bnexp.cli.run_guard import RunGuard
 from bnexp.compute import torchrun
 from bnexp.runs.job import MachineShare
 from bnexp.signals import StopSignal
-from hydra_plugins.bnexp import PLUGINS
 
 log = logging.getLogger(__name__)
 
 # Hydra's own search does not see the plugins of a package that is installed from a clone (pip install -e).
-for plugin in PLUGINS:
-    Plugins.instance().register(plugin)
+# Where it does, it has executed their module again: the classes of now are the ones to register.
+hydra_plugins = Plugins.instance()
+for plugin in importlib.import_module("hydra_plugins.bnexp").PLUGINS:
+    hydra_plugins.register(plugin)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://bnexp.conf", config_name="config")

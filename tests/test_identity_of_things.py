@@ -106,7 +106,9 @@ def test_a_sweep_trains_again_on_changed_images_and_skips_a_moved_folder(command
     sweep = ("-m", "seed=0,1", *QUICK, "hydra.sweep.dir=sweep")
     commands.bnexp(*sweep, *folder_overrides("A"))
     root.rename(commands.folder / "moved")
-    assert commands.bnexp(*sweep, *folder_overrides("moved")).out.count("skipped") == 2
+    assert commands.bnexp(*sweep, *folder_overrides("moved")).out.startswith(
+        "2 of 2 jobs ended before: skipped\n"
+    )
     (commands.folder / "moved/cat/0.png").unlink()
     assert "skipped" not in commands.bnexp(*sweep, *folder_overrides("moved")).out
     assert len(commands.runs()) == 4
@@ -170,7 +172,7 @@ def test_an_edited_network_is_another_run(commands, shell):
     sweep = ("-m", "seed=0,1", *CUSTOM, "hydra.sweep.dir=sweep")
     first = shell(*sweep)
     assert first.code == 0, first.err
-    assert shell(*sweep).out.count("skipped") == 2
+    assert shell(*sweep).out.startswith("2 of 2 jobs ended before: skipped\n")
     write_net(commands.folder, "Tanh")
     assert "skipped" not in shell(*sweep).out
     assert len(commands.runs()) == 4

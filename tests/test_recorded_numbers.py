@@ -120,4 +120,5 @@ def test_too_little_memory_is_a_one_line_error(commands, monkeypatch):
 def test_another_batch_size_prints_the_same_numbers(commands, size):
     commands.bnexp("model=mlp_bn", *SMALL, "hydra.run.dir=run")
     assert commands.eval("run", "--batch-size", size).out == commands.eval("run").out
-    assert commands.eval("run", "--batch-size", "0").err == "bnexp: --batch-size=0: must be at least 1\n"
+    error = commands.eval("run", "--batch-size", "0").err
+    assert error == "bnexp: --batch-size=0: must be at least 1 and at most 2147483648\n"

@@ -80,7 +80,7 @@ def build(tmp_path_factory) -> Build:
         pytest.skip("pyproject.toml needs setuptools 77 to build, and a test downloads nothing")
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    for name in ("bnexp", "conf"):
+    for name in ("bnexp", "conf", "hydra_plugins"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -117,7 +117,8 @@ def installation(wheel, tmp_path_factory) -> Installation:
 def test_every_module_and_yaml_is_in_the_wheel_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         files = {name for name in archive.namelist() if ".dist-info/" not in name}
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "bnexp").rglob("*.py")}
+    packages = (ROOT / "bnexp", ROOT / "hydra_plugins")
+    modules = {str(path.relative_to(ROOT)) for folder in packages for path in folder.rglob("*.py")}
     presets = {f"bnexp/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert len(presets) > 30
     assert files == modules | presets | {"bnexp/conf/__init__.py", "bnexp/report/render/page.html.j2"}

@@ -36,7 +36,9 @@ def cancel_waiting(ids: Iterable[str]) -> None:
 
 def _output(command: list[str]) -> list[str] | None:
     try:
-        process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
+        process = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=TIMEOUT_S
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return process.stdout.splitlines()

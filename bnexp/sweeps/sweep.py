@@ -35,7 +35,6 @@ from bnexp.sweeps.plan_file import PlannedJob, SweepPlan, write_plan
 from bnexp.sweeps.planning import JobComposer
 from bnexp.sweeps.units import make_units
 from bnexp.sweeps.view import SweepView
-from hydra_plugins.bnexp import BnexpLauncher
 
 # Environment variables that a worker on another machine takes over from the command that started the sweep.
 VARIABLES = ("BNEXP_DATA_DIR", "GOMP_SPINCOUNT")
@@ -55,7 +54,7 @@ def run_sweep(
     plugin = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
     jobs = jobs_of(config, arguments, hydra_context.config_loader)
     composer = JobComposer(config, hydra_context, folder, jobs)
-    launcher = plugin.unit_launcher() if isinstance(plugin, BnexpLauncher) else None
+    launcher = plugin.unit_launcher() if hasattr(plugin, "unit_launcher") else None
     if launcher is None:
         planned = _compose(composer, jobs)
         _save_command(folder, config)

@@ -239,9 +239,9 @@ def test_a_sweep_continues_after_a_job_out_of_memory(commands, monkeypatch):
         return step(trainer, batch)
 
     monkeypatch.setattr(Trainer, "step", step_with_small_memory)
-    done = commands.bnexp("-m", "batch_size=100,50", *QUICK)
+    done = commands.bnexp("-m", "batch_size=100,50", "hydra.launcher.jobs=1", *QUICK)
     assert done.code == 1
-    assert "bnexp: out of memory: batch_size=100" in done.err
+    assert "OutOfMemory: batch_size=100" in done.err
     statuses = [run.name.startswith("batch_size=50") for run in commands.runs() if finished(run)]
     assert statuses == [True]
 

@@ -37,7 +37,7 @@ def train_alone(root: Path, seed: int, overrides=()) -> Path:
 
     run = make_run(root, seed, overrides)
     with record_outcome(run.folder, keep=True):
-        train_single(run.config, run.folder, run.config_yaml, StopSignal(), None)
+        train_single(run.config, run.folder, run.job, run.share, StopSignal())
     return root / str(seed)
 
 

@@ -24,7 +24,7 @@ from helpers.records import record
 
 pytest.importorskip("ray", reason="needs the extra: pip install -e '.[ray]'")
 
-# A user's network. If the file "accident" exists, the first job in the middle of its second epoch sends itself
+# A network of the user. If the file "accident" exists, the first job in its second epoch sends itself
 # the signal whose number is in the file.
 NETWORK = """
 import os

@@ -138,6 +138,17 @@ def test_a_run_that_diverges_leaves_and_the_others_go_on(tmp_path, monkeypatch, 
         assert_same_numbers(tmp_path / "diverging" / str(seed), tmp_path / "healthy" / str(seed), rel=1e-4)
 
 
+def stop_between_saves(process: subprocess.Popen, root: Path) -> None:
+    """Halts the process where the checkpoints of all runs are of one epoch: else they go on apart."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.05)
+        if len({checkpoint(root / str(seed))["progress"]["epoch"] for seed in SEEDS}) == 1:
+            return
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_unit_that_is_killed_goes_on_to_the_same_numbers(tmp_path, number):
     overrides = (
@@ -153,6 +164,8 @@ def test_a_unit_that_is_killed_goes_on_to_the_same_numbers(tmp_path, number):
     file = tmp_path / "killed" / "2" / "metrics.csv"
     while process.poll() is None and not (file.exists() and file.read_text().count("\n") > 2):
         time.sleep(0.01)
+    if number == signal.SIGKILL:
+        stop_between_saves(process, tmp_path / "killed")
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     statuses = [summary(tmp_path / "killed" / str(seed))["status"] for seed in SEEDS]

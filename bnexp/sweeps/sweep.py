@@ -165,7 +165,7 @@ def _train(jobs: Sequence[Job], launcher: UnitLauncher) -> list[str]:
                 lines.extend(f"{end.job.label}: {line.removeprefix('bnexp: ')}" for line in end.lines)
         return not (stops_at_failure and any(end.code in (1, 2) for end in ends))
 
-    units = make_units(jobs, launcher.fuse)
+    units = make_units(jobs, launcher.fuse, launcher.jobs_at_once(jobs))
     losses = launcher.run(units, on_end) if units else []
     return [*lines, *losses]
 

@@ -13,8 +13,10 @@ from bnexp.training.fused.obstacles import reason_not_to_fuse
 DEFAULT_FUSE = 8
 
 
-def make_units(jobs: Sequence[Job], fuse: int | None) -> list[Unit]:
+def make_units(jobs: Sequence[Job], fuse: int | None, workers: int) -> list[Unit]:
     """Units of at most ``fuse`` seeds of one recipe, in parts of nearly the same size.
+
+    Where ``fuse`` is None the units are small enough to give each of the ``workers`` one.
 
     The first units of all recipes come first, then the second ones: the arms of a comparison keep pace, and a
     sweep that is cut short compares what it has.
@@ -23,7 +25,8 @@ def make_units(jobs: Sequence[Job], fuse: int | None) -> list[Unit]:
     for job in jobs:
         recipe = tuple(override for override in job.overrides if not override.startswith("seed="))
         recipes.setdefault(recipe, []).append(job)
-    parts = [_parts(recipe, fuse or DEFAULT_FUSE) for recipe in recipes.values()]
+    size = fuse or min(DEFAULT_FUSE, max(1, len(jobs) // workers))
+    parts = [_parts(recipe, size) for recipe in recipes.values()]
     most = max(map(len, parts), default=0)
     return [units[number] for number in range(most) for units in parts if number < len(units)]
 

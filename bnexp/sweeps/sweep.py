@@ -65,7 +65,7 @@ def run_sweep(
         _save_command(folder, config)
         ended = ended_jobs(folder)
         point_latest(folder)
-        write_plan(folder, _plan(planned, ended, launcher, list(composer.keys)))
+        write_plan(folder, _plan(folder, planned, ended, launcher, list(composer.keys)))
         waiting = [job for job in planned if job.config_hash not in ended]
         if skipped := len(planned) - len(waiting):
             print(f"{skipped} of {len(planned)} jobs ended before: skipped")
@@ -76,13 +76,18 @@ def run_sweep(
 
 
 def _compose(composer: JobComposer, jobs: list[list[str]]) -> list[Job]:
-    """The jobs, each configuration once. Raises UserError where two of them would share a folder."""
+    """The jobs, each configuration once.
+
+    Raises UserError where two of them would share a folder, and for a folder outside of the sweep's.
+    """
     planned: dict[str, Job] = {}
     for place, overrides in enumerate(jobs):
         job = composer.compose(overrides, place)
         planned.setdefault(job.config_hash, job)
     folders: dict[str, Job] = {}
     for job in planned.values():
+        if composer.folder not in Path(os.path.normpath(job.folder)).parents:
+            raise UserError(f"hydra.sweep.subdir: {job.folder} must lie inside the sweep's folder")
         if (other := folders.setdefault(job.folder, job)) is not job:
             raise UserError(
                 f"hydra.sweep.subdir: {other.label} and {job.label} would have one folder, {job.path.name}"
@@ -91,12 +96,12 @@ def _compose(composer: JobComposer, jobs: list[list[str]]) -> list[Job]:
 
 
 def _plan(
-    planned: Sequence[Job], ended: Collection[str], launcher: UnitLauncher, axes: list[str]
+    folder: Path, planned: Sequence[Job], ended: Collection[str], launcher: UnitLauncher, axes: list[str]
 ) -> SweepPlan:
     """What ``sweep.json`` says of the jobs; ``ended`` are the hashes of those that had ended before."""
     jobs = tuple(
         PlannedJob(
-            job.path.name, job.label, tuple(job.overrides), job.config_hash, int(job.values["epochs"]),
+            os.path.relpath(job.folder, folder), job.label, tuple(job.overrides), job.config_hash, int(job.values["epochs"]),
             job.config_hash in ended,
         )
         for job in planned

@@ -84,6 +84,14 @@ def test_two_jobs_with_one_folder_are_a_mistake(commands):
     assert not (commands.folder / "sweep").exists()
 
 
+@pytest.mark.parametrize("subdir", ["../${seed}", ".", "/tmp/${seed}"])
+def test_a_job_outside_of_the_sweeps_folder_is_a_mistake(commands, subdir):
+    result = commands.bnexp("-m", f"hydra.sweep.subdir='{subdir}'", "seed=0,1", *QUICK, SWEEP_FOLDER)
+    assert result.code == 2
+    assert re.fullmatch(r"bnexp: hydra\.sweep\.subdir: /\S* must lie inside the sweep's .*\n", result.err)
+    assert list(commands.folder.iterdir()) == []
+
+
 def test_jobs_without_a_run_are_named_and_the_exit_code_is_1(commands):
     """The folder of one job cannot be created: a file has its name."""
     arguments = ("-m", "seed=0,1", *QUICK, SWEEP_FOLDER)

@@ -101,8 +101,8 @@ def _plan(
     """What ``sweep.json`` says of the jobs; ``ended`` are the hashes of those that had ended before."""
     jobs = tuple(
         PlannedJob(
-            os.path.relpath(job.folder, folder), job.label, tuple(job.overrides), job.config_hash, int(job.values["epochs"]),
-            job.config_hash in ended,
+            folder=os.path.relpath(job.folder, folder), label=job.label, overrides=tuple(job.overrides),
+            config_hash=job.config_hash, epochs=int(job.values["epochs"]), skipped=job.config_hash in ended,
         )
         for job in planned
     )  # fmt: skip

@@ -111,7 +111,7 @@ def peak_memory(code: str, args: tuple[str, ...], folder: str | None = None) -> 
 
 
 ONE_BY_ONE = ("hydra.launcher.jobs=1", "hydra.launcher.fuse=1")
-WAYS_OF_A_SWEEP = {
+SWEEP_MODES = {
     "one by one": ONE_BY_ONE,
     "processes": ("hydra.launcher.fuse=1",),
     "seeds together": ("hydra.launcher.jobs=1",),
@@ -169,16 +169,16 @@ def _whole_machine(repeats: int, scale: float) -> Table:
     for name, (overrides, train_size) in WHOLE_SWEEPS.items():
         size = [f"dataset.train_size={scale_images(train_size, scale)}"] if train_size else []
         measurements = {
-            way: partial(_sweep_seconds, [*overrides, *size, *keys]) for way, keys in WAYS_OF_A_SWEEP.items()
+            mode: partial(_sweep_seconds, [*overrides, *size, *keys]) for mode, keys in SWEEP_MODES.items()
         }
         seconds = measure_in_turn(measurements, repeats)
         slowest = seconds["one by one"]
         rows.append(
             {"sweep": name}
-            | {f"{way}, s": median(times) for way, times in seconds.items()}
+            | {f"{mode}, s": median(times) for mode, times in seconds.items()}
             | {
-                f"{way}, x": median_ratio(slowest, times)
-                for way, times in seconds.items() if way != "one by one"
+                f"{mode}, x": median_ratio(slowest, times)
+                for mode, times in seconds.items() if mode != "one by one"
             }
             | {"as it comes, from, to": ratio_range(slowest, seconds["as it comes"])}
         )  # fmt: skip

@@ -110,7 +110,9 @@ def installation(wheel, tmp_path_factory) -> Installation:
     (packages,) = folder.glob("[Ll]ib/**/site-packages")
     # Python searches the folders in a .pth file last, and does not read the .pth files in them.
     (packages / "parent.pth").write_text("\n".join(site.getsitepackages()))
-    (packages / "sitecustomize.py").write_text(RECORD_OPENED_FILES)
+    # Not sitecustomize.py: Debian's Python has one of its own, which comes first.
+    (packages / "record_opened_files.py").write_text(RECORD_OPENED_FILES)
+    (packages / "record_opened_files.pth").write_text("import record_opened_files\n")
     return Installation(python, packages)
 
 

@@ -142,9 +142,12 @@ def _quoted(key: str, value: str) -> str:
 
 def _explain_unknown_key(match: re.Match[str], arguments: list[str]) -> UserError:
     key = match[1]
-    if key.startswith("hydra.launcher."):
-        launcher = override_values(arguments).get("hydra/launcher", "local")
-        names_of_launcher = OmegaConf.load(CONF / "hydra" / "launcher" / f"{launcher}.yaml")
+    launcher = override_values(arguments).get("hydra/launcher", "local")
+    file = CONF / "hydra" / "launcher" / f"{launcher}.yaml"  # Hydra's own launcher has none here
+    if key.startswith("hydra.launcher.") and file.exists():
+        names_of_launcher = OmegaConf.load(file)
+        if key.split(".")[2] in names_of_launcher:  # it is a mapping, and this key is not in it yet
+            return UserError(f"{key}: a new key is added with a plus: +{key}.KEY=VALUE")
         return unknown_key(key, {str(name) for name in names_of_launcher if name != "_target_"})
     if key.startswith("hydra."):
         return UserError(f"{key}: Hydra has no such key (bnexp --cfg hydra shows those it has)")

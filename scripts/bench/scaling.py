@@ -115,7 +115,7 @@ LAUNCHERS = {
         "hydra.launcher.cluster=local",
         "hydra.launcher.fuse=1",
     ),
-    "ray, 2 at a time": ("hydra/launcher=ray", "hydra.launcher.init={num_cpus:2}", "hydra.launcher.fuse=1"),
+    "ray, 2 at a time": ("hydra/launcher=ray", "+hydra.launcher.init.num_cpus=2", "hydra.launcher.fuse=1"),
 }
 
 

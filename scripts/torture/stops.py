@@ -20,7 +20,8 @@ LONG_EPOCHS = (
     *RUN[: RUN.index("dataset.train_size=300")], "dataset.train_size=800", "dataset.test_size=50",
     "batch_size=2", "tracking.tensorboard=false", "device.threads=1", "epochs=3",
 )  # fmt: skip
-LONG_SWEEP = ("-m", "seed=0,1,2", *LONG_EPOCHS)
+LONG_JOBS = 8
+LONG_SWEEP = ("-m", f"seed=range({LONG_JOBS})", "hydra.launcher.fuse=1", *LONG_EPOCHS)
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 138}  # with their exit codes
 stages: Counter[str] = Counter()  # how many runs were killed or stopped in each stage
 
@@ -114,7 +115,7 @@ def signal_sweep(trial: Trial, *launcher: str) -> None:
     statuses = [trial.read_status(run) for run in trial.sweep_runs()]
     # A signal between two jobs leaves finished runs only, but fewer than the sweep has.
     require(set(statuses) <= {"interrupted", "finished"}, f"{name}: statuses {statuses}")
-    require(statuses.count("finished") < 3, f"{name}: the sweep was not interrupted")
+    require(statuses.count("finished") < LONG_JOBS, f"{name}: the sweep was not interrupted")
     resume_sweep(trial, reference)
 
 
@@ -132,7 +133,7 @@ LAUNCHERS = {
     "one job": ("hydra.launcher.jobs=1",),
     "local": ("hydra.launcher.jobs=2",),
     "slurm": ("hydra/launcher=slurm", "hydra.launcher.cluster=local"),
-    "ray": ("hydra/launcher=ray", "hydra.launcher.init={num_cpus:2}"),
+    "ray": ("hydra/launcher=ray",),
 }
 LIBRARIES = {"slurm": "submitit", "ray": "ray"}
 

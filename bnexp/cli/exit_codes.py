@@ -91,9 +91,9 @@ def _expected_failure(error: Exception) -> str | None:
 
 
 def _log_traceback(error: Exception) -> list[str]:
-    """Writes the traceback into the run's log file, and returns the line that names the file.
+    """Writes the traceback into the run's log files; returns a line for each, which names the file.
 
-    Where there is no log file it writes to standard error.
+    Where there is no log file it writes to standard error, and returns no line.
     """
     handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
     lines = []

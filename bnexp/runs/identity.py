@@ -39,7 +39,7 @@ def config_hash(config: Mapping[str, Any], fingerprints: Mapping[str, str] | Non
 
 
 def checkpoint_identity(config: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
-    """``config_hash`` without what may change when a run is resumed: its epochs and its patience."""
+    """``config_hash`` without epochs and patience: a resumed run may have others."""
     early_stopping = dict(config.get("early_stopping", {})) | {"patience": None}
     return config_hash(dict(config) | {"epochs": None, "early_stopping": early_stopping}, fingerprints)
 

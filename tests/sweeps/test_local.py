@@ -17,32 +17,9 @@ from bnexp.errors import UserError
 from bnexp.runs.job import Job
 from bnexp.sweeps import local
 from bnexp.sweeps.local import LocalProcesses
+from helpers.accident_network import NETWORK
 from helpers.records import record
 
-# A network whose steps take a while. A process whose file "accident" exists sends itself the signal that is
-# in the file, in the first step of its second epoch; the file is then gone.
-NETWORK = """
-import os, time
-from pathlib import Path
-from torch import nn
-
-class Net(nn.Sequential):
-    def __init__(self, in_channels, image_size, num_classes, width: int, pause: float = 0.0):
-        super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, width), nn.BatchNorm1d(width),
-                         nn.Linear(width, num_classes))
-        self.steps, self.pause = 0, pause
-
-    def forward(self, images):
-        self.steps += self.training
-        time.sleep(self.pause)
-        if self.steps == 4 and self.training and Path("accident").exists():
-            try:
-                file = Path("accident").rename(f"accident-{os.getpid()}")
-            except FileNotFoundError:
-                return super().forward(images)
-            os.kill(os.getpid(), int(file.read_text()))
-        return super().forward(images)
-"""
 SWEEP = (
     "-m", "model=custom", "model._target_=slow_net.Net", "+model.width=8,16", "seed=0,1", "epochs=3",
     "batch_size=50", "dataset.train_size=100", "dataset.test_size=100", "device.threads=1",

@@ -20,35 +20,11 @@ from pathlib import Path
 import pytest
 
 from conftest import CommandResult
+from helpers.accident_network import NETWORK
 from helpers.records import record
 
 pytest.importorskip("ray", reason="needs the extra: pip install -e '.[ray]'")
 
-# A network of the user. If the file "accident" exists, the first job in its second epoch sends itself
-# the signal whose number is in the file.
-NETWORK = """
-import os
-from pathlib import Path
-from torch import nn
-
-class Net(nn.Sequential):
-    def __init__(self, in_channels, image_size, num_classes, width: int):
-        if width < 1:
-            raise ValueError("no width")
-        super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, width), nn.BatchNorm1d(width),
-                         nn.Linear(width, num_classes))
-        self.steps = 0
-
-    def forward(self, images):
-        self.steps += self.training
-        if self.steps == 4 and self.training and Path("accident").exists():
-            try:
-                claimed_file = Path("accident").rename(f"accident-{os.getpid()}")
-            except FileNotFoundError:
-                return super().forward(images)
-            os.kill(os.getpid(), int(claimed_file.read_text()))
-        return super().forward(images)
-"""
 SWEEP = (
     "-m", "model=custom", "model._target_=ray_net.Net", "+model.width=8,16,0", "seed=0,1", "epochs=2",
     "batch_size=50", "dataset.train_size=100", "dataset.test_size=100", "device.threads=1",

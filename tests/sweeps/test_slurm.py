@@ -18,38 +18,12 @@ import pytest
 from bnexp.errors import UserError
 from bnexp.sweeps.slurm import KEYS, SHARED_KEYS, SLURM_KEYS, SlurmJobs, srun_arguments
 from conftest import CommandResult
+from helpers.accident_network import NETWORK
 from helpers.records import record
 
 needs_submitit = pytest.mark.skipif(
     importlib.util.find_spec("submitit") is None, reason="needs the extra: pip install -e '.[slurm]'"
 )
-# If the file "accident" exists, the first job to reach its third training step, the first of the second
-# epoch, sends its own process the signal whose number is in the file. A step takes a second where "slow"
-# exists.
-NETWORK = """
-import os
-import time
-from pathlib import Path
-from torch import nn
-
-class Net(nn.Sequential):
-    def __init__(self, in_channels, image_size, num_classes, width: int):
-        super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, width), nn.BatchNorm1d(width),
-                         nn.Linear(width, num_classes))
-        self.steps = 0
-
-    def forward(self, images):
-        self.steps += self.training
-        if self.training and Path("slow").exists():
-            time.sleep(1)
-        if self.steps == 3 and self.training and Path("accident").exists():
-            try:
-                claimed_file = Path("accident").rename(f"accident-{os.getpid()}")
-            except FileNotFoundError:
-                return super().forward(images)
-            os.kill(os.getpid(), int(claimed_file.read_text()))
-        return super().forward(images)
-"""
 SWEEP = (
     "-m", "model=custom", "model._target_=mynets.Net", "+model.width=8,16", "seed=0,1", "epochs=6",
     "batch_size=50", "dataset.train_size=100", "dataset.test_size=100", "device.threads=1",

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from bnexp.compute.device import prepare_device
-from bnexp.config.schema import Config
 from bnexp.models.summary import Summary
-from bnexp.training import build
 
 # Several small networks in one step save the time between operations. Large ones fill a core each, and
 # several of them no longer fit its cache. Images/s of R networks over those of one, on one thread of an
@@ -24,20 +21,11 @@ WEIGHT_BYTES = 1 << 30
 BYTES_PER_PARAMETER = 16
 
 
-def replicas_that_fit(config: Config, limit: int) -> int:
-    """How many seeds of this configuration gain by being trained together, from 1 to ``limit``.
-
-    The answer depends on the configuration alone, so that a resumed unit has the size that it had. Loads the
-    data and builds the network; raises UserError as a run does.
-    """
-    if limit <= 1:
-        return 1
-    splits = build.load_splits(config, prepare_device(config.device))
-    return replicas_for(build.summary(build.model(config, splits), config, splits), config.batch_size, limit)
-
-
 def replicas_for(summary: Summary, batch_size: int, limit: int) -> int:
-    """The same for a network that is known."""
+    """How many seeds of a network gain by being trained together, from 1 to ``limit``.
+
+    The answer depends on the network and the batch size alone: a resumed unit has the size that it had.
+    """
     by_work = STEP_FLOPS // max(1, summary.flops * batch_size)
     by_memory = WEIGHT_BYTES // max(1, BYTES_PER_PARAMETER * summary.parameters)
     return max(1, min(limit, int(by_work), int(by_memory)))

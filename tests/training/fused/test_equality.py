@@ -183,7 +183,7 @@ def test_a_replica_that_diverges_changes_no_bit_of_the_others():
 def test_narrow_1x1_convolutions_with_stride_2_have_right_gradients_in_channels_last(
     channels, outputs, replicas
 ):
-    """Those of a resnet's shortcuts. oneDNN's issue 6035 is about wrong ones on some processors."""
+    """A resnet's shortcuts are such layers. On some processors oneDNN computes wrong gradients for them."""
     torch.manual_seed(0)
     original = FusedConv2d(nn.Conv2d(channels, outputs, 1, 2), replicas)
     images = torch.randn(8, replicas * channels, 14, 14)

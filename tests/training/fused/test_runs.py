@@ -15,11 +15,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from bnexp.compute.device import prepare_device
+from bnexp.config.schema import Config
 from bnexp.signals import StopSignal
+from bnexp.training import build
 from bnexp.training.fused import layers
 from bnexp.training.fused.obstacles import reason_not_to_fuse
 from bnexp.training.fused.run import train_fused
-from bnexp.training.fused.size import replicas_that_fit
+from bnexp.training.fused.size import replicas_for
 from bnexp.training.run import train as train_single
 from helpers.fused_runs import OVERRIDES, make_run, rows, summary, train
 
@@ -283,6 +286,12 @@ def test_runs_that_differ_in_more_than_their_seed_are_trained_apart(tmp_path, ca
     with caplog.at_level(logging.INFO):
         assert train_fused(runs, StopSignal()) == ["finished"] * 2
     assert "they differ in more than their seed" in caplog.text
+
+
+def replicas_that_fit(config: Config, limit: int) -> int:
+    splits = build.load_splits(config, prepare_device(config.device))
+    summary = build.summary(build.model(config, splits), config, splits)
+    return replicas_for(summary, config.batch_size, limit)
 
 
 def test_small_networks_fit_together_and_large_ones_do_not(tmp_path):

@@ -18,9 +18,9 @@ from bnexp.errors import UserError
 from bnexp.runs.folder import load_summary
 from bnexp.sweeps.axes import jobs_of
 from bnexp.sweeps.job_folders import completed_jobs
-from bnexp.sweeps.status import FINISHED, RUNNING, SweepReader
-from bnexp.sweeps.time_left import format_duration
-from bnexp.sweeps.view import counts_text
+from bnexp.sweeps.progress.status import FINISHED, RUNNING, SweepReader
+from bnexp.sweeps.progress.time_left import format_duration
+from bnexp.sweeps.progress.view import counts_text
 
 
 def list_jobs(overrides: list[str]) -> tuple[list[list[str]], Path | None]:

@@ -30,11 +30,11 @@ from bnexp.runs.latest import point_latest
 from bnexp.sweeps import verdict
 from bnexp.sweeps.axes import jobs_of
 from bnexp.sweeps.job_folders import ended_jobs, is_free
-from bnexp.sweeps.launcher import JobEnd, SweepContext, UnitLauncher
+from bnexp.sweeps.launchers.launcher import JobEnd, SweepContext, UnitLauncher
 from bnexp.sweeps.plan_file import PlannedJob, SweepPlan, write_plan
 from bnexp.sweeps.planning import JobComposer
+from bnexp.sweeps.progress.view import SweepView
 from bnexp.sweeps.units import make_units
-from bnexp.sweeps.view import SweepView
 
 # Environment variables that a worker on another machine takes over from the command that started the sweep.
 VARIABLES = ("BNEXP_DATA_DIR", "GOMP_SPINCOUNT")

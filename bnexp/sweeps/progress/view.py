@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnexp.errors import UserError
-from bnexp.sweeps.status import (
+from bnexp.sweeps.progress.status import (
     DIVERGED,
     FAILED,
     FINISHED,
@@ -35,7 +35,7 @@ from bnexp.sweeps.status import (
     SweepReader,
     SweepStatus,
 )
-from bnexp.sweeps.time_left import epoch_times, format_duration, job_seconds_left, sweep_seconds_left
+from bnexp.sweeps.progress.time_left import epoch_times, format_duration, job_seconds_left, sweep_seconds_left
 
 INTERVAL_S = 0.5
 LOOK_SHARE = 0.02  # the largest share of the time that the looks take from a job in the same process

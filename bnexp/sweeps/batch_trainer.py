@@ -32,13 +32,13 @@ class BatchTrainer:
         self._ended = ended_jobs(folder)  # before this start of the sweep
         self._started = time.time()
 
-    def train(self, jobs: Sequence[Job], standings: tuple[str, ...]) -> bool:
-        """Trains the jobs that have not ended before; whether the sweep goes on.
-
-        ``standings`` are what the comparisons stand at, for the live view.
-        """
+    def add(self, jobs: Sequence[Job], standings: tuple[str, ...]) -> None:
+        """Plans a batch; ``standings`` are what the comparisons stand at before it, for the live view."""
         self.planned += jobs
         self.write_plan(self.planned, standings)
+
+    def train(self, jobs: Sequence[Job]) -> bool:
+        """Trains the jobs that have not ended before; whether the sweep goes on."""
         waiting = [job for job in jobs if job.config_hash not in self._ended]
         if skipped := len(jobs) - len(waiting):
             print(f"{skipped} of {len(jobs)} jobs ended before: skipped")

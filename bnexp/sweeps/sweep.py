@@ -78,11 +78,13 @@ def run_sweep(
             for jobs in seeds.batches():
                 batch = _compose(composer, jobs, trainer.planned) if trainer.planned else first_batch
                 seeds.note_jobs(batch)
-                if not trainer.train(batch, seeds.standings):
+                trainer.add(batch, seeds.standings)
+                view.update()  # a quick batch may end before the next look at the folder
+                if not trainer.train(batch):
                     return
             trainer.write_plan(trainer.planned, seeds.standings)
 
-        with SweepView(folder):
+        with SweepView(folder) as view:
             failure = failure_of(train)
     return verdict.finish_sweep(folder, trainer.planned, failure, trainer.messages)
 
@@ -91,7 +93,9 @@ def _seed_plan(axes: Axes, looks: tuple[int, ...], jobs: Sequence[Job], folder: 
     """``jobs`` are those of the first batch."""
     if not axes.plans_seeds:
         return FixedSeeds(axes.jobs, folder)
-    labels = [re.sub(r"\bseed=\d+ ?", "", job.label).strip() for job in jobs]
+    first_seed = [job for job in jobs if job.values["seed"] == 0]
+    labels = [re.sub(r"\bseed=\d+ ?", "", job.label).strip() for job in first_seed]
+    hashes = tuple(job.config_hash for job in first_seed)
     values = jobs[0].values
     deltas = [delta for job in jobs if (delta := job.values["dataset"].get("delta")) is not None]
     design = Design(

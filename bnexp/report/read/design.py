@@ -23,6 +23,7 @@ class Design:
 
     looks: tuple[int, ...]
     arms: tuple[str, ...]  # what distinguishes them: "model.norm=batch"
+    config_hashes: tuple[str, ...] = ()  # of each arm's job with seed 0
     metric: str = "test/accuracy"
     epoch: str = "auto"  # report.epoch
     delta: float | None = None  # the smallest difference of interest, in points
@@ -33,7 +34,7 @@ class Design:
         return [run for run in runs if run.seed < self.reached]
 
     def is_same_plan(self, other: Design) -> bool:
-        return (self.looks, set(self.arms)) == (other.looks, set(other.arms))
+        return (self.looks, set(self.config_hashes)) == (other.looks, set(other.config_hashes))
 
 
 def write_design(sweep: Path, design: Design) -> None:
@@ -55,6 +56,7 @@ def read_design(sweep: Path) -> Design | None:
         return Design(
             looks=looks,
             arms=tuple(map(str, values["arms"])),
+            config_hashes=tuple(map(str, values["config_hashes"])),
             metric=str(values["metric"]),
             epoch=str(values["epoch"]),
             delta=None if values["delta"] is None else float(values["delta"]),

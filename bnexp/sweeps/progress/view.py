@@ -62,6 +62,7 @@ class SweepView:
         )
         self._printed: set[str] = set()  # the folders of the jobs whose line was printed
         self._standings: tuple[str, ...] = ()  # as printed last
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep view", daemon=True)
         self._handlers: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
@@ -86,6 +87,10 @@ class SweepView:
 
     def update(self) -> None:
         """Looks at the folder once and shows what it sees. Raises UserError where it holds no sweep."""
+        with self._lock:
+            self._update()
+
+    def _update(self) -> None:
         status = self.reader.read()
         is_first, self.status = self.status is None, status
         ended = [job for job in status.jobs if job.has_ended and job.job.folder not in self._printed]
@@ -99,8 +104,9 @@ class SweepView:
         for job in ended:
             self.console.print(ended_line(job), soft_wrap=True)
         if status.plan.standings != self._standings:
+            news = [line for line in status.plan.standings if line not in self._standings]
             self._standings = status.plan.standings
-            for standing in self._standings:
+            for standing in news:
                 self.console.print(Text(standing, style="bold"), soft_wrap=True)
         if self.is_live:
             width, height = self.console.size

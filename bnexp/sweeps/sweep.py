@@ -98,12 +98,8 @@ def _seed_plan(axes: Axes, looks: tuple[int, ...], jobs: Sequence[Job], folder: 
     hashes = tuple(job.config_hash for job in first_seed)
     values = jobs[0].values
     deltas = [delta for job in jobs if (delta := job.values["dataset"].get("delta")) is not None]
-    design = Design(
-        looks,
-        tuple(dict.fromkeys(labels)),
-        epoch=str(values["report"]["epoch"]),
-        delta=min(deltas, default=None),
-    )
+    epoch, delta = str(values["report"]["epoch"]), min(deltas, default=None)
+    design = Design(looks, tuple(labels), hashes, epoch=epoch, delta=delta)
     return PlannedSeeds(axes.jobs, design, folder)
 
 

@@ -95,7 +95,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Sweep:
-    looks: tuple[Count, ...]
+    looks: tuple[Count, ...] = (5, 10, 20, 40)
+    trials: Annotated[int, Range(2, 10_000)] = 16
+    tuning_seeds: Annotated[int, Range(1, 1000)] = 2
+    search: Literal["sobol", "tpe"] = "sobol"
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class Config:
     checkpoint: Checkpoint
     tracking: Tracking
     report: Report = Report("auto")  # defaults, because older saved runs lack these keys
-    sweep: Sweep = Sweep(looks=(5, 10, 20, 40))
+    sweep: Sweep = Sweep()
 
 
 # The signatures of torch hold no ranges: torch checks these arguments only when the object is built.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -19,21 +18,21 @@ from omegaconf import DictConfig, OmegaConf
 from bnexp.cli import composed_config
 from bnexp.cli.exit_codes import failure_of
 from bnexp.compute import torchrun
-from bnexp.config.schema import check_looks
-from bnexp.config.validation import Count, check
+from bnexp.config.schema import Sweep, check_looks
+from bnexp.config.validation import check_mapping
 from bnexp.errors import UserError
 from bnexp.files import write_text
-from bnexp.report.read.design import Design
+from bnexp.report.read.runs import TUNING_FOLDER
 from bnexp.runs.job import Job
 from bnexp.runs.latest import point_latest
 from bnexp.sweeps import verdict
-from bnexp.sweeps.axes import Axes, read_axes
+from bnexp.sweeps.axes import read_axes
 from bnexp.sweeps.batch_trainer import BatchTrainer
 from bnexp.sweeps.job_folders import is_free
 from bnexp.sweeps.launchers.launcher import SweepContext
 from bnexp.sweeps.planning import JobComposer
 from bnexp.sweeps.progress.view import SweepView
-from bnexp.sweeps.seeds import FixedSeeds, PlannedSeeds, SeedPlan
+from bnexp.sweeps.seeds import Batch, DesignRecord, make_seed_plan, plan_design
 
 # Environment variables that a worker on another machine takes over from the command that started the sweep.
 VARIABLES = ("BNEXP_DATA_DIR", "GOMP_SPINCOUNT")
@@ -51,56 +50,50 @@ def run_sweep(
     _check_preset(config, hydra_context.config_loader)
     folder = _check_folder(config)
     plugin = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+    settings = check_mapping(OmegaConf.to_container(config.sweep, resolve=True), Sweep, "sweep")
+    check_looks(settings.looks)
     axes = read_axes(config, arguments, hydra_context.config_loader)
-    looks = check(OmegaConf.to_object(config.sweep.looks), tuple[Count, ...], "sweep.looks")
-    check_looks(looks)
-    first_jobs = axes.first_jobs(looks)
-    composer = JobComposer(config, hydra_context, folder, first_jobs)
+    record = DesignRecord(folder, plan_design(axes, settings))
+    seeds = make_seed_plan(axes, record)
+    batches = seeds.batches()
+    first = next(batches)
+    composers = {
+        subfolder: JobComposer(config, hydra_context, folder / subfolder, first.jobs)
+        for subfolder in ("", TUNING_FOLDER)
+    }
     launcher = plugin.unit_launcher() if hasattr(plugin, "unit_launcher") else None
     if launcher is None:
-        if axes.plans_seeds:
-            raise UserError("seed=auto: needs hydra/launcher=local, slurm or ray")
-        planned = _compose(composer, first_jobs)
+        if record.has_plan:
+            raise UserError("seed=auto and intervals need hydra/launcher=local, slurm or ray")
+        planned = _compose(composers[""], first.jobs)
         _save_command(folder, config)
-        return verdict.finish_sweep(folder, planned, failure_of(partial(_launch, plugin, first_jobs)))
+        return verdict.finish_sweep(folder, planned, failure_of(partial(_launch, plugin, first.jobs)))
     with closing(launcher):
         launcher.start(_context(folder))
-        first_batch = _compose(composer, first_jobs)  # a mistake shows before the folder is made
-        seeds = _seed_plan(axes, looks, first_batch, folder)
-        seeds.check()
+        first_jobs = _compose(composers[first.subfolder], first.jobs)  # before the folder is made
+        record.describe(first_jobs)
+        record.check()
         _save_command(folder, config)
-        seeds.save()
+        record.save()
         point_latest(folder)
-        trainer = BatchTrainer(folder, launcher, list(composer.keys))
-        trainer.write_plan(first_batch)
+        trainer = BatchTrainer(folder, launcher, list(composers[""].keys))
+        trainer.write_plan(first_jobs)
 
         def train() -> None:
-            for jobs in seeds.batches():
-                batch = _compose(composer, jobs, trainer.planned) if trainer.planned else first_batch
-                seeds.note_jobs(batch)
-                trainer.add(batch, seeds.standings)
+            jobs = first_jobs
+            while jobs:
+                seeds.note_jobs(jobs)
+                trainer.add(jobs, seeds.standings)
                 view.update()  # a quick batch may end before the next look at the folder
-                if not trainer.train(batch):
+                if not trainer.train(jobs):
                     return
+                batch = next(batches, Batch([]))
+                jobs = _compose(composers[batch.subfolder], batch.jobs, trainer.planned)
             trainer.write_plan(trainer.planned, seeds.standings)
 
         with SweepView(folder) as view:
             failure = failure_of(train)
     return verdict.finish_sweep(folder, trainer.planned, failure, trainer.messages)
-
-
-def _seed_plan(axes: Axes, looks: tuple[int, ...], jobs: Sequence[Job], folder: Path) -> SeedPlan:
-    """``jobs`` are those of the first batch."""
-    if not axes.plans_seeds:
-        return FixedSeeds(axes.jobs, folder)
-    first_seed = [job for job in jobs if job.values["seed"] == 0]
-    labels = [re.sub(r"\bseed=\d+ ?", "", job.label).strip() for job in first_seed]
-    hashes = tuple(job.config_hash for job in first_seed)
-    values = jobs[0].values
-    deltas = [delta for job in jobs if (delta := job.values["dataset"].get("delta")) is not None]
-    epoch, delta = str(values["report"]["epoch"]), min(deltas, default=None)
-    design = Design(looks, tuple(labels), hashes, epoch=epoch, delta=delta)
-    return PlannedSeeds(axes.jobs, design, folder)
 
 
 def _compose(composer: JobComposer, jobs: list[list[str]], earlier: Sequence[Job] = ()) -> list[Job]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bnexp.report.analysis.group_comparison import DECIDED, GroupComparison
 from bnexp.report.analysis.repeated_looks import AnyLooks, PairedTest, PlannedLooks
+from bnexp.report.analysis.tuning import Arm, ArmTuning, tune
 from bnexp.report.analysis.verdict import Verdict, compare
 from bnexp.report.read.design import Design, read_design
 from bnexp.report.read.looks import Look, earlier_looks
-from bnexp.report.read.runs import Problem, Run, read_runs
+from bnexp.report.read.runs import TUNING_FOLDER, Problem, Run, read_runs
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,13 @@ class Evidence:
     problems: list[Problem]
     looks: list[Look]
     test: PairedTest | None  # None: ``compare`` chooses it
+    tuning: Mapping[Arm, ArmTuning]  # what was tried for each arm
 
     def verdict(self, **options: Any) -> Verdict:
         """``compare`` with these ``options``. Raises UserError where there is nothing to compare."""
-        return compare(self.runs, self.problems, looks=self.looks, test=self.test, **options)
+        return compare(
+            self.runs, self.problems, looks=self.looks, test=self.test, tuning=self.tuning, **options
+        )
 
 
 def read_evidence(folders: Sequence[Path], *, look_folders: Sequence[Path] = ()) -> Evidence:
@@ -38,14 +42,23 @@ def read_evidence(folders: Sequence[Path], *, look_folders: Sequence[Path] = ())
     runs, problems = read_runs(folders)
     designs = [design for folder in folders if (design := read_design(folder)) is not None]
     test: PairedTest | None = None
-    if len(folders) == 1 and designs and designs[0].reached:
+    tuning: Mapping[Arm, ArmTuning] = {}
+    if len(folders) == 1 and designs:
         (design,) = designs
-        test, planned_runs = planned_test(design), design.planned_runs(runs)
-        problems += [_left_out(run, design) for run in runs if run not in planned_runs]
-        runs = planned_runs
-    elif designs:
+        tuning = _read_tuning(folders[0], design)
+        if design.reached:
+            test, counting_runs = planned_test(design), design.counting_runs(runs)
+            problems += [_left_out(run, design) for run in runs if run not in counting_runs]
+            runs = counting_runs
+    if test is None and any(design.looks for design in designs):
         test = AnyLooks()
-    return Evidence(runs, problems, earlier_looks([*folders, *look_folders]), test)
+    return Evidence(runs, problems, earlier_looks([*folders, *look_folders]), test, tuning)
+
+
+def _read_tuning(sweep: Path, design: Design) -> dict[Arm, ArmTuning]:
+    if design.tuning is None:
+        return {}
+    return tune(read_runs([sweep / TUNING_FOLDER])[0], design.tuning)
 
 
 def planned_test(design: Design) -> PlannedLooks:
@@ -78,5 +91,11 @@ def look_at(folders: Sequence[Path], design: Design, look: int) -> tuple[Verdict
     """
     at_look = replace(design, reached=look)
     runs, problems = read_runs(folders)
-    verdict = compare(at_look.planned_runs(runs), problems, test=planned_test(at_look), is_interim=True)
+    verdict = compare(
+        at_look.counting_runs(runs),
+        problems,
+        test=planned_test(at_look),
+        tuning={arm: result for folder in folders for arm, result in _read_tuning(folder, design).items()},
+        is_interim=True,
+    )
     return verdict, [c for c in verdict.comparisons if is_open(c)]

@@ -7,7 +7,7 @@ baseline of its block, a ``Verdict`` all of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,6 +26,7 @@ from bnexp.report.analysis.groups import Group, Grouping, group_runs
 from bnexp.report.analysis.notes import collect_notes, describe_not_compared
 from bnexp.report.analysis.repeated_looks import AnyLooks, PairedTest, SingleLook
 from bnexp.report.analysis.statistical_tests import Difference, holm_adjust
+from bnexp.report.analysis.tuning import Arm, ArmTuning, tuning_of
 from bnexp.report.read.looks import Look, looks_at, record_look
 from bnexp.report.read.runs import Problem, Run
 
@@ -45,6 +46,7 @@ class Verdict:
     problems: tuple[Problem, ...]
     looks: tuple[Look, ...]  # earlier ones and this one
     test: PairedTest  # of the twins
+    tuning: tuple[tuple[GroupSummary, ArmTuning], ...]  # what was tried for each tuned group
     not_compared: str  # a sentence, or ""
     notes: tuple[str, ...]
 
@@ -84,6 +86,7 @@ def compare(
     epoch: str | None = None,
     looks: Sequence[Look] = (),
     test: PairedTest | None = None,
+    tuning: Mapping[Arm, ArmTuning] | None = None,
     is_interim: bool = False,
 ) -> Verdict:
     """The verdict over runs. Raises UserError for an unknown name and where there is nothing to compare.
@@ -93,11 +96,13 @@ def compare(
     - ``epoch``: in place of the configured ``report.epoch``
     - ``looks``: the earlier looks at these runs
     - ``test``: of the twins; by default the plain t test, or the one for any looks where there were some
+    - ``tuning``: the trials of each arm; the tuned keys are no settings that are compared
     - ``is_interim``: a sweep that was cut short. It counts as no look: the planned number of seeds counts
     """
     runs, metric_problems = _with_metric(runs, metric)
     rule = choose_epoch_rule(runs, metric, epoch)
-    grouping, shown_metric = group_runs(runs, by, baseline), Metric(metric)
+    tuned_keys = tuple(interval.name for arm in (tuning or {}).values() for interval in arm.intervals)
+    grouping, shown_metric = group_runs(runs, by, baseline, tuned_keys), Metric(metric)
     summaries = [
         summary
         for groups in grouping.blocks.values()
@@ -117,6 +122,11 @@ def compare(
         problems=(*problems, *metric_problems, *grouping.problems),
         looks=looks,
         test=test,
+        tuning=tuple(
+            (summary, result)
+            for summary in summaries
+            if (result := tuning_of(summary.group.runs[0], tuning or {})) is not None
+        ),
         not_compared=describe_not_compared(grouping, summaries, comparisons),
         notes=collect_notes(grouping, summaries, comparisons, delta),
     )

@@ -17,6 +17,7 @@ from bnexp.report.read.design import Design, Interval, TuningDesign, read_design
 from bnexp.report.read.runs import TUNING_FOLDER
 from bnexp.runs.job import Job
 from bnexp.sweeps.axes import Axes
+from bnexp.sweeps.tree_search import import_optuna
 from bnexp.sweeps.tuning import FIRST_TUNING_SEED, Tuning
 
 Overrides = list[str]  # of one job
@@ -218,4 +219,6 @@ def make_seed_plan(axes: Axes, record: DesignRecord) -> SeedPlan:
     if not axes.intervals:
         return plan_seeds()
     assert record.design.tuning is not None  # it has the intervals
+    if record.design.tuning.search == "tpe":
+        import_optuna()
     return TunedSeeds(Tuning(axes.arms, record.design.tuning, record.sweep), plan_seeds, record)

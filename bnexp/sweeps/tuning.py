@@ -72,9 +72,11 @@ class Tuning:
             self.design = replace(self.design, is_widened=True)
             yield from self._search(*_beyond(self.design.intervals, edges))
         self.tuned_arms = [self.tuned(arm) for arm in self.arms]
+        shared = set.intersection(*map(set, self.arms))
+        names = [" ".join(text for text in arm if text not in shared) or "all" for arm in self.arms]
         self.standings = tuple(
-            f"{' '.join(arm)}: best {' '.join(self._chosen(arm))}, validation {score:.2f} %"
-            for arm in self.arms
+            f"{name}: best {' '.join(self._chosen(arm))}, validation {score:.2f} %"
+            for name, arm in zip(names, self.arms, strict=True)
             if (score := self._result(arm).best.score)
         )
 

@@ -128,7 +128,7 @@ def group_runs(
     baseline: str | None = None,
     tuned_keys: Sequence[str] = (),
 ) -> Grouping:
-    """Groups, compared key and baseline. Different values of ``tuned_keys``, each group's best, are no settings.
+    """Groups, compared key and baseline. ``tuned_keys`` have each group's best values and are no settings.
 
     Raises UserError for an unknown key or baseline.
     """

@@ -20,7 +20,7 @@ Arm = tuple[tuple[str, str], ...]  # the overrides of an arm, without seed and t
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of the intervals: its values, and the final validation accuracy of each tuning seed in percent.
+    """One point of the intervals: its values, and each tuning seed's final validation accuracy in percent.
 
     A run that diverged or is at chance counts as 0.
     """
@@ -84,8 +84,8 @@ class ArmTuning:
         return sum(trial.seconds for trial in self.trials)
 
     @property
-    def nearly_best_decades(self) -> float:
-        """Decades of the first key, on a linear scale its length, over which scores are nearly the best."""
+    def nearly_best_span(self) -> float:
+        """How much of the first key's scale has nearly the best scores: in decades where logarithmic."""
         interval = self.intervals[0]
         best = self.best
         ordered = sorted(self.trials, key=lambda trial: trial.values)

@@ -15,6 +15,7 @@ from bnexp.errors import UserError
 from bnexp.report.analysis.tuning import Arm, ArmTuning, arm_of, tune
 from bnexp.report.read.design import Interval, TuningDesign
 from bnexp.report.read.runs import TUNING_FOLDER, read_runs
+from bnexp.sweeps.tree_search import POINTS_AT_ONCE, TreeSearch
 
 FIRST_TUNING_SEED = 1_000_000_000  # far from the seeds that anybody types
 LOG_KEYS = ("optimizer.lr", "optimizer.weight_decay")  # on a logarithmic scale unless tagged otherwise
@@ -81,16 +82,25 @@ class Tuning:
         )
 
     def _search(self, *regions: Sequence[Interval]) -> Iterator[list[Overrides]]:
-        """The same points for every arm, shared between the regions of the intervals."""
+        """The trials of every arm, shared between the regions of the intervals."""
         if self.design.search == "tpe":
-            from bnexp.sweeps.tree_search import tree_batches
-
-            yield from tree_batches(self, regions)
+            for region in regions:
+                yield from self._search_tree(region, self.design.trials // len(regions))
             return
         count = self.design.trials // len(regions)
         points = [point for region in regions for point in sobol_points(region, count)]
         yield self.jobs({tuple(arm): points for arm in self.arms})
         self.read()
+
+    def _search_tree(self, region: Sequence[Interval], count: int) -> Iterator[list[Overrides]]:
+        """``count`` points of a region for each arm, by a search of its own."""
+        searches = {tuple(arm): TreeSearch(region) for arm in self.arms}
+        for first in range(0, count, POINTS_AT_ONCE):
+            points = {arm: s.ask(min(POINTS_AT_ONCE, count - first)) for arm, s in searches.items()}
+            yield self.jobs(points)
+            self.read()
+            for arm, search in searches.items():
+                search.tell([self.score_of(list(arm), point) for point in points[arm]])
 
     def tuned(self, job: Overrides) -> Overrides:
         """The overrides of a job with the values that were chosen for its arm."""
@@ -128,19 +138,15 @@ class Tuning:
         """The mean validation accuracy of a point; None where it was lost or has not ended."""
         values = point_values(point)
         trial = next((trial for trial in self._result(arm).trials if trial.values == values), None)
-        return None if trial is None or trial.lost else trial.score
+        return None if trial is None or trial.lost_runs else trial.score
 
     def _chosen(self, arm: Overrides) -> Overrides:
         best = self._result(arm).best
-        return [assignment(i, value) for i, value in zip(self.design.intervals, best.values, strict=True)]
+        return [i.assignment(value) for i, value in zip(self.design.intervals, best.values, strict=True)]
 
 
 def point_values(point: Overrides) -> tuple[float, ...]:
     return tuple(float(override.partition("=")[2]) for override in point)
-
-
-def assignment(interval: Interval, value: float) -> str:
-    return f"{interval.key}={round(value) if interval.is_integer else value}"
 
 
 def sobol_points(intervals: Sequence[Interval], count: int) -> list[Overrides]:
@@ -149,9 +155,7 @@ def sobol_points(intervals: Sequence[Interval], count: int) -> list[Overrides]:
 
     power = math.ceil(math.log2(max(count, 2)))
     positions = qmc.Sobol(len(intervals), scramble=True, seed=0).random_base2(power)[:count]
-    points = [
-        [assignment(i, i.value_at(u)) for i, u in zip(intervals, row, strict=True)] for row in positions
-    ]
+    points = [[i.assignment(i.value_at(u)) for i, u in zip(intervals, row, strict=True)] for row in positions]
     return [list(point) for point in dict.fromkeys(map(tuple, points))]
 
 

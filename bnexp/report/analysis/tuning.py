@@ -27,7 +27,7 @@ class Trial:
 
     values: tuple[float, ...]
     scores: tuple[float, ...]
-    lost: int
+    lost_runs: int
     seconds: float
 
     @property
@@ -77,7 +77,7 @@ class ArmTuning:
 
     @property
     def lost_share(self) -> float:
-        return sum(trial.lost for trial in self.trials) / sum(len(trial.scores) for trial in self.trials)
+        return sum(trial.lost_runs for trial in self.trials) / sum(len(trial.scores) for trial in self.trials)
 
     @property
     def seconds(self) -> float:
@@ -94,7 +94,9 @@ class ArmTuning:
 
     def _standard_error(self) -> float:
         """Of a trial's score: the pooled deviation between tuning seeds, of trials without a lost run."""
-        variances = [statistics.variance(t.scores) for t in self.trials if not t.lost and len(t.scores) > 1]
+        variances = [
+            statistics.variance(t.scores) for t in self.trials if not t.lost_runs and len(t.scores) > 1
+        ]
         if not variances:
             return 0.0
         return math.sqrt(statistics.fmean(variances) / len(self.trials[0].scores))

@@ -21,6 +21,8 @@ from bnexp.report.plots.style import (
 
 def draw_tuning(verdict: Verdict) -> Picture | None:
     """Every trial of every group against each tuned key; the chosen values are marked."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     tuning = verdict.tuning[:MAX_GROUPS]
     if not tuning:
         return None
@@ -41,6 +43,8 @@ def draw_tuning(verdict: Verdict) -> Picture | None:
             axes.axvline(best.values[i], color=style.colour, linestyle=style.dash, linewidth=1, alpha=0.8)
         if interval.is_log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(interval.name)
         crop_early_rise(axes, [score for _, result in tuning for t in result.trials for score in t.scores])
     panels[0].set_ylabel("validation accuracy (%)")

@@ -39,6 +39,10 @@ class Interval:
             value = self.low * (self.high / self.low) ** position
         return round(value) if self.is_integer else float(f"{value:.3g}")
 
+    def assignment(self, value: float) -> str:
+        """The override that sets a value."""
+        return f"{self.key}={round(value) if self.is_integer else value}"
+
     def position_of(self, value: float) -> float:
         if self.is_log:
             return math.log(value / self.low) / math.log(self.high / self.low)

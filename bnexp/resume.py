@@ -115,6 +115,8 @@ def _with_absolute_root(override: Override, cwd: Path) -> str:
 def _join_values(old_overrides: list[str], new_override: str) -> str:
     """``new_override`` with the old values of its key in front, if there are several old or new values."""
     key = override_key(new_override)
+    if split_override(new_override) == ("seed", "auto"):
+        return new_override  # it plans the seeds itself
     same_key = [override for override in old_overrides if override_key(override) == key]
     try:
         old_and_new = OverridesParser.create().parse_overrides([*same_key[-1:], new_override])

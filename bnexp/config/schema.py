@@ -99,6 +99,8 @@ class Sweep:
     trials: Annotated[int, Range(2, 10_000)] = 16
     tuning_seeds: Annotated[int, Range(1, 1000)] = 2
     search: Literal["sobol", "tpe"] = "sobol"
+    together: tuple[str, ...] = ()
+    sample: Count | None = None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class ProcessLost(RuntimeError):
 
 
 class ExitCalled(RuntimeError):
-    """The user's own code called sys.exit or raised GeneratorExit; the message has its text."""
+    """The user's own code called sys.exit, or raised what is no Exception; the message has its text."""
 
 
 class WriteError(OSError):
@@ -57,13 +57,17 @@ class Interrupted(KeyboardInterrupt):
 def forbid_exit(caller: str) -> Iterator[None]:
     """Raises ExitCalled in place of a SystemExit, which would end the process in silence.
 
-    The same for GeneratorExit, which is no Exception either. ``caller`` says whose code the block runs.
+    The same for every other BaseException that is no Exception, as GeneratorExit, asyncio.CancelledError or a
+    class of the user's: nothing would catch it, and the run would have no end. A KeyboardInterrupt is a
+    signal's. ``caller`` says whose code the block runs.
     """
     try:
         yield
+    except (Exception, KeyboardInterrupt):
+        raise
     except SystemExit as request:
         raise ExitCalled(one_line(f"{caller} called sys.exit ({request.code})")) from request
-    except GeneratorExit as error:
+    except BaseException as error:
         raise ExitCalled(one_line(f"{caller} raised {type(error).__name__}: {error}")) from error
 
 

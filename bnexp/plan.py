@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
 from bnexp.cli import argument_parser, composed_config, exit_codes, hydra_errors
+from bnexp.config.overrides import check_deletions
 from bnexp.config.schema import check_looks, parse
 from bnexp.errors import UserError
 from bnexp.runs.folder import load_summary
@@ -37,8 +38,8 @@ def list_jobs(overrides: list[str]) -> tuple[Axes, tuple[int, ...], Path | None]
     )
     looks = tuple(composed.sweep.looks)
     check_looks(looks)
-    has_folder = any(o.key_or_group == "hydra.sweep.dir" for o in single_values)
-    return axes, looks, Path(composed.hydra.sweep.dir) if has_folder else None
+    has_folder = any(o.key_or_group in composed_config.OTHER_FOLDER for o in single_values)
+    return axes, looks, composed_config.output_folder(composed, "hydra.sweep.dir") if has_folder else None
 
 
 def print_plan(overrides: list[str]) -> None:
@@ -46,8 +47,9 @@ def print_plan(overrides: list[str]) -> None:
         axes, looks, folder = list_jobs(overrides)
         jobs = axes.first_jobs(looks)
         configs = [compose("config", overrides=job) for job in jobs]
-        for config in configs:
+        for job, config in zip(jobs, configs, strict=True):
             _check(config)
+            check_deletions(job)
         durations = []  # of the finished jobs: a job that diverged says little about the others
         waiting = 0
         for number, (job, config) in enumerate(zip(jobs, configs, strict=True), 1):

@@ -322,6 +322,8 @@ FOREIGN_OVERRIDES = {
     "hydra/sweeper=evil": "this key of Hydra can run code",
     "hydra.sweeper._target_=os.system": "this key of Hydra can run code",
     "hydra.output_subdir=evil": "this key of Hydra can run code",
+    "+hydra.launcher.init.num_cpus=1": "init.num_cpus=1: Ray can fetch code from there; --trust '+hydra",
+    "hydra.launcher.address=10.0.0.9:6379": "Ray can fetch code from there",
 }
 
 

@@ -17,6 +17,7 @@ SWEEP = (
     "-m bnexp.train -m seed=0,1 epochs=1 dataset.train_size=100 dataset.test_size=50"
     " tracking.tensorboard=false hydra.sweep.dir=sweep"
 )
+CLOSED = "bnexp: standard output: cannot be written (it is closed)\n"
 FULL = "bnexp: standard output: cannot be written (No space left on device)\n"
 
 
@@ -74,15 +75,24 @@ def test_ascii_streams_replace_what_they_cannot_show(tmp_path, utf8_mode):
 
 
 @ON_POSIX
-@pytest.mark.parametrize(("reader", "code"), [("| head -1", 141), ("> /dev/full", 1), (">&-", 0)])
+@pytest.mark.parametrize(("reader", "code"), [("| head -1", 141), ("> /dev/full", 1), (">&-", 1)])
 def test_a_comparison_is_written_before_it_is_printed(tmp_path, reader, code):
     write_sweep(tmp_path / "sweep", {"none": [97.0, 97.2, 96.9], "batch": [98.0, 98.1, 98.0]})
     # The pipe's reader ends before the first line.
     reader = reader.replace("| head -1", "| true")
     result = shell_line(tmp_path, f"$PYTHON -m bnexp.compare sweep --output out {reader}")
     assert result.returncode == code
-    assert result.stderr == (FULL if code == 1 else "")
+    assert result.stderr == {"> /dev/full": FULL, ">&-": CLOSED}.get(reader, "")
     assert (tmp_path / "out" / "report.html").exists()
+
+
+@ON_POSIX
+@pytest.mark.parametrize(("redirection", "err"), [(">&-", CLOSED), ("> /dev/full", FULL), (">&- 2>&-", "")])
+@pytest.mark.parametrize("command", ["list_results .", "plan seed=0,1", "train --help", "train --cfg job"])
+def test_a_command_that_could_print_nothing_has_failed(tmp_path, command, redirection, err):
+    (tmp_path / "run").mkdir()
+    result = shell_line(tmp_path, f"$PYTHON -m bnexp.{command} {redirection}")
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", err)
 
 
 @ON_POSIX

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from bnexp.runs.console_logger import ConsoleLogger
 from bnexp.runs.csv_logger import CsvLogger
 from bnexp.runs.identity import RUN_LENGTH_KEYS
 from bnexp.runs.loggers import Logger, LoggerGroup, RecordedProgress
-from bnexp.runs.tensorboard_logger import TensorBoardLogger
+from bnexp.runs.tensorboard_logger import TensorBoardLogger, has_utf8_name
 from bnexp.seeding import seed_global
 from bnexp.training.graph_selection import with_cuda_graph
 from bnexp.training.loss_mean import check_is_mean
@@ -35,6 +36,8 @@ from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
 from bnexp.training.trainer import Trainer
 from bnexp.training.trial import needs_trial, try_components
+
+log = logging.getLogger(__name__)
 
 
 def load_splits(config: Config, device: ComputeDevice) -> DataSplits:
@@ -200,7 +203,12 @@ def logger(
     recorded = RecordedProgress(progress.epoch, progress.step, frozenset(progress.metrics))
     console = ConsoleLogger(config.epochs, steps_per_epoch, quiet=quiet, progress=recorded, label=label)
     loggers: list[Logger] = [console, CsvLogger(folder, recorded)]
-    if config.tracking.tensorboard:
+    if config.tracking.tensorboard and not has_utf8_name(folder):
+        log.warning(
+            f"{config.name}: tracking.tensorboard: no event file, because the folder's path is no UTF-8 text"
+            " for Python here; another folder, or PYTHONUTF8=1, gives one"
+        )
+    elif config.tracking.tensorboard:
         keys = config.tracking
         tensorboard = TensorBoardLogger(
             folder, every=keys.every, histograms=keys.histograms, hparams=hparams or {}, progress=recorded

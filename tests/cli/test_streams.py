@@ -108,6 +108,20 @@ def test_a_mistake_exits_with_2_where_its_line_cannot_be_shown(tmp_path, redirec
     assert (result.returncode, result.stdout, result.stderr) == (2, "", "")
 
 
+@ON_POSIX
+@pytest.mark.parametrize(
+    ("folder", "options"), [("$'gr\\xc3\\xb6\\xc3\\x9fe'", "-X utf8=0"), ("$'gr\\xf6'", "-X utf8=1")]
+)
+def test_a_folder_whose_name_python_cannot_read_costs_only_the_event_file(tmp_path, folder, options):
+    train = f"$PYTHON {options} -m bnexp.train epochs=1 dataset.train_size=100 dataset.test_size=50"
+    line = f"mkdir {folder}; cd {folder}; {train} hydra.run.dir=run && cp run/*.json run/metrics.csv .."
+    result = shell_line(tmp_path, line, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.count("tracking.tensorboard: no event file") == 1
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["status"] == "finished"
+    assert len((tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines()) == 2
+
+
 NON_BLOCKING = """
 import os, sys
 os.set_blocking(1, False)

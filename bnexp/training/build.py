@@ -30,12 +30,13 @@ from bnexp.runs.identity import RUN_LENGTH_KEYS
 from bnexp.runs.loggers import Logger, LoggerGroup, RecordedProgress
 from bnexp.runs.tensorboard_logger import TensorBoardLogger, has_utf8_name
 from bnexp.seeding import seed_global
+from bnexp.training.first_weights import check_first_weights
 from bnexp.training.graph_selection import with_cuda_graph
 from bnexp.training.loss_mean import check_is_mean
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
 from bnexp.training.trainer import Trainer
-from bnexp.training.trial import needs_trial, try_components
+from bnexp.training.trial import KNOWN_TARGETS, blamed_on, needs_trial, try_components
 
 log = logging.getLogger(__name__)
 
@@ -74,15 +75,23 @@ def split_dataset(dataset: data.ImageDataset, config: Config, device: ComputeDev
     )
 
 
-def model(config: Config, splits: DataSplits) -> nn.Module:
-    """The network on the CPU; its initial weights are a function of the seed alone."""
+def model(config: Config, splits: DataSplits, *, is_tried: bool = False) -> nn.Module:
+    """The network on the CPU; its initial weights are a function of the seed alone.
+
+    ``is_tried``: a network that is not bnexp's is made again, to see that they are.
+    """
+    import_target(config.model)  # a module may seed or draw when it is imported; afterwards it cannot
     data_shape = {
         "in_channels": splits.train.in_channels,
         "image_size": splits.train.image_size,
         "num_classes": len(splits.classes),
     }
+
+    def make() -> nn.Module:
+        return instantiate(config.model, data_shape)
+
     with memory_guard(f"model={config.model.target}"):
-        network = build_seeded(lambda: instantiate(config.model, data_shape), config.seed)
+        network = build_seeded(make, config.seed)
     if not isinstance(network, nn.Module):
         raise UserError(
             f"model._target_={config.model.target}: gives a {type(network).__name__}, not an nn.Module"
@@ -94,6 +103,10 @@ def model(config: Config, splits: DataSplits) -> nn.Module:
             f"model._target_={config.model.target}: {', '.join(lazy)}: lazy layers have no weights to start"
             " from; give them their sizes, from in_channels, image_size and num_classes"
         )
+    if is_tried and not str(config.model.target).startswith(KNOWN_TARGETS["model"]):
+        key = f"model._target_={config.model.target}"
+        with blamed_on(key, "cannot be made a second time"), memory_guard(f"model={config.model.target}"):
+            check_first_weights(key, make, network, config.seed)
     return network
 
 

@@ -42,7 +42,7 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
     smaller_keys = f"batch_size={config.batch_size} or eval_batch_size={config.eval_batch_size}"
     with processes.connect(device.torch_device), memory_guard(smaller_keys):
         splits = processes.agree_on(lambda: build.load_splits(config, device), key=lambda data: data.counts)
-        network = build.model(config, splits)
+        network = build.model(config, splits, is_tried=True)
         summary = build.summary(network, config, splits)
         # A continued run keeps its number of threads: another one would change the last bits.
         threads = set_threads(

@@ -68,12 +68,23 @@ def forbid_exit(caller: str) -> Iterator[None]:
     except SystemExit as request:
         raise ExitCalled(one_line(f"{caller} called sys.exit ({request.code})")) from request
     except BaseException as error:
-        raise ExitCalled(one_line(f"{caller} raised {type(error).__name__}: {error}")) from error
+        raise ExitCalled(f"{caller} raised {describe(error)}") from error
 
 
 def one_line(text: object) -> str:
-    """Replaces each run of white space, line breaks included, by one space."""
-    return " ".join(str(text).split())
+    """Replaces each run of white space, line breaks included, by one space.
+
+    ``text`` may be an exception. The ``__str__`` of a user's own can fail.
+    """
+    try:
+        return " ".join(str(text).split())
+    except Exception:
+        return "no text: its __str__ fails"
+
+
+def describe(error: BaseException) -> str:
+    """``ValueError: its text``, in one line."""
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 SYNONYMS = {

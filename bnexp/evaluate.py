@@ -17,7 +17,7 @@ from bnexp.cli import composed_config, exit_codes
 from bnexp.cli.argument_parser import ArgumentParser, named_path
 from bnexp.config.schema import COMPONENTS, Config, parse
 from bnexp.config.trust import check_target
-from bnexp.errors import UserError, forbid_exit, one_line
+from bnexp.errors import UserError, describe, forbid_exit, one_line
 from bnexp.files import write_atomically
 from bnexp.runs.environment import recorded_threads
 from bnexp.runs.folder import check_same_run, load_summary
@@ -81,7 +81,7 @@ def load_config(run: Path, device: str | None, trusted_targets: Collection[str])
     except UserError:
         raise
     except Exception as error:
-        reason = one_line(f"{type(error).__name__}: {error}")
+        reason = describe(error)
         raise UserError(f"{run / '.hydra'}: the run's configuration cannot be read ({reason})") from error
     config = parse(values)
     for group in COMPONENTS:

@@ -18,6 +18,7 @@ from bnexp.errors import (
     ProcessLost,
     UserError,
     WriteError,
+    describe,
     one_line,
 )
 
@@ -58,7 +59,7 @@ def failure_of(command: Callable[[], Any]) -> Failure:
     except Exception as error:
         if (message := _expected_failure(error)) is not None:
             return Failure(1, [f"bnexp: {message}"])
-        line = one_line(f"bnexp: crashed: {type(error).__name__}: {error}")
+        line = f"bnexp: crashed: {describe(error)}"
         return Failure(1, [line, *_log_traceback(error)])
     return Failure(0, [])
 

@@ -19,11 +19,18 @@ GENERATORS = {"cpu": "torch.manual_seed", "random": "random.seed", "numpy": "np.
 def check_first_weights(key: str, build: Callable[[], nn.Module], network: nn.Module, seed: int) -> None:
     """Builds the network twice more, with its seed and with another one; ``key`` begins the messages.
 
-    Raises UserError where ``build`` seeds a generator itself, so that all seeds share its numbers, and where
-    the same seed does not give the weights of ``network`` again. Logs a warning where all seeds share all
-    first weights for another reason, as where they are read from a file.
+    Raises UserError where two networks share a parameter, where ``build`` seeds a generator itself, so that
+    all seeds share its numbers, and where the same seed does not give the weights of ``network`` again. Logs
+    a warning where all seeds share all first weights for another reason, as where they are read from a file.
     """
     twin, state = build_with_state(build, seed)
+    shared = {id(value) for value in network.parameters()} & {id(value) for value in twin.parameters()}
+    if shared:
+        name = next(name for name, value in network.named_parameters() if id(value) in shared)
+        raise UserError(
+            f"{key}: {name} is one tensor in all networks that it makes, and a sweep's next run would begin"
+            " with trained weights; make each layer in __init__"
+        )
     if not _have_equal_weights(network, twin):
         raise UserError(
             f"{key}: has other first weights each time that it is made with one seed; random numbers must"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
-from bnexp.errors import ExitCalled, Interrupted, OutOfMemory, UserError, forbid_exit, one_line
+from bnexp.errors import ExitCalled, Interrupted, OutOfMemory, UserError, describe, forbid_exit
 from bnexp.seeding import global_rng_state, seed_global, set_global_rng_state
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
@@ -97,6 +97,7 @@ def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> Ten
     _check_loss_input(config, trainer.loss, logits)
     with blamed_on(f"{model} or {loss}", "the backward pass fails"):
         value.backward()
+    _warn_without_gradient(model, trainer.model)
     if not any("lr" in group for group in trainer.optimizer.param_groups):
         raise UserError(f"{optimizer}: its parameter groups have no lr, which is recorded and scheduled")
     with blamed_on(optimizer, "its step fails; it must need no closure"):
@@ -110,6 +111,14 @@ def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> Ten
             logits = trainer.eval_network(images)
         _check_logits(model, logits, shape, "eval")
     return images
+
+
+def _warn_without_gradient(key: str, network: nn.Module) -> None:
+    """Logs the parameters that a backward pass does not reach, as behind a ``detach``: no step moves them."""
+    names = [name for name, value in network.named_parameters() if value.requires_grad and value.grad is None]
+    if names:
+        listing = f"{', '.join(names[:3])}{' ...' * (len(names) > 3)}"
+        log.warning(f"{key}: the loss does not depend on {listing}: the first step does not train them")
 
 
 def _check_loss_input(config: Config, loss: nn.Module, logits: Tensor) -> None:
@@ -213,5 +222,5 @@ def blamed_on(key: str, problem: str) -> Iterator[None]:
     except (UserError, ExitCalled, Interrupted, OutOfMemory, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a user's own code may raise what it likes
-        reason = one_line(f"{type(error).__name__}: {error}")[:MAX_REASON]
+        reason = describe(error)[:MAX_REASON]
         raise UserError(f"{key}: {problem} ({reason})") from error

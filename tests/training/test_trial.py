@@ -216,6 +216,35 @@ class OneStart(Net):
             super().__init__(in_channels, image_size, num_classes)
 
 
+class SharedLayer(Net):
+    """Has a layer that is made with the class, and trained by every run of a process."""
+
+    layer = nn.Linear(784, 784)
+
+    def __init__(self, in_channels, image_size, num_classes):
+        super().__init__(in_channels, image_size, num_classes)
+        self.insert(1, SharedLayer.layer)
+
+
+class Detached(Net):
+    def __init__(self, in_channels, image_size, num_classes):
+        super().__init__(in_channels, image_size, num_classes)
+        self.insert(1, nn.Linear(784, 784))
+
+    def forward(self, images):
+        return self[2](self[1](self[0](images)).detach())
+
+
+class NoText(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+class FailsWithoutText(Net):
+    def __init__(self, in_channels, image_size, num_classes):
+        raise NoText
+
+
 class OnlyOnce(Net):
     made = 0
 
@@ -238,6 +267,7 @@ MISTAKES = {
     "seeds numpy": (["model._target_=mine.SeedsNumpy"], "mine.SeedsNumpy: calls np.random.seed itself"),
     "seeds Python": (["model._target_=mine.SeedsPython"], "mine.SeedsPython: calls random.seed itself"),
     "another start each time": (["model._target_=mine.OwnStart"], "other first weights each time that it is"),
+    "a layer of the class": (["model._target_=mine.SharedLayer"], "1.weight is one tensor in all networks"),
     "made once": (["model._target_=mine.OnlyOnce"], "cannot be made a second time (RuntimeError: there can"),
     "closure": (["optimizer=custom", "optimizer._target_=torch.optim.LBFGS"], "LBFGS: its step fails"),
     "sparse gradients": (
@@ -340,6 +370,21 @@ def test_a_parameter_that_is_switched_on_later_is_named_once(commands):
     assert "are not trained" not in result.out + result.err
     late, early = (load(Path(run, "checkpoints/last.pt"))["model"]["1.weight"] for run in ("late", "early"))
     assert not torch.equal(late, early)  # late has the first weights
+
+
+def test_parameters_without_a_gradient_are_told(commands):
+    (commands.folder / "mine.py").write_text(MODULE)
+    result = commands.bnexp("model=custom", "model._target_=mine.Detached", *QUICK)
+    assert result.code == 0, result.err
+    assert (result.out + result.err).count("does not depend on 1.weight, 1.bias: the first step") == 1
+
+
+def test_an_error_whose_text_fails_is_recorded(commands):
+    (commands.folder / "mine.py").write_text(MODULE)
+    result = commands.bnexp("model=custom", "model._target_=mine.FailsWithoutText", *QUICK)
+    assert result.code == 1
+    assert result.err.splitlines()[0] == "bnexp: crashed: NoText: no text: its __str__ fails"
+    assert commands.summary()["status"] == "failed"
 
 
 def test_one_start_for_all_seeds_is_told(commands):

@@ -151,12 +151,11 @@ def _warn_of_changes(run: Path, config: Config) -> None:
 
 def _checkpoint_path(run: Path, name: str) -> Path:
     """The path of a checkpoint. Raises UserError where it is missing, with the names of those that exist."""
-    path = run / "checkpoints" / f"{name}.pt"
-    if path.exists():
-        return path
-    names = ", ".join(sorted(other.stem for other in path.parent.glob("*.pt")))
-    if names:
-        raise UserError(f"--checkpoint={name}: {run} has {names}")
+    paths = {path.stem: path for path in sorted((run / "checkpoints").glob("*.pt"))}
+    if name in paths:  # a name, not a path: ../../other/checkpoints/last would be another run's
+        return paths[name]
+    if paths:
+        raise UserError(f"--checkpoint={name or repr('')}: {run} has {', '.join(paths)}")
     summary = load_summary(run)
     raise UserError(
         one_line(f"{run}: no checkpoint; {summary['status']}: {summary.get('error') or 'nothing saved'}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bnexp.cli import argument_parser, composed_config, exit_codes, hydra_errors
 from bnexp.config.overrides import check_deletions
@@ -92,8 +92,9 @@ def print_progress(sweep_folder: Path) -> None:
 
 def _check(config: DictConfig) -> None:
     """Raises UserError for a mistake in a job's configuration."""
-    with open_dict(config):
-        config.name = ""  # the default name interpolates Hydra's choices, which exist only while Hydra runs
+    if OmegaConf.is_interpolation(config, "name"):
+        with open_dict(config):
+            config.name = "plan"  # the default asks for Hydra's choices, which exist only while Hydra runs
     parse(composed_config.resolve_config(config))
 
 

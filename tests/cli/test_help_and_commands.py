@@ -89,6 +89,8 @@ def test_the_examples_of_the_help_compose(commands):
         *((command, [""], "must name a file or folder") for command in ("resume", "watch", "list", "eval")),
         ("plan", [""], "'': cannot be read as key=value"),
         ("plan", ["seed=0,1", "hydra.sweep.dir="], "hydra.sweep.dir='': must name a folder"),
+        ("plan", ["seed=0,1", "name=a/b"], "name='a/b': must be one line without /"),
+        ("plan", ["seed=0,1", "~optimizer.lr"], "~optimizer.lr: a key cannot be deleted"),
         ("plan", ["seed=0,1", "hydra.run.dir=a"], "hydra.run.dir=a: a sweep is written to hydra.sweep.dir"),
         ("eval", ["run", "--predictions", ""], "--predictions: '' must name a file or folder"),
         ("eval", ["run", "--export", " "], "--export: ' ' must name a file or folder"),

@@ -66,6 +66,8 @@ MISTAKES = [
     ("loss=nll", r"loss=custom loss\._target_=torch\.nn\.NLLLoss"),
     ("model=custom model._target_=nets.Flat model.width=64", r"added with a plus: \+model\.width=64"),
     ("model=custom model._target_=test.Base", r"module test \(.*test.__init__\.py\) has no Base"),
+    ("name=", "^bnexp: name='': must not be empty$"),
+    ("-m name= seed=0,1", "^bnexp: name='': must not be empty$"),
     ("name=../../x", "name='../../x': must be one line without /"),
     ("-m name=a/b seed=0,1", "name='a/b': must be one line without /"),
     ("batch_size=499 dataset.train_size=500 model=mlp_bn", "batch_size=498 will do"),

@@ -80,10 +80,9 @@ def protect_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
+            raw = getattr(stream.buffer, "raw", stream.buffer)  # python -u has no buffer
             tolerant = _text_stream(
-                _TolerantOutput(
-                    getattr(stream.buffer, "raw", stream.buffer), name
-                ),  # python -u has no buffer
+                _TolerantOutput(raw, name),
                 name,
                 encoding=stream.encoding,
                 line_buffering=stream.line_buffering or stream.write_through,

@@ -70,7 +70,7 @@ def protect_streams() -> None:
         if getattr(sys, name) is None:
             # It takes the free descriptor: otherwise the next file that is opened would get the output of
             # other libraries.
-            null = open(os.devnull, "rb" if name == "stdin" else "wb", buffering=0)  # noqa: SIM115
+            null = io.FileIO(os.devnull, "r" if name == "stdin" else "w")
             os.set_inheritable(null.fileno(), True)  # for the processes that a sweep starts
             if name == "stdin":
                 sys.stdin = io.TextIOWrapper(io.BufferedReader(null), encoding="utf-8")

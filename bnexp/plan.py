@@ -14,9 +14,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bnexp.cli import argument_parser, composed_config, exit_codes, hydra_errors
+from bnexp.config.overrides import check_deletions
 from bnexp.config.schema import Sweep, check_looks, parse
 from bnexp.config.validation import check_mapping
 from bnexp.errors import UserError
+from bnexp.report.read.runs import TUNING_FOLDER
 from bnexp.runs.folder import load_summary
 from bnexp.sweeps.axes import Axes, read_axes
 from bnexp.sweeps.job_folders import completed_jobs
@@ -42,17 +44,19 @@ def list_jobs(overrides: list[str]) -> tuple[Axes, Sweep, Path | None]:
         GlobalHydra.instance().config_loader(),
         settings,
     )
-    has_folder = any(o.key_or_group == "hydra.sweep.dir" for o in single_values)
-    return axes, settings, Path(composed.hydra.sweep.dir) if has_folder else None
+    has_folder = any(o.key_or_group in composed_config.OTHER_FOLDER for o in single_values)
+    return axes, settings, composed_config.output_folder(composed, "hydra.sweep.dir") if has_folder else None
 
 
 def print_plan(overrides: list[str]) -> None:
     with initialize_config_module("bnexp.conf", version_base="1.3"):
         axes, settings, folder = list_jobs(overrides)
         jobs = first_jobs(axes, settings)
+        folder = folder / TUNING_FOLDER if folder and axes.intervals else folder
         configs = [compose("config", overrides=job) for job in jobs]
-        for config in configs:
+        for job, config in zip(jobs, configs, strict=True):
             _check(config)
+            check_deletions(job)
         durations = []  # of the finished jobs: a job that diverged says little about the others
         waiting = 0
         for number, (job, config) in enumerate(zip(jobs, configs, strict=True), 1):
@@ -80,9 +84,7 @@ def _later_jobs(axes: Axes, settings: Sweep) -> list[str]:
     lines = []
     if axes.intervals:
         keys = ", ".join(interval.name for interval in axes.intervals)
-        lines.append(
-            f"then as many trials again where a best {keys} lies at an edge, and the seeds at the best:"
-        )
+        lines.append(f"then as many trials again where a best {keys} lies at an edge; at the best ones:")
     if axes.plans_seeds:
         least, most = (len(axes.arms) * seeds for seeds in (settings.looks[0], settings.looks[-1]))
         lines.append(
@@ -111,8 +113,9 @@ def print_progress(sweep_folder: Path) -> None:
 
 def _check(config: DictConfig) -> None:
     """Raises UserError for a mistake in a job's configuration."""
-    with open_dict(config):
-        config.name = ""  # the default name interpolates Hydra's choices, which exist only while Hydra runs
+    if OmegaConf.is_interpolation(config, "name"):
+        with open_dict(config):
+            config.name = "plan"  # the default asks for Hydra's choices, which exist only while Hydra runs
     parse(composed_config.resolve_config(config))
 
 

@@ -195,6 +195,8 @@ def check_looks(looks: Sequence[int]) -> None:
 
 def check_name(name: str) -> None:
     """Raises UserError for a name that cannot be part of a folder's name."""
+    if not name:
+        raise bad_value("name", name, "must not be empty")
     if "/" in name or "\\" in name or name != " ".join(name.split()) or not name.isprintable():
         raise bad_value(
             "name", repr(name), "must be one line without / or \\: it is part of the folder's name"

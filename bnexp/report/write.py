@@ -22,7 +22,7 @@ def write_report(verdict: Verdict, folder: Path) -> Path:
     Raises UserError where the folder cannot be written, and where a file would replace one that bnexp did not
     write.
     """
-    from bnexp.report.plots.comparison import draw_pictures
+    from bnexp.report.plots.pictures import draw_pictures
     from bnexp.report.render.html import render_page
 
     record, pictures = comparison_record(verdict), draw_pictures(verdict)
@@ -36,7 +36,7 @@ def write_report(verdict: Verdict, folder: Path) -> Path:
         for picture in pictures:
             write_text(folder / f"{picture.name}.svg", picture.svg)
             write_atomically(folder / f"{picture.name}.png", picture.write_png)
-        write_text(folder / PAGE_FILE, render_page(verdict, pictures, record))
+        write_text(folder / PAGE_FILE, render_page(verdict, pictures, record, folder))
     except OSError as error:
         raise UserError(
             one_line(f"{error.filename or folder}: cannot be written ({error.strerror})")

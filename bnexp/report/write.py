@@ -1,4 +1,4 @@
-"""Writes a comparison into a folder: comparison.json, .csv, .md, report.html and the pictures."""
+"""Writes a comparison into a folder: as data, text, pictures and page, and its means for TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bnexp.report.read.looks import RECORD_FILE
 from bnexp.report.render.csv_export import runs_csv
 from bnexp.report.render.json_export import SCHEMA, comparison_record
 from bnexp.report.render.markdown import render_markdown
+from bnexp.report.render.tensorboard_means import write_means
 
 CSV_FILE, MARKDOWN_FILE, PAGE_FILE = "comparison.csv", "comparison.md", "report.html"
 
@@ -36,6 +37,7 @@ def write_report(verdict: Verdict, folder: Path) -> Path:
         for picture in pictures:
             write_text(folder / f"{picture.name}.svg", picture.svg)
             write_atomically(folder / f"{picture.name}.png", picture.write_png)
+        write_means(verdict, folder)
         write_text(folder / PAGE_FILE, render_page(verdict, pictures, record, folder))
     except OSError as error:
         raise UserError(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from bnexp.report.analysis.group_comparison import repetition_noun
+from bnexp.report.analysis.repeated_looks import AnyLooks, PlannedLooks
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.footnotes import METHODS, looks_note, sign_flip_result, table_notes
 from bnexp.report.content.table import mark_legend
@@ -50,6 +51,10 @@ def applicable_methods(verdict: Verdict) -> dict[str, str]:
 def _method_names(verdict: Verdict) -> Iterator[str]:
     if verdict.family > 1:
         yield "family"
+    if isinstance(verdict.test, PlannedLooks):
+        yield "planned looks"
+    if isinstance(verdict.test, AnyLooks):
+        yield "other looks"
     if any(summary.lost_runs for summary in verdict.summaries):
         yield "lost"
     for c in verdict.comparisons:

@@ -31,6 +31,8 @@ from bnexp.runs.folder import SUMMARY, load_summary
 
 COMPARABLE = ("finished", "diverged")
 MAX_NAME = 40
+DESIGN_FILE = "design.json"  # in the folder of a sweep that plans its seeds or tunes
+TUNING_FOLDER = "tuning"  # in the same folder: the runs that choose each group's values
 UNFINISHED = {
     "failed": "failed",
     "interrupted": "interrupted",
@@ -144,6 +146,8 @@ def find_runs(path: Path) -> Iterator[Path]:
         if SUMMARY in files or was_started:
             yield Path(folder)
             subfolders.clear()  # no run folder contains another
+        if DESIGN_FILE in files and TUNING_FOLDER in subfolders:
+            subfolders.remove(TUNING_FOLDER)  # its runs have chosen values for the others
         subfolders.sort()
 
 

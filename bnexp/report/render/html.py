@@ -29,6 +29,7 @@ from bnexp.report.content.question import headline
 from bnexp.report.content.sentences import all_sentences
 from bnexp.report.content.supplements import supplements
 from bnexp.report.content.table import column_titles, difference_cell, mark, mean_and_interval, row_cells
+from bnexp.report.content.tuning import tuning_table
 from bnexp.report.plots.style import COLOURS, Picture
 from bnexp.report.read.runs import PairKey, Run
 
@@ -82,6 +83,7 @@ def render_page(
         headline_pictures=drawn[:1],
         pictures=drawn[1:],
         tests=_without_empty_columns(TEST_TITLES, [_test(c, verdict.family) for c in verdict.comparisons]),
+        tuning=_tuning_rows(verdict),
         test_styles=[STYLES.get(mark(c)[:1], "") for c in verdict.comparisons],
         metrics=_metrics_table(verdict),
         costs=_without_empty_columns(COST_TITLES, [_cost_row(summary) for summary in verdict.summaries]),
@@ -186,6 +188,12 @@ def _target_cells(summary: GroupSummary) -> list[str]:
 def _size_cells(summary: GroupSummary) -> list[str]:
     numbers = (summary.images_per_s, summary.parameters)
     return ["" if math.isnan(number) else f"{number:,.0f}" for number in numbers]
+
+
+def _tuning_rows(verdict: Verdict) -> list[list[str]]:
+    """Titles and rows: what was tried to tune each group; empty where nothing was tuned."""
+    titles, rows = tuning_table(verdict)
+    return [titles, *rows] if rows else []
 
 
 def _settings_table(verdict: Verdict) -> list[list[str]]:

@@ -31,6 +31,7 @@ from bnexp.report.content.table import (
     mark_legend,
     row_cells,
 )
+from bnexp.report.content.tuning import tuning_sentences
 
 MIN_NAME_WIDTH = 8
 LONG_NAME = 16  # names longer than this are cut before a column is dropped
@@ -93,8 +94,9 @@ def _parts(verdict: Verdict, width: int, plain: bool, details: bool) -> Iterator
     yield 0, [*_table(verdict, width, plain), ("", "")]
     for sentence in all_sentences(verdict):
         yield 0, _wrap(sentence, width)
+    tuning = tuning_sentences(verdict)
     for sentence in supplements(verdict):
-        yield 2, _wrap(sentence, width)
+        yield 0 if sentence in tuning else 2, _wrap(sentence, width)
     steps = next_steps(verdict)
     for step in steps if details else steps[:1]:
         yield 0, _step_lines(step)

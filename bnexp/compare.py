@@ -48,6 +48,12 @@ def parse_arguments() -> argparse.Namespace:
         help="the smallest difference that matters, in place of the runs' own dataset.delta",
     )
     parser.add_argument(
+        "--published",
+        type=float,
+        metavar="VALUE",
+        help="a published value, accuracies in percent: was it reproduced?",
+    )
+    parser.add_argument(
         "--output",
         type=named_path,
         metavar="DIR",
@@ -104,6 +110,7 @@ def compare_folders(args: argparse.Namespace) -> None:
         target=args.target,
         delta=args.delta,
         epoch=args.epoch,
+        published=args.published,
     )
     for problem in verdict.problems[len(evidence.problems) :]:
         print(f"bnexp: {problem}", file=sys.stderr)

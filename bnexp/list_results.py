@@ -143,8 +143,9 @@ def arguments() -> argparse.Namespace:
         " and the answer of its verdict, a run its seed and test accuracy.",
     )
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=Path("outputs"), metavar="DIR", help="default: outputs"
-    )
+        "folder", nargs="?", type=argument_parser.named_path, default=Path("outputs"), metavar="DIR",
+        help="default: outputs",
+    )  # fmt: skip
     parser.add_argument("--limit", type=int, metavar="N", help="only the newest N")
     args = parser.parse_args()
     if args.limit is not None and args.limit < 1:

@@ -12,6 +12,7 @@ from bnexp.cli.help import help_text
 from bnexp.cli.hydra_errors import put_flags_first, translate_hydra_errors
 from bnexp.compute import torchrun
 from bnexp.compute.process_tuning import prepare_process
+from bnexp.config.overrides import split_override
 from bnexp.signals import interruptible
 
 
@@ -33,8 +34,10 @@ def launch(entry: Callable[[], Any], arguments: list[str] | None = None) -> int:
         _pass_to_hydra(put_flags_first(command_line))
         translate_hydra_errors(entry, command_line)
 
+    printing_flags = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"}
+    prints = any(split_override(argument)[0] in printing_flags for argument in command_line)
     with interruptible():
-        return exit_code(run)
+        return printed_exit_code(run) if prints else exit_code(run)
 
 
 def _pass_to_hydra(arguments: list[str]) -> None:

@@ -99,6 +99,8 @@ class Sweep:
     trials: Annotated[int, Range(2, 10_000)] = 16
     tuning_seeds: Annotated[int, Range(1, 1000)] = 2
     search: Literal["sobol", "tpe"] = "sobol"
+    together: tuple[str, ...] = ()
+    sample: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,8 @@ def check_looks(looks: Sequence[int]) -> None:
 
 def check_name(name: str) -> None:
     """Raises UserError for a name that cannot be part of a folder's name."""
+    if not name:
+        raise bad_value("name", name, "must not be empty")
     if "/" in name or "\\" in name or name != " ".join(name.split()) or not name.isprintable():
         raise bad_value(
             "name", repr(name), "must be one line without / or \\: it is part of the folder's name"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,8 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig
 
 from bnexp.config.overrides import override_values, split_override
-from bnexp.errors import UserError
+from bnexp.config.schema import Sweep
+from bnexp.errors import UserError, bad_choice
 from bnexp.report.read.design import Interval
 from bnexp.runs.identity import PAIRING_KEYS
 from bnexp.sweeps.tuning import read_intervals
@@ -34,14 +36,8 @@ class Axes:
         arms = [[text for text in job if not text.startswith("seed=")] for job in self.jobs]
         return [list(arm) for arm in dict.fromkeys(map(tuple, arms))]
 
-    def first_jobs(self, looks: Sequence[int]) -> list[list[str]]:
-        """The jobs that are trained in any case."""
-        if not self.plans_seeds:
-            return self.jobs
-        return [[f"seed={seed}", *arm] for seed in range(looks[0]) for arm in self.jobs]
 
-
-def read_axes(config: DictConfig, arguments: list[str], loader: ConfigLoader) -> Axes:
+def read_axes(config: DictConfig, arguments: list[str], loader: ConfigLoader, settings: Sweep) -> Axes:
     """The jobs that follow from the arguments and from the axes of a preset.
 
     The seed's axis changes last but is written first: twins are trained side by side, and a sweep that is cut
@@ -64,10 +60,40 @@ def read_axes(config: DictConfig, arguments: list[str], loader: ConfigLoader) ->
     if plans_seeds:
         _check_planned(values)
         del values["seed"]
-    texts = [[f"{key}={value}" for value in listed] for key, listed in values.items()]
-    jobs = [list(job) for job in itertools.product(*texts)]
-    jobs = [list(job) for job in dict.fromkeys(map(tuple, jobs))]
+    jobs = _sample(_combine(values, settings.together), settings.sample)
     return Axes(jobs, plans_seeds, read_intervals(intervals, config))
+
+
+def _combine(values: Mapping[str, Sequence[str]], together: Sequence[str]) -> list[list[str]]:
+    """Every combination of the values, each once; the first values of the keys ``together`` meet, and so on.
+
+    Raises UserError for a key of ``together`` that is no axis, and where their numbers of values differ.
+    """
+    for key in together:
+        if key not in values:
+            raise bad_choice("sweep.together", key, list(values))
+        if len(values[key]) != len(values[together[0]]):
+            counts = ", ".join(f"{name} has {len(values[name])}" for name in (together[0], key))
+            raise UserError(f"sweep.together: the axes need equally many values; {counts}")
+    groups: dict[str, list[list[str]]] = {}
+    for key, listed in values.items():
+        name = "together" if key in together else key
+        texts = [[f"{key}={value}"] for value in listed]
+        groups[name] = [a + b for a, b in zip(groups[name], texts, strict=True)] if name in groups else texts
+    jobs = [[text for part in parts for text in part] for parts in itertools.product(*groups.values())]
+    return [list(job) for job in dict.fromkeys(map(tuple, jobs))]
+
+
+def _sample(jobs: list[list[str]], count: int | None) -> list[list[str]]:
+    """The jobs of ``count`` combinations of the other axes than seed and fold, always the same ones."""
+    combinations = [
+        tuple(text for text in job if split_override(text)[0] not in PAIRING_KEYS) for job in jobs
+    ]
+    distinct = list(dict.fromkeys(combinations))
+    if count is None or count >= len(distinct):
+        return jobs
+    chosen = set(random.Random(0).sample(distinct, count))
+    return [job for job, combination in zip(jobs, combinations, strict=True) if combination in chosen]
 
 
 def _check_planned(values: Mapping[str, Sequence[str]]) -> None:

@@ -210,6 +210,12 @@ def plan_design(axes: Axes, settings: Sweep) -> Design | None:
     return Design(looks=settings.looks if axes.plans_seeds else (), arms=(), tuning=tuning)
 
 
+def first_jobs(axes: Axes, settings: Sweep) -> list[Overrides]:
+    """The jobs that are trained in any case."""
+    plan = make_seed_plan(axes, DesignRecord(Path(), plan_design(axes, settings)))
+    return next(plan.batches()).jobs
+
+
 def make_seed_plan(axes: Axes, record: DesignRecord) -> SeedPlan:
     def plan_seeds(tuning: Tuning | None = None) -> SeedPlan:
         if axes.plans_seeds:

@@ -53,7 +53,7 @@ def run_sweep(
     values: Any = OmegaConf.to_container(config.sweep, resolve=True)
     settings = check_mapping(values, Sweep, "sweep")
     check_looks(settings.looks)
-    axes = read_axes(config, arguments, hydra_context.config_loader)
+    axes = read_axes(config, arguments, hydra_context.config_loader, settings)
     record = DesignRecord(folder, plan_design(axes, settings))
     seeds = make_seed_plan(axes, record)
     batches = seeds.batches()

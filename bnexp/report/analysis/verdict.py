@@ -47,6 +47,7 @@ class Verdict:
     looks: tuple[Look, ...]  # earlier ones and this one
     test: PairedTest  # of the twins
     tuning: tuple[tuple[GroupSummary, ArmTuning], ...]  # what was tried for each tuned group
+    published: float | None
     not_compared: str  # a sentence, or ""
     notes: tuple[str, ...]
 
@@ -87,6 +88,7 @@ def compare(
     looks: Sequence[Look] = (),
     test: PairedTest | None = None,
     tuning: Mapping[Arm, ArmTuning] | None = None,
+    published: float | None = None,
     is_interim: bool = False,
 ) -> Verdict:
     """The verdict over runs. Raises UserError for an unknown name and where there is nothing to compare.
@@ -97,6 +99,7 @@ def compare(
     - ``looks``: the earlier looks at these runs
     - ``test``: of the twins; by default the plain t test, or the one for any looks where there were some
     - ``tuning``: the trials of each arm; the tuned keys are no settings that are compared
+    - ``published``: a published value that every group is compared with, in the metric's unit
     - ``is_interim``: a sweep that was cut short. It counts as no look: the planned number of seeds counts
     """
     runs, metric_problems = _with_metric(runs, metric)
@@ -127,6 +130,7 @@ def compare(
             for summary in summaries
             if (result := tuning_of(summary.group.runs[0], tuning or {})) is not None
         ),
+        published=published,
         not_compared=describe_not_compared(grouping, summaries, comparisons),
         notes=collect_notes(grouping, summaries, comparisons, delta),
     )

@@ -43,6 +43,7 @@ METHODS = {
         "loss not finite; or at chance: no better than the largest class, or almost one class predicted "
         "(other classes at most 5 % as often as they occur)"
     ),
+    "published value": "one-sample t test; reproduced: 90 % interval within delta of it",
     "seeds to go": "80 % power, with the observed deviation and with its upper 80 % limit",
     "standardised": (
         "mean / sd of the differences; unpaired: mean / sqrt((sd_A^2 + sd_B^2) / 2) (Cohen 1988); JSON only"

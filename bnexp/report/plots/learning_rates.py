@@ -38,7 +38,7 @@ def draw_learning_rates(verdict: Verdict) -> Picture | None:
         "learning-rates",
         "Which learning rate is best?"
         if by == RATE_KEY
-        else f"Which learning rates suit each {_noun(verdict)}?",
+        else f"Which learning rates suit each {verdict.grouping.title}?",
         f"{verdict.metric.label} against the learning rate",
         "Lines: means of the runs that trained. Small marks: single runs. "
         "A cross: runs that were lost (diverged or at chance), and how many.",
@@ -95,11 +95,6 @@ def _draw_curve(
                 textcoords="offset points", color=style.colour, fontsize=8,
             )  # fmt: skip
     return means[-1][1] if means else math.nan
-
-
-def _noun(verdict: Verdict) -> str:
-    """``norm``; ``group`` where no single key is compared."""
-    return verdict.grouping.title
 
 
 def _name_without_rate(summary: GroupSummary, verdict: Verdict) -> str:

@@ -116,8 +116,9 @@ def _draw_group_curve(
     xs = getattr(mean, by)
     axes.fill_between(xs, mean.low, mean.high, color=style.colour, alpha=0.15, linewidth=0)
     axes.plot(
-        xs, mean.mean, color=style.colour, linestyle=style.dash, linewidth=1.6, label=_curve_label(summary),
-        marker=style.marker if len(xs) <= MAX_EPOCH_MARKERS else "", markersize=3,
+        xs, mean.mean, color=style.colour, linestyle=style.dash, linewidth=1.6,
+        label=group_label(summary, mean.n), marker=style.marker if len(xs) <= MAX_EPOCH_MARKERS else "",
+        markersize=3,
     )  # fmt: skip
 
 

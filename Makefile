@@ -46,7 +46,7 @@ torture: $(READY)  ## test reliability for ten minutes: kills, full disks, damag
 slurm-trial: $(READY)  ## as root on Debian: install and start SLURM, try the launcher slurm on it, stop it
 	$(BIN)/python scripts/slurm_trial
 
-tensorboard: $(READY)  ## show outputs/ on http://localhost:6006
+tensorboard: $(READY)  ## show outputs/ on http://localhost:6006/#custom_scalars
 	$(BIN)/tensorboard --logdir outputs --host localhost
 
 clean:  ## remove the environment, caches and build folders, but not outputs/

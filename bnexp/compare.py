@@ -1,4 +1,7 @@
-"""``bnexp-compare DIR...``: prints the verdict over any runs and sweeps and, with --output, writes it."""
+"""``bnexp-compare DIR...``: prints the verdict over any runs and sweeps and, with --output, writes it.
+
+``bnexp-compare --diff RUN RUN`` prints the keys in which two runs differ.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--by", metavar="KEY", help="the key to compare, as model.norm; default: what differs"
     )
-    parser.add_argument(
-        "--metric", default=DEFAULT_METRIC, metavar="M", help=f"a final metric; default {DEFAULT_METRIC}"
-    )
+    parser.add_argument("--metric", metavar="M", help=f"a final metric; default {DEFAULT_METRIC}")
     parser.add_argument(
         "--epoch",
         choices=RULES,
@@ -59,11 +60,38 @@ def parse_arguments() -> argparse.Namespace:
         help="write report.html, tables and pictures here",
     )
     parser.add_argument("--details", action="store_true", help="print every note as well")
+    parser.add_argument(
+        "--diff",
+        action="store_true",
+        help="only print the keys in which two runs differ: configuration, versions, device, data",
+    )
     return parser.parse_args()
 
 
-def compare_folders() -> None:
+def run_command() -> None:
     args = parse_arguments()
+    if args.diff:
+        print_differences(args)
+    else:
+        compare_folders(args)
+
+
+def print_differences(args: argparse.Namespace) -> None:
+    """One line a key, ``key  A  B``; nothing where the runs agree."""
+    options = {name: value for name, value in vars(args).items() if name not in ("diff", "folders")}
+    others = [name for name, value in options.items() if value is not None and value is not False]
+    if others:
+        raise UserError(f"--diff: takes two runs and no other option; leave out --{others[0]}")
+    if len(args.folders) != 2:
+        raise UserError(f"--diff: takes two runs, not {len(args.folders)}: bnexp-compare --diff RUN RUN")
+
+    from bnexp.report.content.run_differences import format_differences, run_differences
+
+    for line in format_differences(run_differences(*args.folders)):
+        print(line)
+
+
+def compare_folders(args: argparse.Namespace) -> None:
     if args.target is not None and not 0 < args.target <= 1:
         raise UserError(f"--target={args.target:g}: must be above 0 and at most 1")
     if args.delta is not None and not 0 < args.delta <= 100:
@@ -78,7 +106,7 @@ def compare_folders() -> None:
         print(f"bnexp: {problem}", file=sys.stderr)
     verdict = evidence.verdict(
         by=args.by,
-        metric=args.metric,
+        metric=args.metric or DEFAULT_METRIC,
         baseline=args.baseline,
         target=args.target,
         delta=args.delta,
@@ -101,7 +129,7 @@ def compare_folders() -> None:
 
 
 def main() -> None:
-    sys.exit(exit_codes.printed_exit_code(compare_folders))
+    sys.exit(exit_codes.printed_exit_code(run_command))
 
 
 if __name__ == "__main__":

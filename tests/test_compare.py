@@ -222,3 +222,54 @@ def test_help_lists_the_options(commands):
     result = commands.compare("--help")
     assert result.code == 0
     assert "--baseline NAME" in result.out
+
+
+def test_the_differences_of_two_runs_are_one_line_a_key(commands):
+    folder = commands.folder / "sweep"
+    a = write_run(folder, 0.97, folder="a", seed=0, record={"fingerprints": {"dataset": "11aa"}})
+    b = write_run(
+        folder, None, folder="b", status="failed", seed=1, model_norm="batch", model_hidden=[50, 20]
+    )
+    (b / "summary.json").unlink()  # a run that never got that far
+    for run, torch, threads in ((a, "2.14.1", 1), (b, "2.14.0", 1)):
+        environment = {"versions": {"torch": torch, "python": "3.11.7"}, "threads": threads, "host": run.name}
+        (run / "environment.json").write_text(json.dumps(environment))
+    result = commands.compare("--diff", "sweep/a", "sweep/b")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines() == [
+        "model.hidden                  [100]   [50,20]",
+        "model.norm                    none    batch",
+        "seed                          0       1",
+        "environment.versions.torch    2.14.1  2.14.0",
+        "summary.fingerprints.dataset  11aa    (absent)",
+    ]
+    same = commands.compare("--diff", "sweep/a", "sweep/a")
+    assert (same.code, same.out, same.err) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a"], "--diff: takes two runs, not 1: bnexp-compare --diff RUN RUN"),
+        (["a", "b", "a"], "--diff: takes two runs, not 3: bnexp-compare --diff RUN RUN"),
+        (["a", "."], ".: not a run but a folder of runs; --diff takes two runs, as a"),
+        (["a", "nowhere"], "nowhere: no such folder"),
+        (["a", "empty"], "empty: no run in this folder"),
+        (["a", "no_config"], "no_config: no .hydra/config.yaml"),
+        (["a", "damaged"], "damaged: .hydra/config.yaml: damaged (no keys in it)"),
+        (["a", "b", "--target", "0"], "--diff: takes two runs and no other option; leave out --target"),
+        (["a", "b", "--details"], "--diff: takes two runs and no other option; leave out --details"),
+        (
+            ["a", "b", "--metric", "test/accuracy"],
+            "--diff: takes two runs and no other option; leave out --metric",
+        ),
+    ],
+)
+def test_a_wrong_use_of_diff_is_one_line(commands, arguments, message):
+    for name in ("a", "b", "no_config", "damaged"):
+        write_run(commands.folder, 0.97, folder=name)
+    (commands.folder / "no_config" / ".hydra" / "config.yaml").unlink()
+    (commands.folder / "damaged" / ".hydra" / "config.yaml").write_text("[]")
+    (commands.folder / "empty").mkdir()
+    result = commands.compare("--diff", *arguments)
+    assert (result.code, result.out, result.err) == (2, "", f"bnexp: {message}\n")

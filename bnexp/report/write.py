@@ -1,4 +1,4 @@
-"""Writes a comparison into a folder: comparison.json, .csv, .md, report.html and the pictures."""
+"""Writes a comparison into a folder: as data, text, pictures and page, and its means for TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bnexp.report.read.looks import RECORD_FILE
 from bnexp.report.render.csv_export import runs_csv
 from bnexp.report.render.json_export import SCHEMA, comparison_record
 from bnexp.report.render.markdown import render_markdown
+from bnexp.report.render.tensorboard_means import write_means
 
 CSV_FILE, MARKDOWN_FILE, PAGE_FILE = "comparison.csv", "comparison.md", "report.html"
 
@@ -22,7 +23,7 @@ def write_report(verdict: Verdict, folder: Path) -> Path:
     Raises UserError where the folder cannot be written, and where a file would replace one that bnexp did not
     write.
     """
-    from bnexp.report.plots.comparison import draw_pictures
+    from bnexp.report.plots.pictures import draw_pictures
     from bnexp.report.render.html import render_page
 
     record, pictures = comparison_record(verdict), draw_pictures(verdict)
@@ -36,7 +37,8 @@ def write_report(verdict: Verdict, folder: Path) -> Path:
         for picture in pictures:
             write_text(folder / f"{picture.name}.svg", picture.svg)
             write_atomically(folder / f"{picture.name}.png", picture.write_png)
-        write_text(folder / PAGE_FILE, render_page(verdict, pictures, record))
+        write_means(verdict, folder)
+        write_text(folder / PAGE_FILE, render_page(verdict, pictures, record, folder))
     except OSError as error:
         raise UserError(
             one_line(f"{error.filename or folder}: cannot be written ({error.strerror})")

@@ -8,6 +8,8 @@ from typing import Any
 
 from bnexp.files import write_text
 
+SHOWN_CHOICES = ("model", "dataset", "optimizer")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -32,6 +34,17 @@ class Job:
     @property
     def is_in_sweep(self) -> bool:
         return self.number is not None
+
+    @property
+    def shown_hparams(self) -> dict[str, float | str]:
+        """For TensorBoard's HParams tab; empty outside of a sweep.
+
+        Model, data set and optimizer are shown in any case: another sweep may vary them.
+        """
+        if not self.is_in_sweep:
+            return {}
+        choices = {group: choice for group in SHOWN_CHOICES if (choice := self.choices.get(group))}
+        return {**choices, **self.hparams}
 
     def write_texts(self) -> None:
         """Writes ``.hydra``: the configuration as Hydra saves it."""

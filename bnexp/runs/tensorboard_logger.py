@@ -15,15 +15,19 @@ from bnexp.runs.loggers import NEW_RUN, Logger, RecordedProgress
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-# The Custom Scalars tab: each entry is one chart that shows several tags of all selected runs.
+# The Custom Scalars tab: each entry is one chart that shows several tags of all selected runs. The other tabs
+# sort tags by name, and so begin with images_per_s and lr; here speed is last.
 LAYOUT = {
     "bnexp": {
         "accuracy": ["Multiline", ["train/accuracy", "val/accuracy", "test/accuracy"]],
         "loss": ["Multiline", ["train/loss", "val/loss", "test/loss"]],
         "train_eval, test": ["Multiline", ["train_eval/accuracy", "test/accuracy"]],
         "learning rate": ["Multiline", ["lr"]],
+        "images per second": ["Multiline", ["images_per_s"]],
     }
 }
+
+LEFT_OUT = ("epoch_s",)  # says no more than images_per_s; metrics.csv has it
 
 
 def has_utf8_name(folder: Path) -> bool:
@@ -58,7 +62,7 @@ class TensorBoardLogger(Logger):
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        tags = {*progress.tags, "epoch_s", STEP_LOSS}
+        tags = {*progress.tags, STEP_LOSS}
         truncate_events(folder, epoch=progress.epoch, step=progress.step, tags=tags)
         _WriterThreadHook.install()
         self.writer: SummaryWriter = SummaryWriter(str(folder))
@@ -75,6 +79,7 @@ class TensorBoardLogger(Logger):
                 self.writer.add_scalar(STEP_LOSS, loss, step)
 
     def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None:
+        values = {tag: value for tag, value in values.items() if tag not in LEFT_OUT}
         for tag, value in values.items():
             self.writer.add_scalar(tag, value, epoch)
         self._tags |= values.keys()
@@ -89,7 +94,10 @@ class TensorBoardLogger(Logger):
             from torch.utils.tensorboard.summary import hparams
 
             # SummaryWriter.add_hparams would write a second file, which TensorBoard shows as another run.
-            for summary in hparams(self.hparams, values):
+            # The list of columns is left out: TensorBoard would take that of one run for all sweeps. Without
+            # it, it collects the columns of all runs.
+            _, *session = hparams(self.hparams, values)
+            for summary in session:
                 self.writer._get_file_writer().add_summary(summary)
 
     def _add_histograms(self, model: nn.Module, epoch: int) -> None:

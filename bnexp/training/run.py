@@ -127,7 +127,7 @@ def fit_and_test(
     progress = resume_or_start(config, trainer, checkpoints, folder)
     logger = build.logger(
         config, folder.path, splits.train.steps(config.batch_size), progress,
-        quiet=quiet, hparams=job.hparams,
+        quiet=quiet, hparams=job.shown_hparams,
     )  # fmt: skip
     with closing(logger):
         for tag, markdown in texts.items():

@@ -4,8 +4,10 @@ import io
 
 import pytest
 
-from bnexp.report.render.terminal import print_verdict, render_text
-from helpers.run_folders import NONE, compare_groups, shifted
+from bnexp.report.analysis.verdict import compare
+from bnexp.report.read.runs import read_runs
+from bnexp.report.render.terminal import MAX_LINES, print_verdict, render_text
+from helpers.run_folders import NONE, compare_groups, shifted, write_run
 
 GROUPS = {
     "none": [98.91, 98.83, 99.02, 98.95, 98.84],
@@ -61,14 +63,52 @@ ONE_COMPARISON = {
 
 
 @pytest.mark.parametrize("name", ONE_COMPARISON)
-def test_one_comparison_takes_at_most_fifteen_lines_and_answers_first(tmp_path, name):
+def test_one_comparison_takes_few_lines_and_answers_first(tmp_path, name):
     verdict = compare_groups(tmp_path, ONE_COMPARISON[name])
     lines = render_text(verdict).splitlines()
-    assert len(lines) <= 15
+    assert len(lines) <= MAX_LINES
     assert lines[0].startswith("Does batch norm help an MLP on MNIST? ")
     details = render_text(verdict, details=True)
     assert len(details.splitlines()) > len(lines)
     assert "not new data" in details
+
+
+def test_the_crowded_verdict_of_one_comparison_leaves_out_the_least_important_lines(tmp_path):
+    """Choices that bring settings along, a final epoch that disagrees, a third look."""
+    optimizers = {
+        "sgd": {
+            "_target_": "torch.optim.SGD",
+            "lr": 0.05,
+            "momentum": 0,
+            "weight_decay": 0,
+            "nesterov": False,
+        },
+        "adam": {
+            "_target_": "torch.optim.Adam",
+            "lr": 0.001,
+            "betas": [0.9, 0.999],
+            "eps": 1e-8,
+            "weight_decay": 1,
+        },
+    }
+    for shift, (name, settings) in zip((0.0, 0.01), optimizers.items(), strict=True):
+        for seed, noise in enumerate((0.002, 20 * shift * shift, 0.004, -0.001, 0.003)):
+            record = {"choices": {"optimizer": name}, "overrides": [f"optimizer={name}", f"seed={seed}"]}
+            best = 0.95 + shift + noise
+            write_run(
+                tmp_path, 0.99 - 3 * noise, best=best, folder=f"{name}{seed}", seed=seed, optimizer=settings,
+                curve=[best - 0.4, best - 0.2, best], record=record,
+            )  # fmt: skip
+    looks = [{"at": f"2026-11-2{n}", "runs": {"sgd": n, "adam": n}} for n in (3, 4)]
+    verdict = compare(*read_runs([tmp_path]), looks=looks)
+    lines, everything = (render_text(verdict, details=details).splitlines() for details in (False, True))
+    text = "\n".join(lines)
+    assert len(lines) <= MAX_LINES
+    assert "Look 3 at these groups" in text  # it can change the meaning of the p value
+    assert "adam beats sgd" in text
+    assert "settings that come along" not in text
+    for passage in ("settings that come along", "Final epoch", "still gaining", "Look 3 at these groups"):
+        assert passage in "\n".join(everything), passage
 
 
 def test_columns_drop_from_the_right(tmp_path):

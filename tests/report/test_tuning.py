@@ -12,11 +12,13 @@ from bnexp.report.analysis.sweep_verdict import read_evidence
 from bnexp.report.analysis.tuning import ArmTuning, Trial, expected_best, tune
 from bnexp.report.content.question import headline
 from bnexp.report.content.tuning import tuning_sentences, tuning_table
+from bnexp.report.plots.pictures import draw_pictures
 from bnexp.report.plots.tuning import draw_budget, draw_tuning
 from bnexp.report.read.design import Design, Interval, TuningDesign, read_design, write_design
 from bnexp.report.read.runs import TUNING_FOLDER, read_runs
 from bnexp.report.render.json_export import comparison_record
-from bnexp.report.render.terminal import render_text
+from bnexp.report.render.terminal import MAX_LINES, render_text
+from bnexp.report.write import write_report
 from helpers.run_folders import write_run
 
 RATES = Interval("optimizer.lr", 0.001, 10, is_log=True)
@@ -151,3 +153,21 @@ def test_a_trial_counts_once_all_its_seeds_have_ended(tmp_path):
 def test_a_design_is_read_back(tmp_path):
     design = write_tuned_sweep(tmp_path)
     assert read_design(tmp_path) == design
+
+
+def test_the_page_shows_what_was_tried_in_one_row_of_pictures_and_a_table(tmp_path):
+    write_tuned_sweep(tmp_path)
+    verdict = read_evidence([tmp_path]).verdict()
+    names = [picture.name for picture in draw_pictures(verdict)]
+    assert names[:3] == ["forest", "tuning", "budget"]
+    write_report(verdict, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert '<td data-title="trials">5 x 2</td>' in page
+    assert page.index("<h2>Checks and methods") < page.index("<h2>Tuning") < page.index("<h2>All metrics")
+
+
+def test_the_terminal_keeps_what_was_tried_where_lines_are_left_out(tmp_path):
+    write_tuned_sweep(tmp_path)
+    text = render_text(read_evidence([tmp_path]).verdict())
+    assert len(text.splitlines()) <= MAX_LINES
+    assert "Each at its best lr: 5 values" in text

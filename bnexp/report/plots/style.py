@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 from bnexp.report.analysis.group_summary import GroupSummary
@@ -23,11 +24,14 @@ MARKERS, DASHES = "osD^vP*", ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1
 MAX_LABEL_LENGTH = 28  # characters
 MAX_GROUPS, MAX_BLOCKS = 8, 9  # more of them cannot be told apart in one picture
 MAX_SEED_LINES = 50  # thin lines, one for each seed
-WIDTH, LINE_HEIGHT, LETTER_WIDTH = 5.2, 0.18, 0.075  # inches; WIDTH is that of a figure
+WIDTH, WIDE = 5.2, 10.7  # inches: a figure in one of the page's two columns, and one across both
+LINE_HEIGHT, LETTER_WIDTH = 0.18, 0.075  # inches
 RC_PARAMS: Any = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
     "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "grid.alpha": 0.25, "axes.titlesize": 9, "axes.titlelocation": "left", "legend.frameon": False,
+    "grid.alpha": 0.15, "axes.titlesize": 9, "axes.titlelocation": "left", "legend.frameon": False,
+    "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 3,
+    "ytick.major.size": 3, "axes.axisbelow": True,
     "text.color": TEXT_COLOUR, "axes.labelcolor": TEXT_COLOUR, "axes.edgecolor": TEXT_COLOUR,
     "xtick.color": TEXT_COLOUR, "ytick.color": TEXT_COLOUR, "grid.color": TEXT_COLOUR,
     "axes.facecolor": "none", "axes.unicode_minus": True,
@@ -36,24 +40,38 @@ RC_PARAMS: Any = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure. ``name`` is its file name, ``alt`` describes it, ``caption`` says how to read it."""
+    """A drawn figure. ``name`` is its file name, ``alt`` describes it, ``caption`` says how to read it.
+
+    ``title`` is the question that it answers. A picture across both columns of the page has a
+    ``narrow_figure`` too, for small screens.
+    """
 
     name: str
     title: str
     alt: str
     caption: str
     figure: Any
+    narrow_figure: Any = None
 
     @cached_property
     def svg(self) -> str:
         """The figure as an <svg> element for a page: text stays text, unused ids and metadata are removed."""
+        return self._svg(self.figure, self.name)
+
+    @cached_property
+    def narrow_svg(self) -> str:
+        """The same for small screens; "" where there is no other figure."""
+        return "" if self.narrow_figure is None else self._svg(self.narrow_figure, f"{self.name}-narrow")
+
+    @staticmethod
+    def _svg(figure: Any, salt: str) -> str:
         import matplotlib as mpl
         from matplotlib.backends.backend_svg import FigureCanvasSVG
 
         out = io.StringIO()
-        self.figure.set_facecolor("none")
-        with mpl.rc_context(RC_PARAMS | {"svg.hashsalt": self.name}):
-            FigureCanvasSVG(self.figure).print_svg(out, metadata={"Date": None, "Creator": None})
+        figure.set_facecolor("none")
+        with mpl.rc_context(RC_PARAMS | {"svg.hashsalt": salt}):
+            FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
         text = out.getvalue()
         text = text[text.index("<svg") :].replace(TEXT_COLOUR, "currentColor")
         used_ids = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', text))
@@ -71,52 +89,30 @@ class Picture:
 
 
 def make_figure(
-    height: float = 3.0, rows: int = 1, columns: int = 1, *, left: float = 0.7, top: float = 0.1,
-    gap: tuple[float, float] = (0.2, 0.2), **subplot_options: Any,
+    height: float, rows: int = 1, columns: int = 1, *, width: float = WIDTH, left: float = 0.7,
+    right: float = 0.15, top: float = 0.1, gap: tuple[float, float] = (0.2, 0.2), **subplot_options: Any,
 ) -> tuple[Any, list[Any]]:  # fmt: skip
-    """A figure as wide as the page's column, and its panels row by row. Heights, margins and gaps in inches.
+    """A figure and its panels row by row. Sizes, margins and gaps in inches.
 
     The margins are fixed. Automatic layout measures every label, which takes longer than all the drawing.
     """
     from matplotlib.figure import Figure
 
-    bottom, right = 0.45, 0.15
-    column_width = (WIDTH - left - right + gap[0]) / columns
+    bottom = 0.45
+    column_width = (width - left - right + gap[0]) / columns
     row_height = (height - top - bottom + gap[1]) / rows
-    figure = Figure(figsize=(WIDTH, height))
+    figure = Figure(figsize=(width, height))
     margins = {
-        "left": left / WIDTH, "right": 1 - right / WIDTH, "bottom": bottom / height, "top": 1 - top / height,
+        "left": left / width, "right": 1 - right / width, "bottom": bottom / height, "top": 1 - top / height,
         "wspace": gap[0] / (column_width - gap[0]), "hspace": gap[1] / (row_height - gap[1]),
     }  # fmt: skip
     subplots = figure.subplots(rows, columns, squeeze=False, gridspec_kw=margins, **subplot_options)
     return figure, list(subplots.flat)
 
 
-def make_panels(
-    verdict: Verdict, columns: int, height: float, left: float = 0.7, top: float = 0.1,
-    extra_title_lines: int = 0,
-) -> tuple[Any, list[tuple[Any, list[GroupSummary]]]]:  # fmt: skip
-    """A figure with one panel for each block, and each panel with the groups to draw in it.
-
-    ``height`` is that of a panel in inches. Its title is the block's name, with room for
-    ``extra_title_lines`` below. Blocks after the first MAX_BLOCKS and groups after the first MAX_GROUPS are
-    left out: ``describe_omissions`` says so.
-    """
-    blocks = list(verdict.blocks.items())[:MAX_BLOCKS]
-    columns = min(columns, len(blocks))
-    rows = math.ceil(len(blocks) / columns)
-    title = LINE_HEIGHT * (extra_title_lines + any(verdict.blocks))
-    figure, panels = make_figure(
-        rows * (height + title + 0.5) - 0.05 + top, rows, columns, left=left, top=top + title,
-        gap=(left, 0.5 + title),
-    )  # fmt: skip
-    for axes in panels[len(blocks) :]:
-        axes.set_axis_off()
-    for axes, (block, _) in zip(panels, blocks, strict=False):
-        axes.set_title(shorten(block))
-    return figure, [
-        (axes, summaries[:MAX_GROUPS]) for axes, (_, summaries) in zip(panels, blocks, strict=False)
-    ]
+def shown_blocks(verdict: Verdict) -> list[tuple[str, list[GroupSummary]]]:
+    """The blocks and their groups that pictures show: the first ones. ``describe_omissions`` says so."""
+    return [(block, groups[:MAX_GROUPS]) for block, groups in list(verdict.blocks.items())[:MAX_BLOCKS]]
 
 
 def draw_lines(
@@ -134,20 +130,20 @@ def draw_legend(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         figure.legend(
-            handles, labels, loc="upper left", ncols=_legend_columns(labels), fontsize=8, borderaxespad=0.2,
-            columnspacing=1.5,
+            handles, labels, loc="upper left", ncols=_legend_columns(labels, figure.get_figwidth()),
+            fontsize=8, borderaxespad=0.2, columnspacing=1.5, labelcolor="linecolor",
         )  # fmt: skip
 
 
-def legend_height(labels: Sequence[str]) -> float:
+def legend_height(labels: Sequence[str], width: float = WIDTH) -> float:
     """The top margin that a legend with these labels needs, in inches. A single label gets no legend."""
-    lines = math.ceil(len(labels) / _legend_columns(labels)) if len(labels) > 1 else 0
+    lines = math.ceil(len(labels) / _legend_columns(labels, width)) if len(labels) > 1 else 0
     return 0.1 + LINE_HEIGHT * lines
 
 
-def _legend_columns(labels: Sequence[str]) -> int:
+def _legend_columns(labels: Sequence[str], width: float) -> int:
     entry_width = 0.75 + LETTER_WIDTH * max(map(len, labels))
-    return max(1, min(len(labels), int(WIDTH / entry_width)))
+    return max(1, min(len(labels), int(width / entry_width)))
 
 
 def label_margin(labels: Sequence[str]) -> float:
@@ -156,7 +152,7 @@ def label_margin(labels: Sequence[str]) -> float:
 
 
 def describe_omissions(verdict: Verdict) -> str:
-    """The end of a caption: how many blocks and groups are shown, where ``make_panels`` leaves some out."""
+    """The end of a caption: how many blocks and groups are shown, where some are left out."""
     blocks = verdict.blocks
     limits = []
     if len(blocks) > MAX_BLOCKS:
@@ -223,6 +219,22 @@ def group_style(summary: GroupSummary, verdict: Verdict) -> Style:
 
 def group_label(summary: GroupSummary, n: int) -> str:
     return f"{shorten(summary.group.value or 'all runs')} (n={n})"
+
+
+def metric_label(verdict: Verdict) -> str:
+    return verdict.metric.label + (" (%)" if verdict.metric.is_accuracy else "")
+
+
+def spread(heights: Sequence[float], distance: float) -> list[float]:
+    """``heights`` moved apart until neighbours are ``distance`` apart, in unchanged order: for labels."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    moved = list(heights)
+    for _ in range(100):
+        for a, b in pairwise(order):
+            overlap = distance - (moved[b] - moved[a])
+            if overlap > 1e-3 * distance:
+                moved[a], moved[b] = moved[a] - overlap / 2, moved[b] + overlap / 2
+    return moved
 
 
 def shorten(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of the training itself: curves by epoch and by second, and the time to a target accuracy."""
+"""Pictures of the training itself: curves by epoch, and how long it took to reach an accuracy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.plots.style import (
     MAX_SEED_LINES,
+    WIDE,
+    WIDTH,
     Picture,
     Style,
     crop_early_rise,
@@ -21,67 +23,84 @@ from bnexp.report.plots.style import (
     group_style,
     legend_height,
     make_figure,
-    make_panels,
     scale_loss_axis,
-    shorten,
 )
 from bnexp.report.read.runs import Run
 
 SECONDS_LABEL = "training time (s)"  # without evaluation
 MAX_EPOCH_MARKERS = 20  # curves with more epochs have no marker at each epoch
+HEIGHT = 3.7  # inches, of both pictures: they stand side by side
+PARTS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def draw_curves(
-    verdict: Verdict, summaries: Sequence[GroupSummary], block: str, suffix: str
+    verdict: Verdict, summaries: Sequence[GroupSummary], block: str, suffix: str, *, is_wide: bool
 ) -> Picture | None:
-    """Accuracy and loss of one block's groups, in training and on val (or test), by epoch and by second."""
+    """Accuracy and loss of one block's groups by epoch, in training and on val (or test)."""
     runs, split = [run for summary in summaries for run in summary.group.runs], summaries[0].split
     tags = [f"{part}/{name}" for name in ("accuracy", "loss") for part in ("train", split)]
     tags = [tag for tag in tags if any(_finite_values(run, tag) for run in runs)]
     if not tags:
         return None
-    has_seconds = all(run.train_s for run in runs if run.curves)
-    top = legend_height([group_label(summary, len(summary.group.runs)) for summary in summaries])
-    height = 0.4 + top + 1.5 * len(tags)
-    figure, panels = make_figure(height, len(tags), 1 + has_seconds, top=top, sharex="col", sharey="row")
-    band_kinds: dict[str, None] = {}
-    for i, tag in enumerate(tags):
-        scale = 100.0 if tag.endswith("accuracy") else 1.0
-        row = panels[i * (1 + has_seconds) : (i + 1) * (1 + has_seconds)]
-        for summary in summaries:
-            mean = band(summary.group.runs, tag, scale)
-            if mean.kind:
-                band_kinds[f"{mean.kind} (n={mean.n})"] = None
-            for axes, by in zip(row, ("epochs", "seconds"), strict=False):
-                _draw_group_curve(axes, summary, tag, scale, mean, by, group_style(summary, verdict))
-        _set_y_axis(row[0], tag, [scale * value for run in runs for value in _finite_values(run, tag)])
-        row[0].yaxis.set_label_coords(-0.26 if has_seconds else -0.125, 0.5)
-    panels[-1 - has_seconds].set_xlabel("epoch")
-    panels[-1 - has_seconds].xaxis.get_major_locator().set_params(integer=True)
-    if has_seconds:
-        panels[-1].set_xlabel(SECONDS_LABEL)
-    draw_legend(figure, panels[0])
+    figures = [
+        _draw_tags(verdict, summaries, tags, width) for width in ([WIDE, WIDTH] if is_wide else [WIDTH])
+    ]
     return Picture(
         f"curves{suffix}",
-        f"Curves: {block}" if block else "Curves",
-        f"Accuracy and loss {'by epoch and by second of training' if has_seconds else 'by epoch'}",
-        _curves_caption(summaries, list(band_kinds), has_seconds),
-        figure,
+        _title("How did training go?", block),
+        "Accuracy and loss by epoch",
+        _curves_caption(summaries, tags) + describe_omissions(verdict),
+        *figures,
     )
 
 
-def _curves_caption(summaries: Sequence[GroupSummary], band_kinds: Sequence[str], has_seconds: bool) -> str:
+def _draw_tags(verdict: Verdict, summaries: Sequence[GroupSummary], tags: list[str], width: float) -> Any:
+    """A panel for each tag: all in one row where the figure is wide, else two in a row."""
+    top = legend_height([_curve_label(summary) for summary in summaries], width) + 0.2
+    columns = len(tags) if width == WIDE else min(2, len(tags))
+    rows = math.ceil(len(tags) / columns)
+    figure, panels = make_figure(
+        HEIGHT if rows > 1 else 2.7, rows, columns, width=width, top=top, gap=(0.6, 0.55)
+    )
+    runs = [run for summary in summaries for run in summary.group.runs]
+    for axes, tag in zip(panels, tags, strict=False):
+        scale = 100.0 if tag.endswith("accuracy") else 1.0
+        _draw_tag(axes, verdict, summaries, tag, "epochs")
+        _set_y_axis(axes, tag, [scale * value for run in runs for value in _finite_values(run, tag)])
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    for axes in panels[len(tags) :]:
+        axes.set_axis_off()
+    for axes in panels[max(0, len(tags) - columns) : len(tags)]:
+        axes.set_xlabel("epoch")
+    draw_legend(figure, panels[0])
+    return figure
+
+
+def _draw_tag(axes: Any, verdict: Verdict, summaries: Sequence[GroupSummary], tag: str, by: str) -> None:
+    """The curves of all groups; ``by`` is "epochs" or "seconds"."""
+    scale = 100.0 if tag.endswith("accuracy") else 1.0
+    for summary in summaries:
+        mean = band(summary.group.runs, tag, scale)
+        _draw_group_curve(axes, summary, tag, scale, mean, by, group_style(summary, verdict))
+
+
+def _title(question: str, block: str) -> str:
+    return f"{question} ({block})" if block else question
+
+
+def _curve_label(summary: GroupSummary) -> str:
+    return group_label(summary, len(summary.group.runs))
+
+
+def _curves_caption(summaries: Sequence[GroupSummary], tags: Sequence[str]) -> str:
+    bands = [band(summary.group.runs, tag) for tag in tags for summary in summaries]
+    kinds = dict.fromkeys(f"{mean.kind} (n={mean.n})" for mean in bands if mean.kind)
     truncated = any(len(summary.group.runs) > MAX_SEED_LINES for summary in summaries)
     sentences = [
         f"Thin lines: one for each seed{f' (the first {MAX_SEED_LINES} seeds)' if truncated else ''}.",
         "Thick lines: the mean over the seeds, up to the epoch at which the first run ends.",
-        f"Markers: the logged epochs. Band: {'; '.join(band_kinds) or 'none'}. Nothing is smoothed.",
+        f"Band: {'; '.join(kinds) or 'none'}. Nothing is smoothed.",
     ]
-    if has_seconds:
-        sentences.append(
-            "Seconds are those of training, without evaluation. The seconds of a mean are the means over the"
-            " runs at the end of each epoch."
-        )
     return " ".join(sentences)
 
 
@@ -104,8 +123,9 @@ def _draw_group_curve(
 
 
 def _set_y_axis(axes: Any, tag: str, values: Sequence[float]) -> None:
-    axes.set_ylabel(f"{tag.replace('/', ' ')}{' (%)' if tag.endswith('accuracy') else ''}")
-    if tag.endswith("accuracy"):
+    part, name = tag.split("/")
+    axes.set_title(f"{PARTS[part]} {name}{' (%)' if name == 'accuracy' else ''}")
+    if name == "accuracy":
         crop_early_rise(axes, values)
     else:
         scale_loss_axis(axes, values)
@@ -115,28 +135,34 @@ def _finite_values(run: Run, tag: str) -> list[float]:
     return [value for value in run.curves.get(tag, ()) if math.isfinite(value)]
 
 
-def draw_times(verdict: Verdict) -> Picture | None:
-    """The share of each group's runs that have reached the target accuracy, against seconds of training."""
-    blocks, summaries = verdict.blocks, verdict.summaries
-    if not any(summary.target and summary.target.count for summary in summaries):
+def draw_times(
+    verdict: Verdict, summaries: Sequence[GroupSummary], block: str, suffix: str
+) -> Picture | None:
+    """One block's accuracy by seconds of training, and the share of runs that have reached the target.
+
+    None where the number of images is unknown: then seconds cannot be computed.
+    """
+    target, runs = summaries[0].target, [run for summary in summaries for run in summary.group.runs]
+    if target is None or not all(run.train_s for run in runs if run.curves):
         return None
     if not all(map(_has_times, summaries)):
         return None
-    single, largest = len(blocks) == 1, max(blocks.values(), key=len)
-    top = legend_height([_short_name(summary) for summary in largest])
-    figure, panels = make_panels(verdict, 2, 1.7 if single else 1.1, top=top, extra_title_lines=1)
-    for axes, block in panels:
-        _draw_shares(axes, block, verdict)
-        if target := block[0].target:
-            subtitle = f"{target.split} accuracy {100 * target.accuracy:.1f} %"
-            axes.set_title(f"{axes.get_title('left')}\n{subtitle}".lstrip())
-    draw_legend(figure, max((axes for axes, _ in panels), key=lambda axes: len(axes.get_lines())))
+    top = legend_height([_curve_label(summary) for summary in summaries]) + 0.2
+    figure, (by_second, shares) = make_figure(HEIGHT, 1, 2, top=top, gap=(0.6, 0.2))
+    tag = f"{target.split}/accuracy"
+    _draw_tag(by_second, verdict, summaries, tag, "seconds")
+    _set_y_axis(by_second, tag, [100 * value for run in runs for value in _finite_values(run, tag)])
+    by_second.set_xlabel(SECONDS_LABEL)
+    by_second.set_xlim(left=0)
+    _draw_shares(shares, summaries, verdict)
+    shares.set_title(f"runs at {100 * target.accuracy:.1f} % or more (%)")
+    draw_legend(figure, by_second)
     return Picture(
-        "target",
-        "Time to target",
-        "Share of each group's runs that have reached the target accuracy, against seconds of training",
-        "Seconds are those of training, without evaluation, to the end of the first epoch that reaches the"
-        " accuracy in the title. A group with runs that never reach it stays below 100 %."
+        f"target{suffix}",
+        _title("How long did it take?", block),
+        "Accuracy by second of training, and the share of each group's runs that have reached the target",
+        "Seconds are those of training, without evaluation. Right: the share of the runs that reached the"
+        f" target by the end of an epoch, a {PARTS[target.split]} accuracy of {100 * target.accuracy:.1f} %."
         + describe_omissions(verdict),
         figure,
     )
@@ -148,18 +174,13 @@ def _draw_shares(axes: Any, summaries: Sequence[GroupSummary], verdict: Verdict)
         style, times, n = group_style(summary, verdict), _times_to_target(summary), len(summary.group.runs)
         axes.step(
             [0.0, *times, 1.05 * last], [100 * i / n for i in (*range(len(times) + 1), len(times))],
-            where="post", label=_short_name(summary), linewidth=1.5, color=style.colour, linestyle=style.dash,
+            where="post", linewidth=1.5, color=style.colour, linestyle=style.dash,
             marker=style.marker if n <= MAX_SEED_LINES else "", markersize=3,
             markevery=list(range(1, len(times) + 1)),
         )  # fmt: skip
     axes.set_xlim(0, 1.05 * last)
     axes.set_ylim(-4, 104)
     axes.set_xlabel(SECONDS_LABEL)
-    axes.set_ylabel("runs that reached it (%)")
-
-
-def _short_name(summary: GroupSummary) -> str:
-    return shorten(summary.group.value or "all runs")
 
 
 def _times_to_target(summary: GroupSummary) -> list[float]:
@@ -168,5 +189,5 @@ def _times_to_target(summary: GroupSummary) -> list[float]:
 
 
 def _has_times(summary: GroupSummary) -> bool:
-    """False where the number of images is unknown: then seconds cannot be computed and are nan."""
+    """False where seconds are not known."""
     return summary.target is not None and not any(map(math.isnan, summary.target.seconds_per_run))

@@ -18,6 +18,8 @@ from bnexp.report.plots.style import (
     shorten,
 )
 
+HEIGHT = 3.0  # inches, of both pictures: they stand side by side
+
 
 def draw_tuning(verdict: Verdict) -> Picture | None:
     """Every trial of every group against each tuned key; the chosen values are marked."""
@@ -28,7 +30,7 @@ def draw_tuning(verdict: Verdict) -> Picture | None:
         return None
     intervals = tuning[0][1].intervals
     labels = [shorten(summary.group.value or "all") for summary, _ in tuning]
-    figure, panels = make_figure(3.0, 1, len(intervals), top=legend_height(labels), gap=(0.7, 0.2))
+    figure, panels = make_figure(HEIGHT, 1, len(intervals), top=legend_height(labels), gap=(0.7, 0.2))
     for i, (axes, interval) in enumerate(zip(panels, intervals, strict=True)):
         for (summary, result), label in zip(tuning, labels, strict=True):
             style = group_style(summary, verdict)
@@ -65,7 +67,7 @@ def draw_budget(verdict: Verdict) -> Picture | None:
     if not tuning:
         return None
     labels = [shorten(summary.group.value or "all") for summary, _ in tuning]
-    figure, (axes,) = make_figure(2.6, top=legend_height(labels))
+    figure, (axes,) = make_figure(HEIGHT, top=legend_height(labels))
     everything: list[float] = []
     for (summary, result), label in zip(tuning, labels, strict=True):
         style = group_style(summary, verdict)

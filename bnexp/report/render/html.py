@@ -1,34 +1,62 @@
-"""report.html: one file without scripts, for light and dark and all widths. jinja2 escapes every name."""
+"""report.html: one file without scripts, for light and dark and all widths. jinja2 escapes every name.
+
+The reading order: the question, the answer, the picture that shows it, the table, what to do next, the other
+pictures; then everything else.
+"""
 
 from __future__ import annotations
 
 import importlib.resources
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary, has_nonfinite_loss
 from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
-from bnexp.report.content.footnotes import METHODS, scope_note, sign_flip_result, table_notes
+from bnexp.report.content.applicable_notes import applicable_methods, check_notes, legend_notes
+from bnexp.report.content.columns import informative_columns
+from bnexp.report.content.footnotes import sign_flip_result
 from bnexp.report.content.heading import implied_settings, scope, shared_settings
 from bnexp.report.content.next_steps import next_steps
 from bnexp.report.content.numbers import mean_and_sd, p_is, p_value, points
+from bnexp.report.content.provenance import provenance
 from bnexp.report.content.question import headline
 from bnexp.report.content.sentences import all_sentences
 from bnexp.report.content.supplements import supplements
 from bnexp.report.content.table import column_titles, difference_cell, mark, mean_and_interval, row_cells
+from bnexp.report.content.tuning import tuning_table
 from bnexp.report.plots.style import COLOURS, Picture
 from bnexp.report.read.runs import PairKey, Run
 
 TEMPLATE = "page.html.j2"
 STYLES = {"+": "better", "-": "worse", "~": "undecided", "o": "small", "!": "confounded"}
-COST_TITLES = ("reached", "epochs", "seconds", "images/s", "parameters")
+TEST_TITLES = (
+    "group", "outcome", "test", "difference", "p", "p adjusted", "sign flips", "stability", "noise floor",
+    "delta", "r of twins", "at the final epoch", "not in the pairs",
+)  # fmt: skip
+COST_TITLES = ("group", "reached", "epochs", "seconds", "images/s", "parameters")
 
 
-def render_page(verdict: Verdict, pictures: Sequence[Picture], record: Mapping[str, Any]) -> str:
-    """The page; ``record`` is the comparison as data, shown at its end."""
+class RunRow(NamedTuple):
+    """One run of the list: ``path`` leads from the page to its folder, ``link`` is the same as an address."""
+
+    group: str
+    seed: str
+    fold: str
+    value: str
+    path: str
+    link: str
+
+
+def render_page(
+    verdict: Verdict, pictures: Sequence[Picture], record: Mapping[str, Any], folder: Path
+) -> str:
+    """The page, to be written into ``folder``; ``record`` is the comparison as data, shown at its end."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -36,30 +64,44 @@ def render_page(verdict: Verdict, pictures: Sequence[Picture], record: Mapping[s
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    question, answer = _question_and_answer(verdict)
+    columns, blocks = _main_table(verdict)
+    drawn = [(p, Markup(_recolour(p.svg)), Markup(_recolour(p.narrow_svg))) for p in pictures]  # escaped
     return environment.from_string(source).render(
-        headline=headline(verdict),
+        provenance=provenance(verdict),
+        question=question,
+        answer=answer,
         scope=scope(verdict),
         implied_settings=implied_settings(verdict),
         shared_settings=shared_settings(verdict),
         sentences=[*all_sentences(verdict), *supplements(verdict)],
         steps=next_steps(verdict),
-        scope_note=scope_note(verdict),
-        column_titles=column_titles(verdict),
-        blocks=_blocks(verdict),
-        notes=table_notes(verdict),
-        pictures=[(picture, Markup(_recolour(picture.svg))) for picture in pictures],  # escaped by matplotlib
-        tests=[_test(c, verdict.family) for c in verdict.comparisons],
-        metric_titles=["group", *_metric_names(verdict), *COST_TITLES],
-        metric_rows=[_metric_row(summary, verdict) for summary in verdict.summaries],
-        methods=METHODS,
+        columns=columns,
+        blocks=blocks,
+        legend_notes=legend_notes(verdict),
+        check_notes=check_notes(verdict),
+        headline_pictures=drawn[:1],
+        pictures=drawn[1:],
+        tests=_without_empty_columns(TEST_TITLES, [_test(c, verdict.family) for c in verdict.comparisons]),
+        tuning=_tuning_rows(verdict),
+        test_styles=[STYLES.get(mark(c)[:1], "") for c in verdict.comparisons],
+        metrics=_metrics_table(verdict),
+        costs=_without_empty_columns(COST_TITLES, [_cost_row(summary) for summary in verdict.summaries]),
+        methods=applicable_methods(verdict),
         looks=verdict.looks,
-        groups=[summary.group for summary in verdict.summaries],
+        settings=_settings_table(verdict),
         constants=sorted(verdict.grouping.constants.items()),
-        runs=_runs(verdict),
+        runs=_runs(verdict, folder),
+        has_folds=any(run.fold is not None for run in verdict.runs),
         versions=_versions(verdict),
         problems=verdict.problems,
         record=json.dumps(record, indent=1, ensure_ascii=False),
     )
+
+
+def _question_and_answer(verdict: Verdict) -> tuple[str, str]:
+    question, mark, answer = headline(verdict).partition("? ")
+    return question + mark.rstrip(), answer
 
 
 def _recolour(svg: str) -> str:
@@ -69,35 +111,43 @@ def _recolour(svg: str) -> str:
     return svg
 
 
-def _blocks(verdict: Verdict) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """The rows of the main table by block, each with its style."""
+def _main_table(verdict: Verdict) -> tuple[list[str], list[tuple[str, list[tuple[str, list[str]]]]]]:
+    """The titles of the main table, and its rows by block, each with its style."""
+    rows = {id(summary): row_cells(summary, verdict) for summary in verdict.summaries}
+    columns = informative_columns([*rows.values()], verdict.family)
+    titles = [title or "mark" for title in column_titles(verdict)]
     blocks = []
     for block, summaries in verdict.blocks.items():
-        rows = [row_cells(summary, verdict) for summary in summaries]
-        blocks.append((block, [(STYLES.get(cells[-1][:1], ""), cells) for cells in rows]))
-    return blocks
+        block_rows = [rows[id(summary)] for summary in summaries]
+        styled = [(STYLES.get(cells[-1][:1], ""), [cells[i] for i in columns]) for cells in block_rows]
+        blocks.append((block, styled))
+    return [titles[i] for i in columns], blocks
 
 
-def _test(c: GroupComparison, family: int) -> dict[str, str]:
-    """The numbers that one verdict rests on."""
+def _without_empty_columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The titles and the rows of a table, without the columns that are empty in every row."""
+    columns = [i for i in range(len(titles)) if any(row[i] for row in rows)]
+    return [[row[i] for i in columns] for row in (titles, *rows)] if rows else []
+
+
+def _test(c: GroupComparison, family: int) -> list[str]:
+    """The numbers that the verdict on one comparison rests on, as in TEST_TITLES."""
     suffix = ", provisional" if c.is_provisional and c.difference.n >= MIN_TESTED else ""
-    floor = "" if math.isnan(c.noise_floor) else f"±{points(c.noise_floor, c.metric, signed=False)}"
-    return {
-        "style": STYLES.get(mark(c)[:1], ""),
-        "group": c.candidate.group.name,
-        "outcome": f"{c.outcome}{suffix}",
-        "method": c.difference.method,
-        "difference": difference_cell(c),
-        "p": p_value(c.difference.p),
-        "p_adjusted": p_value(c.p_adjusted),
-        "sign_flips": sign_flip_result(c, family),
-        "noise_floor": floor,
-        "delta": "" if c.delta is None else f"±{c.delta:g}",
-        "correlation": "" if math.isnan(c.correlation) else f"{c.correlation:.2f}",
-        "stability": f"{c.stability.method}: {p_is(c.stability_p_adjusted)}" if c.stability.method else "",
-        "final": mean_and_interval(c.final, c.metric) if c.final and c.final.n else "",
-        "incomplete_pairs": ", ".join(map(_pair_name, c.incomplete_pairs)),
-    }
+    return [
+        c.candidate.group.name,
+        f"{c.outcome}{suffix}",
+        c.difference.method,
+        difference_cell(c),
+        p_value(c.difference.p),
+        p_value(c.p_adjusted) if family > 1 else "",
+        sign_flip_result(c, family),
+        f"{c.stability.method}: {p_is(c.stability_p_adjusted)}" if c.stability.method else "",
+        "" if math.isnan(c.noise_floor) else f"±{points(c.noise_floor, c.metric, signed=False)}",
+        "" if c.delta is None else f"±{c.delta:g}",
+        "" if math.isnan(c.correlation) else f"{c.correlation:.2f}",
+        mean_and_interval(c.final, c.metric) if c.final and c.final.n else "",
+        ", ".join(map(_pair_name, c.incomplete_pairs)),
+    ]
 
 
 def _pair_name(key: PairKey) -> str:
@@ -105,17 +155,23 @@ def _pair_name(key: PairKey) -> str:
     return f"seed {seed}" + ("" if fold is None else f" fold {fold}")
 
 
-def _metric_names(verdict: Verdict) -> list[str]:
-    return list(dict.fromkeys(name for summary in verdict.summaries for name in summary.secondary))
+def _metrics_table(verdict: Verdict) -> list[list[str]]:
+    """Titles and rows: every metric of each group, at the final and at the best epoch."""
+    names = list(dict.fromkeys(name for summary in verdict.summaries for name in summary.secondary))
+    rows = []
+    for summary in verdict.summaries:
+        spreads = [summary.secondary.get(name, (0, math.nan, math.nan)) for name in names]
+        cells = [
+            mean_and_sd(mean, sd, 2 if name.endswith("accuracy") else 4) if n else ""
+            for name, (n, mean, sd) in zip(names, spreads, strict=True)
+        ]
+        rows.append([summary.group.name, *cells])
+    return [["group", *names], *rows]
 
 
-def _metric_row(summary: GroupSummary, verdict: Verdict) -> list[str]:
-    """Every other metric of one group, and what its runs cost."""
-    cells = [summary.group.name]
-    for name in _metric_names(verdict):
-        n, mean, sd = summary.secondary.get(name, (0, math.nan, math.nan))
-        cells.append(mean_and_sd(mean, sd, 2 if name.endswith("accuracy") else 4) if n else "")
-    return [*cells, *_target_cells(summary), *_size_cells(summary)]
+def _cost_row(summary: GroupSummary) -> list[str]:
+    """What the runs of one group cost, as in COST_TITLES."""
+    return [summary.group.name, *_target_cells(summary), *_size_cells(summary)]
 
 
 def _target_cells(summary: GroupSummary) -> list[str]:
@@ -134,14 +190,28 @@ def _size_cells(summary: GroupSummary) -> list[str]:
     return ["" if math.isnan(number) else f"{number:,.0f}" for number in numbers]
 
 
-def _runs(verdict: Verdict) -> list[tuple[str, str, str, str, str]]:
-    """Group, seed, fold, value and folder of each run."""
+def _tuning_rows(verdict: Verdict) -> list[list[str]]:
+    """Titles and rows: what was tried to tune each group; empty where nothing was tuned."""
+    titles, rows = tuning_table(verdict)
+    return [titles, *rows] if rows else []
+
+
+def _settings_table(verdict: Verdict) -> list[list[str]]:
+    """Titles and rows: the settings in which groups differ; empty where there are none."""
+    groups = [summary.group for summary in verdict.summaries]
+    keys = list(groups[0].settings)
+    return [["group", *keys], *([g.name, *(g.settings[key] for key in keys)] for g in groups)] if keys else []
+
+
+def _runs(verdict: Verdict, folder: Path) -> list[RunRow]:
     rows = []
     for summary in verdict.summaries:
         for run in summary.group.runs:
-            value = _run_value(run, summary)
             fold = "" if run.fold is None else str(run.fold)
-            rows.append((summary.group.name, str(run.seed), fold, value, run.folder))
+            path = os.path.relpath(run.folder, folder)
+            link = quote(Path(path).as_posix(), safe="/=,")
+            value = _run_value(run, summary)
+            rows.append(RunRow(summary.group.name, str(run.seed), fold, value, path, f"{link}/"))
     return rows
 
 

@@ -12,7 +12,8 @@ from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.statistical_tests import ALPHA, wilson_interval
 from bnexp.report.analysis.tuning import ArmTuning, expected_best
 from bnexp.report.analysis.verdict import Verdict
-from bnexp.report.content.footnotes import METHODS, footnotes, sign_flip_result
+from bnexp.report.content.applicable_notes import all_notes
+from bnexp.report.content.footnotes import METHODS, sign_flip_result
 from bnexp.report.content.question import headline
 from bnexp.report.content.sentences import all_sentences, comparison_sentences
 from bnexp.report.content.supplements import supplements
@@ -39,7 +40,7 @@ def comparison_record(verdict: Verdict) -> dict[str, Any]:
             "methods": METHODS,
             "answer": headline(verdict),
             "verdict": sentences,
-            "notes": footnotes(verdict),
+            "notes": all_notes(verdict),
             "groups": [_group(summary) for summary in verdict.summaries],
             "comparisons": [_comparison(c, verdict.family) for c in verdict.comparisons],
             "tuning": [_tuning(summary, result) for summary, result in verdict.tuning],

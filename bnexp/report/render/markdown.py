@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bnexp.report.analysis.verdict import Verdict
-from bnexp.report.content.footnotes import footnotes
+from bnexp.report.content.applicable_notes import all_notes
 from bnexp.report.content.heading import implied_settings, scope
 from bnexp.report.content.question import headline
 from bnexp.report.content.sentences import all_sentences
@@ -26,7 +26,7 @@ def render_markdown(verdict: Verdict) -> str:
     sentences = [*all_sentences(verdict), *supplements(verdict)]
     lines += ["", *(f"- {_escape(sentence)}" for sentence in sentences), ""]
     lines += [f"{_escape(text)}  " for text in [implied_settings(verdict)] if text]
-    lines += [f"{_escape(note)}  " for note in footnotes(verdict)]
+    lines += [f"{_escape(note)}  " for note in all_notes(verdict)]
     if verdict.problems:
         lines += ["", "Folders with something wrong:", ""]
         lines += [f"- {_escape(str(problem))}" for problem in verdict.problems]

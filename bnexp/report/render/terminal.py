@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from bnexp.report.analysis.verdict import Verdict
-from bnexp.report.content.footnotes import footnotes, looks_note
+from bnexp.report.content.applicable_notes import all_notes
+from bnexp.report.content.columns import informative_columns
+from bnexp.report.content.footnotes import looks_note
 from bnexp.report.content.heading import implied_settings, scope, shared_settings
-from bnexp.report.content.next_steps import next_steps
+from bnexp.report.content.next_steps import NextStep, next_steps
 from bnexp.report.content.question import headline
 from bnexp.report.content.sentences import all_sentences
 from bnexp.report.content.supplements import supplements
@@ -29,10 +31,12 @@ from bnexp.report.content.table import (
     mark_legend,
     row_cells,
 )
+from bnexp.report.content.tuning import tuning_sentences
 
 MIN_NAME_WIDTH = 8
 LONG_NAME = 16  # names longer than this are cut before a column is dropped
 MAX_WIDTH = 100  # longer lines are hard to read
+MAX_LINES = 13  # of one comparison; with an empty line and the page's path it takes 15
 DROP_ORDER = (WINS, P_ADJUSTED, P, LOST_RUNS)  # the columns to drop where the terminal is too narrow
 LEFT_ALIGNED = (NAME, MEAN, DIFFERENCE, MARK)
 GAP = 2  # blanks between columns
@@ -67,35 +71,51 @@ def _lines(verdict: Verdict, width: int, plain: bool, details: bool) -> Iterator
 
 
 def _page(verdict: Verdict, width: int, plain: bool, details: bool) -> Iterator[Line]:
-    yield from _wrap(headline(verdict), width, "bold")
+    """All parts in their order; of a single comparison without ``details``, no more than fit MAX_LINES."""
+    parts = list(_parts(verdict, width, plain, details))
+    if len(verdict.comparisons) == 1 and not details:
+        ranks = sorted({rank for rank, _ in parts if rank})
+        while ranks and sum(len(lines) for _, lines in parts) > MAX_LINES:
+            last = ranks.pop()
+            parts = [part for part in parts if part[0] != last]
+    for _, lines in parts:
+        yield from lines
+
+
+def _parts(verdict: Verdict, width: int, plain: bool, details: bool) -> Iterator[tuple[int, list[Line]]]:
+    """The parts in printed order, each with a rank: 0 is always printed, the highest is left out first."""
+    yield 0, _wrap(headline(verdict), width, "bold")
     unbroken = (part.replace(" ", "\xa0") for part in scope(verdict))  # lines break between parts only
-    for text, style in _wrap(" | ".join(unbroken), width, "dim"):
-        yield text.replace("\xa0", " "), style
-    yield from _wrap(implied_settings(verdict), width, "dim")
+    scope_lines = _wrap(" | ".join(unbroken), width, "dim")
+    yield 0, [(text.replace("\xa0", " "), style) for text, style in scope_lines]
+    yield 3, _wrap(implied_settings(verdict), width, "dim")
     if details:
-        yield from _wrap(shared_settings(verdict), width, "dim")
-    yield from _table(verdict, width, plain)
-    yield "", ""
-    sentences = [*all_sentences(verdict), *supplements(verdict)]
-    for sentence in sentences:
-        yield from _wrap(sentence, width)
+        yield 0, _wrap(shared_settings(verdict), width, "dim")
+    yield 0, [*_table(verdict, width, plain), ("", "")]
+    for sentence in all_sentences(verdict):
+        yield 0, _wrap(sentence, width)
+    tuning = tuning_sentences(verdict)
+    for sentence in supplements(verdict):
+        yield 0 if sentence in tuning else 2, _wrap(sentence, width)
     steps = next_steps(verdict)
     for step in steps if details else steps[:1]:
-        if len(step.commands) == 1:
-            yield f"next ({step.reason}): {step.commands[0]}", "bold"  # one line, which can be copied
-            continue
-        yield f"next ({step.reason}){':' if step.commands else ''}", "bold"
-        for command in step.commands:
-            yield f"  {command}", "bold"
+        yield 0, _step_lines(step)
     legend = mark_legend(verdict) if len(verdict.comparisons) > 1 else ""
-    notes = footnotes(verdict) if details else [looks_note(verdict), legend]
-    for note in notes:
-        yield from _wrap(note, width, "dim")
+    for note in all_notes(verdict) if details else [looks_note(verdict), legend]:
+        yield 1, _wrap(note, width, "dim")
 
 
-def _wrap(text: str, width: int, style: str = "") -> Iterator[Line]:
-    for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False):
-        yield line, style
+def _step_lines(step: NextStep) -> list[Line]:
+    """A single command stands on the line of its reason. Commands are not broken: they can be copied."""
+    if len(step.commands) == 1:
+        return [(f"next ({step.reason}): {step.commands[0]}", "bold")]
+    head = f"next ({step.reason}){':' if step.commands else ''}"
+    return [(head, "bold"), *((f"  {command}", "bold") for command in step.commands)]
+
+
+def _wrap(text: str, width: int, style: str = "") -> list[Line]:
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return [(line, style) for line in lines]
 
 
 def _table(verdict: Verdict, width: int, plain: bool) -> Iterator[Line]:
@@ -119,7 +139,7 @@ def _column_widths(rows: Sequence[Sequence[str]], width: int, family: int) -> di
     """The columns that fit into ``width``, with their widths: a long name is cut, or columns are dropped."""
     from rich.cells import cell_len
 
-    columns = [i for i in range(len(rows[0])) if _is_informative(i, rows, family)]
+    columns = informative_columns(rows[1:], family)
     while True:
         widths = {i: max(cell_len(row[i]) for row in rows) for i in columns}
         excess = sum(widths.values()) + GAP * (len(columns) - 1) - width
@@ -130,13 +150,6 @@ def _column_widths(rows: Sequence[Sequence[str]], width: int, family: int) -> di
         columns.remove(droppable[0])
     widths[NAME] = max(widths[NAME] - max(excess, 0), MIN_NAME_WIDTH)
     return widths
-
-
-def _is_informative(column: int, rows: Sequence[Sequence[str]], family: int) -> bool:
-    """False for empty columns, and for adjusted p values where a single comparison leaves p as it is."""
-    if column == P_ADJUSTED and family < 2:
-        return False
-    return column <= MEAN or any(row[column] for row in rows[1:])
 
 
 def _draw(rows: Sequence[Sequence[str]], widths: dict[int, int]) -> list[str]:

@@ -336,7 +336,7 @@ def _record_start(unit: Unit) -> None:
 def _open_record(unit: Unit, run: FusedRun, progress: Progress) -> RunRecord:
     logger = build.logger(
         run.config, run.folder.path, unit.data.train.steps(run.config.batch_size), progress,
-        quiet=not run.share.has_console, hparams=run.job.hparams,
+        quiet=not run.share.has_console, hparams=run.job.shown_hparams,
         label=f"seed {run.config.seed}",
     )  # fmt: skip
     for tag, markdown in tensorboard_texts(run.job.config_yaml, unit.summary).items():

@@ -15,8 +15,8 @@ from bnexp.cli import argument_parser, exit_codes
 from bnexp.errors import UserError, one_line
 from bnexp.runs.folder import SUMMARY
 from bnexp.sweeps.plan_file import COMMAND_FILE, PLAN_FILE, printable, read_summary
-from bnexp.sweeps.status import RUNNING, SweepReader, SweepStatus, read_answer
-from bnexp.sweeps.view import percent
+from bnexp.sweeps.progress.status import RUNNING, SweepReader, SweepStatus, read_answer
+from bnexp.sweeps.progress.view import percent
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 

@@ -13,35 +13,38 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
 from bnexp.cli import argument_parser, composed_config, exit_codes, hydra_errors
-from bnexp.config.schema import parse
+from bnexp.config.schema import check_looks, parse
 from bnexp.errors import UserError
 from bnexp.runs.folder import load_summary
-from bnexp.sweeps.axes import jobs_of
+from bnexp.sweeps.axes import Axes, read_axes
 from bnexp.sweeps.job_folders import completed_jobs
-from bnexp.sweeps.status import FINISHED, RUNNING, SweepReader
-from bnexp.sweeps.time_left import format_duration
-from bnexp.sweeps.view import counts_text
+from bnexp.sweeps.progress.status import FINISHED, RUNNING, SweepReader
+from bnexp.sweeps.progress.time_left import format_duration
+from bnexp.sweeps.progress.view import counts_text
 
 
-def list_jobs(overrides: list[str]) -> tuple[list[list[str]], Path | None]:
-    """The overrides of each job, and the sweep's folder if an override sets it."""
+def list_jobs(overrides: list[str]) -> tuple[Axes, tuple[int, ...], Path | None]:
+    """The sweep's axes and planned looks, and its folder if an override sets it."""
     parser = OverridesParser.create()
     single_values = [o for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
     composed = compose(
         "config", overrides=[str(o.input_line) for o in single_values], return_hydra_config=True
     )
-    jobs = jobs_of(
+    axes = read_axes(
         composed,
         [override for override in overrides if not override.startswith("hydra")],
         GlobalHydra.instance().config_loader(),
     )
+    looks = tuple(composed.sweep.looks)
+    check_looks(looks)
     has_folder = any(o.key_or_group == "hydra.sweep.dir" for o in single_values)
-    return jobs, Path(composed.hydra.sweep.dir) if has_folder else None
+    return axes, looks, Path(composed.hydra.sweep.dir) if has_folder else None
 
 
 def print_plan(overrides: list[str]) -> None:
     with initialize_config_module("bnexp.conf", version_base="1.3"):
-        jobs, folder = list_jobs(overrides)
+        axes, looks, folder = list_jobs(overrides)
+        jobs = axes.first_jobs(looks)
         configs = [compose("config", overrides=job) for job in jobs]
         for config in configs:
             _check(config)
@@ -63,6 +66,11 @@ def print_plan(overrides: list[str]) -> None:
         duration = format_duration(waiting * statistics.fmean(durations))
         estimate = f", about {duration} one after the other"
     print(f"{len(jobs) - waiting} done, {waiting} to run{estimate}")
+    if axes.plans_seeds:
+        least, most = (len(axes.jobs) * seeds for seeds in (looks[0], looks[-1]))
+        print(
+            f"seed=auto: at least these {least} jobs ({looks[0]} seeds), at most {most} ({looks[-1]} seeds)"
+        )
 
 
 def print_progress(sweep_folder: Path) -> None:

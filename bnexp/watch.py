@@ -13,8 +13,8 @@ from bnexp.errors import UserError
 from bnexp.runs.latest import LATEST
 from bnexp.signals import interruptible
 from bnexp.sweeps.plan_file import is_sweep, read_plan
-from bnexp.sweeps.status import read_answer
-from bnexp.sweeps.view import SweepView, counts_text
+from bnexp.sweeps.progress.status import read_answer
+from bnexp.sweeps.progress.view import SweepView, counts_text
 
 POLL_S = 0.1
 OUTPUTS = Path("outputs")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,22 +15,52 @@ from bnexp.config.overrides import override_values, split_override
 from bnexp.errors import UserError
 from bnexp.runs.identity import PAIRING_KEYS
 
+AUTO = "auto"  # the seed of a sweep that plans its own seeds
 
-def jobs_of(config: DictConfig, arguments: list[str], loader: ConfigLoader) -> list[list[str]]:
-    """The overrides of each job that follow from the arguments and from the axes of a preset.
+
+@dataclass(frozen=True)
+class Axes:
+    """``jobs`` has the overrides of each job; where the seeds are planned, of each arm, without a seed."""
+
+    jobs: list[list[str]]
+    plans_seeds: bool = False
+
+    def first_jobs(self, looks: Sequence[int]) -> list[list[str]]:
+        """The jobs that are trained in any case."""
+        if not self.plans_seeds:
+            return self.jobs
+        return [[f"seed={seed}", *arm] for seed in range(looks[0]) for arm in self.jobs]
+
+
+def read_axes(config: DictConfig, arguments: list[str], loader: ConfigLoader) -> Axes:
+    """The jobs that follow from the arguments and from the axes of a preset.
 
     The seed's axis changes last but is written first: twins are trained side by side, and a sweep that is cut
     short can compare what it has. ``loader`` knows the choices for ``glob(...)``. Raises UserError for an
-    axis without a value, and for one that is no list of values.
+    axis without a value, for one that is no list of values, and for ``seed=auto`` without groups to compare.
     """
     axes = [f"{key}={value}" for key, value in _axes_with_seeds_first(config, arguments).items()]
     parser = OverridesParser.create(config_loader=loader)
     values: dict[str, list[str]] = {}
     for override in parser.parse_overrides([*axes, *arguments]):  # of equal keys the last counts
         values[override.get_key_element()] = _values(override)
+    plans_seeds = AUTO in values.get("seed", ())
+    if plans_seeds:
+        _check_planned(values)
+        del values["seed"]
     texts = [[f"{key}={value}" for value in listed] for key, listed in values.items()]
     jobs = [list(job) for job in itertools.product(*texts)]
-    return [list(job) for job in dict.fromkeys(map(tuple, jobs))]
+    return Axes([list(job) for job in dict.fromkeys(map(tuple, jobs))], plans_seeds)
+
+
+def _check_planned(values: Mapping[str, Sequence[str]]) -> None:
+    """Raises UserError where ``seed=auto`` has nothing to compare, or other repetitions beside it."""
+    if len(values["seed"]) > 1:
+        raise UserError(f"seed={','.join(values['seed'])}: auto stands alone, it chooses the seeds")
+    if "dataset.fold" in values:
+        raise UserError("dataset.fold: folds are repetitions of their own; give the seeds, as in seed=0,1,2")
+    if all(len(listed) == 1 for listed in values.values()):
+        raise UserError("seed=auto: nothing to compare; add a list, as in model.norm=none,batch")
 
 
 def _values(override: Override) -> list[str]:

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 from bnexp.report.analysis.group_comparison import MIN_CORRELATED, GroupComparison, repetition_noun
 from bnexp.report.analysis.group_summary import GroupSummary
+from bnexp.report.analysis.repeated_looks import AnyLooks
 from bnexp.report.analysis.statistical_tests import sign_flip_min_n
 from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
 from bnexp.report.content.numbers import p_is
 from bnexp.report.content.table import mark_legend
+from bnexp.report.read.looks import looks_at
 
 METHODS = {
     "paired": "paired t test on differences by seed and fold, two-sided",
@@ -80,15 +82,13 @@ def sign_flip_result(c: GroupComparison, family: int) -> str:
 
 def looks_note(verdict: Verdict) -> str:
     """The earlier looks at these very groups: each one adds a chance of a false alarm."""
-    names = {summary.group.name for summary in verdict.summaries}
-    runs = [[n for name, n in look["runs"].items() if name in names] for look in verdict.looks]
-    looks = [max(counts) for counts in runs if len(counts) > 1]
-    if len(looks) < 2:
+    looks = looks_at(verdict.looks, {summary.group.name for summary in verdict.summaries})
+    if len(looks) < 2 or not isinstance(verdict.test, AnyLooks):
         return ""
     earlier, noun = ", ".join(map(str, looks[:-1])), repetition_noun(verdict.runs)
     return (
-        f"Look {len(looks)} at these groups (before: {earlier} runs a group). Testing again while {noun} are "
-        "added raises false alarms: .09 instead of .05 for looks at 3 and 5, .17 for every n from 3 to 10."
+        f"Look {len(looks)} at these groups (before: {earlier} runs a group). Nobody had planned these "
+        f"looks, so interval and p are those that hold however often one looks while {noun} are added."
     )
 
 

@@ -18,7 +18,6 @@ BATCH_SIZES = (64, 256)  # of the shipped recipes
 THREADS = (1, 2)
 MULTIPLES = (1, 8, 16)  # the channels of each convolution are rounded up to a multiple; 1: as they are
 SLICE_S = 0.08  # seconds of one measurement: short, so that neighbours meet the same load of the machine
-IMAGE_SHAPE = (1, 28, 28)
 
 
 def layouts(models: list[str], repeats: int, scale: float) -> list[Table]:
@@ -26,18 +25,19 @@ def layouts(models: list[str], repeats: int, scale: float) -> list[Table]:
     rows = [
         _row(name, size, threads, repeats, scale)
         for name in models
+        if not name.startswith("mlp")  # without maps there is one layout
         for size in BATCH_SIZES
         for threads in THREADS
     ]
     note = (
-        f"Forward, backward and update on one fixed batch of {IMAGE_SHAPE} images. nchw: images/s, the median"
-        f" of {repeats}. The others: times as fast as the neighbouring measurement of nchw, the median"
-        " with the quartiles; nchw again shows the noise. 8, 16: channels rounded up to a multiple (a wider"
+        f"Forward, backward and update on one fixed batch of noise. nchw: images/s, the median of {repeats}."
+        " The others: times as fast as the neighbouring measurement of nchw, the median with the quartiles;"
+        " nchw again shows the noise of the machine. 8, 16: channels rounded up to a multiple (a wider"
         " network, as fast as one padded with zeros). One thread: processor time; two threads: elapsed time."
         " In channels_last the layers are those of seeds trained together, with R=1: torch's batch norm is"
         " less accurate there."
     )
-    return [Table("Memory layouts of single networks", note, rows)]
+    return [Table("Memory layouts of single networks", note, rows)] if rows else []
 
 
 def _row(name: str, size: int, threads: int, repeats: int, scale: float) -> Row:
@@ -69,15 +69,16 @@ def prepare_step(
     config = recipe_config(name, 0.01, f"batch_size={size}")
     widths = [-(-width // multiple) * multiple for width in config.model.keys["widths"]]
     config = recipe_config(name, 0.01, f"batch_size={size}", f"model.widths={widths}")
-    trainer, _ = prepare_trainer(config)
+    trainer, splits = prepare_trainer(config)
     network, loss = trainer.model, trainer.loss
     if memory_format is torch.channels_last:
         network = fuse([network]).to(memory_format=memory_format)  # type: ignore[call-overload]
     network.train()
     optimizer = build.optimizer_of(config.optimizer, network)
+    image_shape = (splits.train.in_channels, splits.train.image_size, splits.train.image_size)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(size, *IMAGE_SHAPE, generator=generator).contiguous(memory_format=memory_format)
-    labels = torch.randint(0, 10, (size,), generator=generator)
+    images = torch.randn(size, *image_shape, generator=generator).contiguous(memory_format=memory_format)
+    labels = torch.randint(0, len(splits.classes), (size,), generator=generator)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -3,7 +3,7 @@
     BNEXP_DATA_DIR=... python scripts/benchmark.py [PART ...] [--models M ...] [--repeats 5] [--output DIR]
 
 The parts: {parts}.
-Without a PART, all parts but gpu are measured: about twenty minutes on two idle cores. Measurements to be
+Without a PART, all parts but gpu are measured: about half an hour on two idle cores. Measurements to be
 compared are taken in turn, so that a busy machine slows all of them alike. The tables are printed, and saved
 as JSON and Markdown.
 """

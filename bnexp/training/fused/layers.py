@@ -65,7 +65,7 @@ class _BatchedProduct(torch.autograd.Function):
     """The product of each replica's vectors with its own matrix: (N, R·in) and (R·out, in) -> (N, R·out).
 
     The gradients have the memory layout of what they belong to. Autograd's own would be transposed: the
-    activation in front of the layer takes 15 times as long with such a gradient.
+    activation in front of the layer takes 18 times as long with such a gradient (8 MLPs of MNIST).
     """
 
     @staticmethod

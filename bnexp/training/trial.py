@@ -78,7 +78,7 @@ def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> Ten
     first_loss = copy.deepcopy(trainer.loss)
     _check_lr(config, trainer, "at the beginning")
     trainer.model.train()
-    with _blamed_on(model, "its forward pass fails in training mode"):
+    with blame(model, "its forward pass fails in training mode"):
         with trainer.device.autocast():
             logits = trainer.training_network(images)
         _check_logits(model, logits, shape, "training")
@@ -87,7 +87,7 @@ def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> Ten
             f"{model}: makes parameters in its first forward pass, which the optimizer does not know;"
             " make them in __init__"
         )
-    with _blamed_on(loss, f"fails on logits {shape} and classes ({shape[0]},)"):
+    with blame(loss, f"fails on logits {shape} and classes ({shape[0]},)"):
         value = trainer.loss(logits, labels)
         if not isinstance(value, Tensor) or value.dim():
             shape_text = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -95,17 +95,17 @@ def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> Ten
                 f"{loss}: must give one number for a batch, and gives {shape_text}; set reduction=mean"
             )
     _check_loss_input(config, trainer.loss, logits)
-    with _blamed_on(f"{model} or {loss}", "the backward pass fails"):
+    with blame(f"{model} or {loss}", "the backward pass fails"):
         value.backward()
     if not any("lr" in group for group in trainer.optimizer.param_groups):
         raise UserError(f"{optimizer}: its parameter groups have no lr, which is recorded and scheduled")
-    with _blamed_on(optimizer, "its step fails; it must need no closure"):
+    with blame(optimizer, "its step fails; it must need no closure"):
         trainer.update(images, labels)
     _check_loss_is_unchanged(loss, first_loss, trainer.loss, logits.detach(), labels)
     trainer.model.eval()
     if any(module.training for module in trainer.model.modules()):
         raise UserError(f"{model}: stays in training mode after eval(); train(mode) must follow mode")
-    with _blamed_on(model, "its forward pass fails in eval mode"), torch.inference_mode():
+    with blame(model, "its forward pass fails in eval mode"), torch.inference_mode():
         with trainer.device.autocast():
             logits = trainer.eval_network(images)
         _check_logits(model, logits, shape, "eval")
@@ -134,7 +134,7 @@ def _check_loss_is_unchanged(
     values = []
     for module in (first_loss, loss):
         seed_global(0, "trial")
-        with _blamed_on(key, "fails without gradients"), torch.no_grad():
+        with blame(key, "fails without gradients"), torch.no_grad():
             values.append(module(logits, labels).float())
     if not torch.allclose(values[0], values[1], rtol=1e-4, equal_nan=True):
         raise UserError(
@@ -149,7 +149,7 @@ def _check_checkpoint(config: Config, trainer: Trainer, restored: Trainer, image
     for part in ("model", "optimizer", "scheduler"):
         key = f"{part}._target_={getattr(config, part).target}"
         problem = "its state_dict must hold only tensors, numbers, text, lists and dictionaries of them"
-        with _blamed_on(key, problem), warnings.catch_warnings():
+        with blame(key, problem), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of unusual pickles, and they fail anyway
             file = io.BytesIO()
             torch.save(state[part], file)
@@ -177,7 +177,7 @@ def _check_schedule(config: Config, trainer: Trainer, steps_per_epoch: int) -> N
         return
     count = config.epochs * (steps_per_epoch if schedule.interval == "step" else 1)
     for number in range(1, min(count, MAX_SCHEDULE_STEPS) + 1):
-        with _blamed_on(f"scheduler._target_={config.scheduler.target}", f"its step {number} fails"):
+        with blame(f"scheduler._target_={config.scheduler.target}", f"its step {number} fails"):
             schedule.after_step()
             schedule.after_epoch(dict.fromkeys(METRICS, 1.0))
         _check_lr(config, trainer, f"after step {number} of the scheduler")
@@ -205,7 +205,7 @@ def _check_logits(model: str, logits: object, shape: tuple[int, int], mode: str)
 
 
 @contextmanager
-def _blamed_on(key: str, problem: str) -> Iterator[None]:
+def blame(key: str, problem: str) -> Iterator[None]:
     """Turns any error of the block into a UserError that names the key."""
     try:
         with forbid_exit(key):

@@ -21,7 +21,7 @@ from bnexp.cli.help import GROUPS
 from bnexp.config.overrides import override_key, quote_value, split_override
 from bnexp.config.trust import check_target
 from bnexp.errors import UserError, one_line
-from bnexp.runs.folder import check_inside
+from bnexp.runs.folder import check_inside, check_is_training
 
 # Keys of Hydra that only say where to write, and how many jobs run at once and where. Any other key can name
 # code.
@@ -55,6 +55,7 @@ def resume_arguments(folder: Path, new_overrides: list[str], trusted_names: Coll
     Raises UserError where the folder holds no run and no sweep, and where it names code that belongs neither
     to bnexp nor to torch and is not among ``trusted_names``.
     """
+    check_is_training(folder)
     is_sweep = (folder / "multirun.yaml").exists()
     if not is_sweep and not (folder / ".hydra" / "hydra.yaml").exists():
         raise UserError(f"{folder}: neither a run's folder (no .hydra) nor a sweep's (no multirun.yaml)")

@@ -71,25 +71,26 @@ def _list_group_keys(command: HydraCommand, group: str) -> list[str]:
     lines = []
     for key, (default, explanation) in keys.items():
         owner_list = "" if set(owners[key]) >= set(bases) else f" [{', '.join(owners[key])}]"
-        text = explanation + owner_list + _list_other_defaults(files, key, default)
+        indent = "  " if group in command.listed else ""
+        text = explanation + owner_list + _list_other_defaults(files, key, default, indent)
         lines.append(_format_key(f"{group}.{key}", default, text))
     return lines
 
 
-def _list_other_defaults(files: dict[str, Path], key: str, default: str) -> str:
+def _list_other_defaults(files: dict[str, Path], key: str, default: str, indent: str) -> str:
     """The other defaults that a key has in the choices of its group: ``; 0.001 in adam, adamw``."""
     choices_by_value: dict[str, list[str]] = {}
     for name, file in files.items():
-        value = _default(file, key)
+        value = _default(file, key, indent)
         if value not in (default, None):
             choices_by_value.setdefault(str(value), []).append(name)
     return "".join(f"; {value} in {', '.join(names)}" for value, names in choices_by_value.items())
 
 
-def _default(path: Path, key: str) -> str | None:
+def _default(path: Path, key: str, indent: str = "") -> str | None:
     """The value of a key in a file, or in the file that it inherits from."""
     text = path.read_text(encoding="utf-8")
-    if match := re.search(rf"^{key}: (.*?)(?:\s+#.*)?$", text, re.MULTILINE):
+    if match := re.search(rf"^{indent}{key}: (.*?)(?:\s+#.*)?$", text, re.MULTILINE):
         return match[1]
     base = re.match(r"defaults: \[(\w+)", text)
     return _default(path.with_stem(base[1]), key) if base else None

@@ -85,14 +85,15 @@ DESCEND = HydraCommand(
     listed=("function",),
     examples="""\
   bnexp-descend                                         gradient descent on an ellipse, and its picture
-  bnexp-descend function=square start=[10] steps=10 optimizer.lr=1.1
+  bnexp-descend function=square start=10 steps=10 optimizer.lr=1.1
   bnexp-descend -m optimizer=sgd,momentum,adam,newton   four paths in one picture, and their ranking
-  bnexp-descend -m function=square start=[10] optimizer.lr=0.05,0.2,1.1
+  bnexp-descend -m function=square start=10 optimizer.lr=0.05,0.2,1.1
   bnexp-descend -m function=regression batch_size=442,10,1 epochs=6 optimizer.lr=0.005
 """,
     footer="""\
 A function of your own: function=custom function._target_=myfunctions.f 'start=[1,2]', where
 myfunctions.py in the current folder has def f(x1, x2): it computes with tensors.
+An epoch is one step, and of regression one pass over the examples.
 To set a key that is not listed, write a plus before it: +function.width=64.
 [a, b] behind a key: only these choices of the group have it.
 -m runs one descent for each combination of comma-separated values.

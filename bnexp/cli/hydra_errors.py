@@ -260,7 +260,9 @@ def _all_keys(values: Mapping[str, str], command: HydraCommand) -> list[str]:
     """Every key and group of the configuration that the group choices in ``values`` compose, dotted."""
     from hydra import compose, initialize_config_module
 
-    overrides = [f"{group}={choice}" for group, choice in values.items() if choice in command.choices(group)]
+    overrides = [
+        f"{group}={values[group]}" for group in command.groups if values.get(group) in command.choices(group)
+    ]
     GlobalHydra.instance().clear()
     with initialize_config_module(command.config_module, version_base="1.3"):
         composed = OmegaConf.to_container(compose("config", overrides=overrides), resolve=False)

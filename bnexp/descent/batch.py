@@ -50,7 +50,7 @@ def descend_and_rank(
             failures[job.folder] = str(error)
             continue
         outcome = judge(path, descent.config.tolerance)
-        arms[job.folder] = Arm(job.label, descent.config, path, outcome, job.path.name)
+        arms[job.folder] = Arm(short_label(job), descent.config, path, outcome, job.path.name)
     if not arms and failures:
         raise UserError(next(iter(failures.values())))
     for job in jobs:
@@ -58,17 +58,31 @@ def descend_and_rank(
             write_descent(job, arms[job.folder])
         elif job.folder in failures:
             write_failure(job, failures[job.folder])
-    lines = [f"{job.label}: {failures[job.folder]}" for job in jobs if job.folder in failures]
+    lines = []
+    for job in jobs:
+        if job.folder in failures:
+            label = short_label(job)
+            lines.append(f"{label}: {failures[job.folder].removeprefix(f'{label}: ')}")
     write_ranking(folder, list(arms.values()), lines, stop.received is not None)
     for function, group in rank(list(arms.values())).items():
         for line in ranking_lines(function, group, group[0].config.tolerance):
             print(line)
     for line in lines:
-        print(f"bnexp-descend: {line}", file=sys.stderr)
+        print(f"bnexp: {line}", file=sys.stderr)
     for picture in sorted(folder.glob("paths*.png")):
         print(os.path.relpath(picture))
     if lines and stop.received is None:
         sys.exit(1)
+
+
+def short_label(job: Job) -> str:
+    """The settings that distinguish a descent, without those of the function, which stands above them."""
+    settings = [
+        f"{key.rpartition('.')[2]}={value}"
+        for key, value in job.hparams.items()
+        if key.partition(".")[0] != "function"
+    ]
+    return " ".join(settings) or str(job.values["name"])
 
 
 def describe(arm: Arm) -> list[str]:

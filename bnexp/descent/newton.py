@@ -90,8 +90,8 @@ class Preconditioned(Optimizer):
             curvature = hessian_of(gradient, parameters).diagonal().abs()  # |H_ii|: (d,)
         if curvature.min() == 0:
             raise SingularHessian(
-                "optimizer=preconditioned: the second derivative is 0 here in one direction (it is an"
-                " eigenvalue of the Hessian's diagonal): no step exists"
+                "optimizer=preconditioned: the diagonal of the Hessian is singular here, with the eigenvalue"
+                " 0: no step exists"
             )
         _move(parameters, gradient / curvature, self.param_groups[0]["lr"])
         return loss

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from bnexp.compute.torch_overhead import unwrapped_step
 from bnexp.config.instantiate import instantiate
 from bnexp.descent.functions import Point, make_function
 from bnexp.descent.newton import SingularHessian
@@ -98,13 +99,18 @@ class Descent:
         if len(self.start) != count:
             names = ", ".join(self.objective.variables)
             plural = "numbers" if count > 1 else "number"
-            raise bad_value("start", self.start, f"must have {count} {plural}, for {names}")
+            is_own = not str(config.function.target).startswith("bnexp.")
+            hint = (
+                f"; a key is no variable once it is set: +function.{names.split()[-1]}=..." if is_own else ""
+            )
+            raise bad_value("start", self.start, f"must have {count} {plural}, for {names}{hint}")
         per_epoch = self.objective.steps_per_epoch
         self.steps = config.steps if config.epochs is None else config.epochs * per_epoch
         network = Variables(self.start)
         self.point = network.point
         seed_global(config.seed, "components")  # a user's own optimizer may draw when it is built
         self.optimizer = build.optimizer_of(config.optimizer, network)
+        self._optimizer_step = unwrapped_step(self.optimizer)
         self.schedule: Schedule = build.schedule_of(
             config.scheduler, self.optimizer,
             epochs=-(-self.steps // per_epoch), steps_per_epoch=per_epoch,
@@ -124,6 +130,8 @@ class Descent:
         interrupted = False
         for step in range(self.steps):
             if interrupted := stop is not None and stop.received is not None:
+                if rows[-1].step != step:
+                    rows.append(self._row(step, seconds))
                 break
             rates.append(self._lr)
             begin = time.perf_counter()
@@ -163,7 +171,7 @@ class Descent:
 
         try:
             with blame(f"optimizer._target_={self.config.optimizer.target}", f"step {step + 1} fails"):
-                self.optimizer.step(closure)  # type: ignore[arg-type]
+                self._optimizer_step(closure)
         except SingularHessian as error:
             place = ", ".join(f"{coordinate:.6g}" for coordinate in self.point.tolist())
             raise SingularHessian(f"{error} (step {step + 1}, at {place})") from None

@@ -133,7 +133,8 @@ def _draw_regression(arms: Sequence[Arm]) -> tuple[Any, str]:
     for axes, label in zip(panels, ("epoch", "seconds of the steps"), strict=True):
         axes.axhline(least, color=TEXT_COLOUR, linewidth=0.8, linestyle=":", alpha=0.7)
         axes.set_xlabel(label)
-    _scale_seconds_axis(panels[1])
+    if len(arms[0].path.finite_rows) > 1:
+        _scale_seconds_axis(panels[1])
     scale_loss_axis(panels[0], [*losses, least])
     panels[0].set_ylabel("loss")
     draw_legend(figure, panels[0])

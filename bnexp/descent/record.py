@@ -29,12 +29,12 @@ MAX_EVENTS = 1000  # points of each TensorBoard scalar: a longer path is thinned
 
 def write_descent(job: Job, arm: Arm) -> None:
     """Writes the folder of one descent; summary.json is last, so that a folder that has it is complete."""
-    folder, path = job.path, arm.path
+    folder, path, picture = job.path, arm.path, draw_paths([arm], "path")
     folder.mkdir(parents=True, exist_ok=True)
     job.write_texts()
     write_json(folder / ENVIRONMENT, describe_environment())
     write_text(folder / "path.csv", path_csv(path))
-    write_picture(folder, draw_paths([arm], "path"))
+    write_picture(folder, picture)
     if arm.config.tracking.tensorboard:
         _write_events(folder, path, job)
     status = "interrupted" if path.interrupted else "finished"
@@ -66,7 +66,7 @@ def write_ranking(folder: Path, arms: Sequence[Arm], failures: Sequence[str], in
             "sentence": "; ".join(winners),
             "order": {f: [a.label for a in g] for f, g in groups.items()},
         },
-        "error": "; ".join(failures) or None,
+        "error": f"{len(failures)} of {len(arms) + len(failures)} descents failed" if failures else None,
     }
     write_json(folder / SUMMARY, values)
 

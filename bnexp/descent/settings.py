@@ -48,6 +48,8 @@ def parse(values: Mapping[str, Any]) -> DescentConfig:
             values[group] = parse_component(group, values[group])
     if values.get("start") == "???":
         raise UserError("start: this key needs a value: a number for each variable, as in 'start=[1,2]'")
+    if isinstance(values.get("start"), int | float):  # of a function of one variable
+        values["start"] = [values["start"]]
     config = check_mapping(values, DescentConfig)
     check_name(config.name)
     if not config.is_regression:

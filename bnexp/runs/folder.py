@@ -267,14 +267,18 @@ def check_inside(path: Path) -> None:
             raise UserError(f"{entry}: neither a file nor a folder")
 
 
-def check_is_training(path: Path) -> None:
-    """Raises UserError for a folder of bnexp-descend: it holds no network."""
+def is_descent(path: Path) -> bool:
+    """Whether a folder is one of bnexp-descend."""
     try:
-        kind = json.loads((path / SUMMARY).read_text(encoding="utf-8"))["kind"]
+        return bool(json.loads((path / SUMMARY).read_text(encoding="utf-8"))["kind"] == DESCENT)
     except (OSError, ValueError, LookupError, TypeError):  # other checks say what is wrong with it
-        return
-    if kind == DESCENT:
-        raise UserError(f"{path}: a descent of bnexp-descend, which trained no network")
+        return False
+
+
+def check_is_training(path: Path) -> None:
+    """Raises UserError for a folder of bnexp-descend."""
+    if is_descent(path):
+        raise UserError(f"{path}: a descent of bnexp-descend, which trains no network")
 
 
 def check_same_run(state: Mapping[str, Any], checkpoint: Path) -> None:

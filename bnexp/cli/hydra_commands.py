@@ -84,7 +84,7 @@ DESCEND = HydraCommand(
     groups=("function", "optimizer", "scheduler"),
     listed=("function",),
     examples="""\
-  bnexp-descend                                         gradient descent on an ellipse, and its picture
+  bnexp-descend                                         gradient descent on an ellipse
   bnexp-descend function=square start=10 steps=10 optimizer.lr=1.1
   bnexp-descend -m optimizer=sgd,momentum,adam,newton   four paths in one picture, and their ranking
   bnexp-descend -m function=square start=10 optimizer.lr=0.05,0.2,1.1

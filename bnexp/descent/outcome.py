@@ -113,7 +113,8 @@ def _sentence(
         if not path.rows[-1].is_finite:
             return f"diverges: after step {path.rows[-1].step} the value is no finite number"
         direction = "rises" if last.value > first.value else "falls"
-        return f"diverges: the steps grow, and the value {direction} to {last.value:.4g}"
+        change = f"{direction} from {first.value:.4g} to {last.value:.4g}"
+        return f"diverges: the steps grow, and the value {change}"
     if state == "converged" and steps is not None:
         return f"converged to {_kind(path)}: within {tolerance:g} of its value from step {steps} on"
     if state == "converged":

@@ -49,7 +49,7 @@ class PathRow:
     step: int
     epoch: float  # passes over the examples; of a plain function the same as ``step``
     seconds: float
-    lr: float  # of the next step
+    lr: float  # of the step that led here; in the first row that of the first step
     value: float
     gradient_norm: float  # without noise
     point: Point

@@ -256,7 +256,7 @@ def _levels(values: torch.Tensor) -> list[float]:
     finite = values[values.isfinite()]
     if len(finite) == 0:
         return []
-    shares = torch.linspace(0.02, 0.97, CONTOURS, dtype=torch.float64)
+    shares = torch.linspace(0.02, 0.97, CONTOURS, dtype=values.dtype)
     return sorted({float(f"{value:.2g}") for value in finite.quantile(shares).tolist()})
 
 

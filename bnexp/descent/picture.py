@@ -70,8 +70,7 @@ def _draw_curve(arms: Sequence[Arm], function: PlainFunction) -> tuple[Any, str]
     for i, (arm, label) in enumerate(zip(arms, labels, strict=True)):
         rows = _rows_to_show(arm.path, box)
         _plot_path(axes, [(row.point[0], row.value) for row in rows], make_style(i), label, box)
-    start = arms[0].path.rows[0]
-    _mark_start(axes, start.point[0], start.value)
+    _mark_starts(axes, [(arm.path.rows[0].point[0], arm.path.rows[0].value) for arm in arms])
     axes.set_xlim(low, high)
     axes.set_ylim(*_value_limits(curve, arms, box))
     axes.set_xlabel(function.variables[0])
@@ -97,7 +96,7 @@ def _draw_contours(arms: Sequence[Arm], function: PlainFunction) -> tuple[Any, s
     for i, (arm, label) in enumerate(zip(arms, labels, strict=True)):
         points = [(row.point[0], row.point[1]) for row in _rows_to_show(arm.path, box)]
         _plot_path(axes, points, make_style(i), label, box)
-    _mark_start(axes, *arms[0].path.rows[0].point)
+    _mark_starts(axes, [arm.path.rows[0].point for arm in arms])
     for minimum in _minima(arms):
         if _is_inside(minimum, box):
             axes.plot(*minimum, "+", color=TEXT_COLOUR, markersize=11, markeredgewidth=1.4, zorder=4)
@@ -185,8 +184,9 @@ def _points_to_mark(points: Sequence[tuple[float, float]], box: Box) -> list[int
     return marked if len(marked) <= MAX_MARKERS else []
 
 
-def _mark_start(axes: Any, x: float, y: float) -> None:
-    axes.plot(x, y, "o", color=TEXT_COLOUR, fillstyle="none", markersize=9, zorder=4)
+def _mark_starts(axes: Any, places: Sequence[Point]) -> None:
+    for x, y in dict.fromkeys(places):
+        axes.plot(x, y, "o", color=TEXT_COLOUR, fillstyle="none", markersize=9, zorder=4)
 
 
 def _box(arms: Sequence[Arm]) -> Box:

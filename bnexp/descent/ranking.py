@@ -47,6 +47,7 @@ def rank(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
 
     Those that reach the tolerance come first, by the passes over the examples until then (of a plain function
     the steps). The others follow by their last value. Those that diverge are last. Ties keep their order.
+    Without a known minimum the last value alone decides: it may fall without end.
     """
     groups: dict[str, list[Arm]] = {}
     for arm in arms:
@@ -56,6 +57,8 @@ def rank(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
 
 def _rank_key(arm: Arm) -> tuple[bool, float, float]:
     reached = arm.outcome.epochs_to_tolerance
+    if arm.outcome.gap is None:
+        return False, math.inf, arm.path.last.value
     return arm.outcome.state == "diverges", math.inf if reached is None else reached, arm.path.last.value
 
 

@@ -147,3 +147,9 @@ def test_a_closure_of_its_own_serves_lbfgs():
         "steps=5",
     )  # fmt: skip
     assert arm.outcome.state == "converged"
+
+
+def test_without_a_minimum_the_lowest_value_is_first_also_where_it_falls_without_end():
+    arms = [descend("function=saddle", f"steps={steps}", label=str(steps)) for steps in (20, 60)]
+    assert [arm.outcome.state for arm in arms] == ["underway", "diverges"]
+    assert [arm.label for arm in rank(arms)["saddle"]] == ["60", "20"]

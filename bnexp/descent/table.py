@@ -62,7 +62,7 @@ def _diabetes() -> tuple[tuple[str, ...], Tensor]:
 def _read(path: Path, name: str) -> tuple[tuple[str, ...], Tensor]:
     """The names of the columns, and the numbers (N, columns). A first line with text is the header."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8").removeprefix("\ufeff")
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

@@ -26,8 +26,9 @@ def test_the_diabetes_table_is_standardised():
 @pytest.mark.parametrize("header", [True, False])
 def test_every_delimiter_and_header_gives_the_same_numbers(tmp_path, delimiter, header):
     rows = [[1.5, 2, 3], [4, -5e-1, 6], [7, 8, 10]]
+    mark = "\ufeff"  # some spreadsheets begin a file with it
     lines = ["a b y".replace(" ", delimiter)] * header + [delimiter.join(map(str, row)) for row in rows]
-    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n\n")
+    (tmp_path / "t.csv").write_text(mark + "\n".join(lines) + "\n\n", encoding="utf-8")
     table = load_table(str(tmp_path / "t.csv"), None)
     values = np.array(rows)
     expected = (values - values.mean(0)) / values.std(0)

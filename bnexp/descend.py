@@ -6,19 +6,21 @@ before the last one has ended: they take seconds.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
 from hydra import compose, initialize_config_module
 from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from bnexp.cli.composed_config import make_job, output_folder
@@ -30,11 +32,11 @@ from bnexp.errors import UserError
 from bnexp.runs.job import Job
 from bnexp.runs.latest import point_latest
 from bnexp.signals import StopSignal
-from bnexp.sweeps.axes import jobs_of, label_of, varying_keys
 
 if TYPE_CHECKING:
     from bnexp.descent.path import Descent
 
+HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 MAX_FOLDER_NAME = 180  # characters; file systems allow 255
 
 
@@ -65,26 +67,48 @@ def compose_jobs(args: Namespace) -> tuple[list[Job], Path | None]:
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(args, flag):
             raise UserError(f"--{flag.replace('_', '-')}: bnexp-descend does not take this flag of Hydra's")
-    parser = OverridesParser.create()
-    overrides = parser.parse_overrides(args.overrides)
-    hydra_overrides = [str(o.input_line) for o in overrides if o.is_hydra_override()]
-    hydra_overrides += _search_path(args.config_dir)
-    task_overrides = [str(o.input_line) for o in overrides if not o.is_hydra_override()]
+    overrides = OverridesParser.create().parse_overrides(args.overrides)
+    search_path = _search_path(args.config_dir)
+    for override in overrides:
+        if override.is_hydra_override() and override.key_or_group not in HYDRA_KEYS:
+            raise UserError(f"{override.key_or_group}: bnexp-descend takes only {', '.join(HYDRA_KEYS)}")
     if not args.multirun:
-        config = _compose([*hydra_overrides, *task_overrides])
+        config = _compose([*search_path, *args.overrides])
         return [_make_job(config, _new_folder(config, "hydra.run.dir"))], None
-    config = _compose(hydra_overrides)
-    jobs = jobs_of(config, task_overrides, GlobalHydra.instance().config_loader())
-    configs = [_compose([*hydra_overrides, *job]) for job in jobs]
-    _set(config, "overrides.task", task_overrides)
-    _set(config, "runtime.choices", configs[0].hydra.runtime.choices)
-    folder = _new_folder(config, "hydra.sweep.dir")
-    keys = varying_keys(jobs)
-    keys.pop("seed" if len({override_values(job).get("seed") for job in jobs}) == 1 else "", None)
+    jobs = _combine(overrides)
+    configs = [_compose([*search_path, *job]) for job in jobs]
+    _set(configs[0], "overrides.task", args.overrides)  # the sweep's name has its axes
+    folder = _new_folder(configs[0], "hydra.sweep.dir")
+    values = [override_values(job) for job in jobs]
+    keys = [key for key in values[0] if len({job[key] for job in values}) > 1]
     return [
-        _make_job(job_config, folder, number, label_of(job, keys or varying_keys(jobs)))
-        for number, (job, job_config) in enumerate(zip(jobs, configs, strict=True))
+        _make_job(config, folder, number, {key: job[key] for key in keys})
+        for number, (job, config) in enumerate(zip(values, configs, strict=True))
     ], folder
+
+
+def _combine(overrides: list[Override]) -> list[list[str]]:
+    """The overrides of each job: every combination of the values. Of equal keys the last counts."""
+    texts: dict[str, list[str]] = {}
+    for override in overrides:
+        key, values = override.get_key_element(), _values(override)
+        texts[key] = [f"{key}={value}" for value in dict.fromkeys(values)]
+    return [list(job) for job in itertools.product(*texts.values())]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        raise UserError(f"{override.input_line}: an axis is a list of values, as in a,b or range(5)")
+    pattern = override.value()
+    if isinstance(pattern, Glob):  # Hydra itself would look into the first folder only
+        values = pattern.filter(DESCEND.choices(override.key_or_group))
+    else:
+        values = [str(value) for value in override.sweep_string_iterator()]
+    if not values:
+        raise UserError(f"{override.input_line}: names no value, so there is no job")
+    return values
 
 
 def _search_path(config_dir: str | None) -> list[str]:
@@ -109,19 +133,23 @@ def _set(config: DictConfig, key: str, value: object) -> None:
 
 
 def _make_job(
-    config: DictConfig, folder: Path, number: int | None = None, label: tuple[str, ...] | list[str] = ()
+    config: DictConfig, folder: Path, number: int | None = None, settings: Mapping[str, str] | None = None
 ) -> Job:
-    """The job of a configuration: in ``folder``, or with a ``number`` in a folder of its own below it."""
+    """The job of a configuration: in ``folder``, or with a ``number`` in a folder of its own below it.
+
+    ``settings`` are the overrides that distinguish it from the others.
+    """
     HydraConfig.instance().set_config(config)
-    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    label = [f"{key}={value}" for key, value in (settings or {}).items()]
     if number is not None:
+        name = re.sub(r"[^\w.,=+-]+", "_", ",".join(label) or str(config.name))
         _set(config, "job.num", number)
-        _set(config, "job.override_dirname", re.sub(r"[^\w.,=+-]+", "_", ",".join(label))[:MAX_FOLDER_NAME])
+        _set(config, "job.override_dirname", name[:MAX_FOLDER_NAME])
         folder = folder / str(config.hydra.sweep.subdir)
     _set(config, "runtime.output_dir", str(folder.absolute()))
     HydraConfig.instance().set_config(config)
-    hparams: dict[str, float | str] = dict(override_values(label))
-    return make_job(task, folder, number=number, label=" ".join(label), hparams=hparams)
+    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return make_job(task, folder, number=number, label=" ".join(label), hparams=dict(settings or {}))
 
 
 def _new_folder(config: DictConfig, key: str) -> Path:
@@ -146,13 +174,16 @@ def descend_all(jobs: list[Job], folder: Path | None, stop: StopSignal) -> None:
     set_threads(1, 0)  # the steps are too small for several
     tune_process_once()
     descents: list[Descent] = prepare(jobs)
+    failures: list[str] = []
     if folder is None:
         descend_one(jobs[0], descents[0], stop)
     else:
-        descend_and_rank(jobs, descents, folder, stop)
+        failures = descend_and_rank(jobs, descents, folder, stop)
     point_latest(folder or jobs[0].path)
     if stop.received is not None:
         raise stop.interrupted()
+    if failures:
+        sys.exit(1)
 
 
 def main(arguments: list[str] | None = None) -> None:

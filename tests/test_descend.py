@@ -103,6 +103,18 @@ def test_several_descents_are_ranked_and_drawn_in_one_picture(commands):
     assert (sweep / "0-optimizer=sgd,optimizer.lr=0.1" / "path.csv").is_file()
 
 
+def test_axes_of_lists_ranges_and_globs(commands):
+    result = commands.descend(
+        "-m", "start=[1,1],[2,2]", "steps=range(2,4)", "optimizer=glob(sg*)", QUIET, "hydra.sweep.dir=sweep"
+    )
+    assert (result.code, result.err) == (0, "")
+    folders = sorted(path.name for path in (commands.folder / "sweep").iterdir() if path.is_dir())
+    assert folders == [
+        "0-start=_1,1_,steps=2", "1-start=_1,1_,steps=3", "2-start=_2,2_,steps=2", "3-start=_2,2_,steps=3"
+    ]  # fmt: skip
+    assert "start=[2,2] steps=3" in result.out
+
+
 def test_functions_of_a_sweep_have_a_picture_each_and_keys_of_their_own(commands):
     result = commands.descend(
         "-m", "function=cosh,wave", "function.c=0.3,0.5", QUIET, "hydra.sweep.dir=sweep"
@@ -214,6 +226,9 @@ MISTAKES = [
     ("--config-dir nowhere", "--config-dir nowhere: there is no such folder"),
     ("--config-name other", "--config-name: bnexp-descend does not take this flag"),
     ("--steps 5", "--steps: unrecognized arguments; keys have no dashes: steps=... (bnexp-descend --help"),
+    ("hydra.mode=MULTIRUN", "hydra.mode: bnexp-descend takes only hydra.run.dir, hydra.sweep.dir"),
+    ("-m steps=1,2 hydra/launcher=ray", "hydra/launcher: bnexp-descend takes only hydra.run.dir"),
+    ("-m optimizer.lr=interval(0,1)", "an axis is a list of values, as in a,b or range(5)"),
     ("name=a/b", "name='a/b': must be one line without /"),
     ("hydra.run.dir=myfunctions.py", "hydra.run.dir=myfunctions.py: must name a folder"),
     ("hydra.run.dir=.", "hydra.run.dir=.: holds files; choose another folder"),

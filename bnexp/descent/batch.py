@@ -37,8 +37,8 @@ def descend_one(job: Job, descent: Descent, stop: StopSignal) -> None:
 
 def descend_and_rank(
     jobs: Sequence[Job], descents: Sequence[Descent], folder: Path, stop: StopSignal
-) -> None:
-    """Raises UserError if no descent could take its steps; SystemExit with 1 if some could not."""
+) -> list[str]:
+    """Returns a line for each descent that could not take its steps. Raises UserError if none could."""
     arms: dict[str, Arm] = {}  # by the job's folder
     failures: dict[str, str] = {}
     for job, descent in zip(jobs, descents, strict=True):
@@ -51,28 +51,32 @@ def descend_and_rank(
             continue
         outcome = judge(path, descent.config.tolerance)
         arms[job.folder] = Arm(short_label(job), descent.config, path, outcome, job.path.name)
-    if not arms and failures:
-        raise UserError(next(iter(failures.values())))
+    if not arms:
+        raise UserError(next(iter(failures.values()))) if failures else stop.interrupted()
     for job in jobs:
         if job.folder in arms:
             write_descent(job, arms[job.folder])
         elif job.folder in failures:
             write_failure(job, failures[job.folder])
-    lines = []
-    for job in jobs:
-        if job.folder in failures:
-            label = short_label(job)
-            lines.append(f"{label}: {failures[job.folder].removeprefix(f'{label}: ')}")
+    lines = [_failure_line(job, failures[job.folder]) for job in jobs if job.folder in failures]
     write_ranking(folder, list(arms.values()), lines, stop.received is not None)
-    for function, group in rank(list(arms.values())).items():
-        for line in ranking_lines(function, group, group[0].config.tolerance):
-            print(line)
+    _print_ranking(list(arms.values()))
     for line in lines:
         print(f"bnexp: {line}", file=sys.stderr)
     for picture in sorted(folder.glob("paths*.png")):
         print(os.path.relpath(picture))
-    if lines and stop.received is None:
-        sys.exit(1)
+    return lines
+
+
+def _print_ranking(arms: Sequence[Arm]) -> None:
+    for function, group in rank(arms).items():
+        for line in ranking_lines(function, group, group[0].config.tolerance):
+            print(line)
+
+
+def _failure_line(job: Job, error: str) -> str:
+    label = short_label(job)
+    return f"{label}: {error.removeprefix(f'{label}: ')}"
 
 
 def short_label(job: Job) -> str:

@@ -47,6 +47,12 @@ def parse_arguments() -> argparse.Namespace:
         help="the smallest difference that matters, in place of the runs' own dataset.delta",
     )
     parser.add_argument(
+        "--published",
+        type=float,
+        metavar="VALUE",
+        help="a published value, accuracies in percent: was it reproduced?",
+    )
+    parser.add_argument(
         "--output",
         type=named_path,
         metavar="DIR",
@@ -63,26 +69,22 @@ def compare_folders() -> None:
     if args.delta is not None and not 0 < args.delta <= 100:
         raise UserError(f"--delta={args.delta:g}: must be above 0 and at most 100 (percentage points)")
 
-    from bnexp.report.analysis.verdict import compare
-    from bnexp.report.read.looks import earlier_looks
-    from bnexp.report.read.runs import read_runs
+    from bnexp.report.analysis.sweep_verdict import read_evidence
     from bnexp.report.render.terminal import print_verdict
 
-    runs, problems = read_runs(args.folders)
-    for problem in problems:
+    evidence = read_evidence(args.folders, look_folders=[args.output] if args.output else [])
+    for problem in evidence.problems:
         print(f"bnexp: {problem}", file=sys.stderr)
-    verdict = compare(
-        runs,
-        problems,
+    verdict = evidence.verdict(
         by=args.by,
         metric=args.metric,
         baseline=args.baseline,
         target=args.target,
         delta=args.delta,
         epoch=args.epoch,
-        looks=earlier_looks([*args.folders, *([args.output] if args.output else [])]),
+        published=args.published,
     )
-    for problem in verdict.problems[len(problems) :]:
+    for problem in verdict.problems[len(evidence.problems) :]:
         print(f"bnexp: {problem}", file=sys.stderr)
     page = None
     if args.output:

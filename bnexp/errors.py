@@ -30,7 +30,7 @@ class ProcessLost(RuntimeError):
 
 
 class ExitCalled(RuntimeError):
-    """The user's own code called sys.exit or raised GeneratorExit; the message has its text."""
+    """The user's own code called sys.exit, or raised what is no Exception; the message has its text."""
 
 
 class WriteError(OSError):
@@ -57,19 +57,34 @@ class Interrupted(KeyboardInterrupt):
 def forbid_exit(caller: str) -> Iterator[None]:
     """Raises ExitCalled in place of a SystemExit, which would end the process in silence.
 
-    The same for GeneratorExit, which is no Exception either. ``caller`` says whose code the block runs.
+    The same for every other BaseException that is no Exception, as GeneratorExit, asyncio.CancelledError or a
+    class of the user's: nothing would catch it, and the run would have no end. A KeyboardInterrupt is a
+    signal's. ``caller`` says whose code the block runs.
     """
     try:
         yield
+    except (Exception, KeyboardInterrupt):
+        raise
     except SystemExit as request:
         raise ExitCalled(one_line(f"{caller} called sys.exit ({request.code})")) from request
-    except GeneratorExit as error:
-        raise ExitCalled(one_line(f"{caller} raised {type(error).__name__}: {error}")) from error
+    except BaseException as error:
+        raise ExitCalled(f"{caller} raised {describe(error)}") from error
 
 
 def one_line(text: object) -> str:
-    """Replaces each run of white space, line breaks included, by one space."""
-    return " ".join(str(text).split())
+    """Replaces each run of white space, line breaks included, by one space.
+
+    ``text`` may be an exception. The ``__str__`` of a user's own can fail.
+    """
+    try:
+        return " ".join(str(text).split())
+    except Exception:
+        return "no text: its __str__ fails"
+
+
+def describe(error: BaseException) -> str:
+    """``ValueError: its text``, in one line."""
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 SYNONYMS = {

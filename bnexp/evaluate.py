@@ -17,7 +17,7 @@ from bnexp.cli import composed_config, exit_codes
 from bnexp.cli.argument_parser import ArgumentParser, named_path
 from bnexp.config.schema import COMPONENTS, Config, parse
 from bnexp.config.trust import check_target
-from bnexp.errors import UserError, forbid_exit, one_line
+from bnexp.errors import UserError, describe, forbid_exit, one_line
 from bnexp.files import write_atomically
 from bnexp.runs.environment import recorded_threads
 from bnexp.runs.folder import check_is_training, check_same_run, load_summary
@@ -82,7 +82,7 @@ def load_config(run: Path, device: str | None, trusted_targets: Collection[str])
     except UserError:
         raise
     except Exception as error:
-        reason = one_line(f"{type(error).__name__}: {error}")
+        reason = describe(error)
         raise UserError(f"{run / '.hydra'}: the run's configuration cannot be read ({reason})") from error
     config = parse(values)
     for group in COMPONENTS:
@@ -152,12 +152,11 @@ def _warn_of_changes(run: Path, config: Config) -> None:
 
 def _checkpoint_path(run: Path, name: str) -> Path:
     """The path of a checkpoint. Raises UserError where it is missing, with the names of those that exist."""
-    path = run / "checkpoints" / f"{name}.pt"
-    if path.exists():
-        return path
-    names = ", ".join(sorted(other.stem for other in path.parent.glob("*.pt")))
-    if names:
-        raise UserError(f"--checkpoint={name}: {run} has {names}")
+    paths = {path.stem: path for path in sorted((run / "checkpoints").glob("*.pt"))}
+    if name in paths:  # a name, not a path: ../../other/checkpoints/last would be another run's
+        return paths[name]
+    if paths:
+        raise UserError(f"--checkpoint={name or repr('')}: {run} has {', '.join(paths)}")
     summary = load_summary(run)
     raise UserError(
         one_line(f"{run}: no checkpoint; {summary['status']}: {summary.get('error') or 'nothing saved'}")

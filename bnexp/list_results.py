@@ -16,8 +16,8 @@ from bnexp.cli import argument_parser, exit_codes
 from bnexp.errors import UserError, one_line
 from bnexp.runs.folder import DESCENT, SUMMARY
 from bnexp.sweeps.plan_file import COMMAND_FILE, PLAN_FILE, printable, read_summary
-from bnexp.sweeps.status import RUNNING, SweepReader, SweepStatus, read_answer
-from bnexp.sweeps.view import percent
+from bnexp.sweeps.progress.status import RUNNING, SweepReader, SweepStatus, read_answer
+from bnexp.sweeps.progress.view import percent
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -155,8 +155,9 @@ def arguments() -> argparse.Namespace:
         " and the answer of its verdict, a run its seed and test accuracy.",
     )
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=Path("outputs"), metavar="DIR", help="default: outputs"
-    )
+        "folder", nargs="?", type=argument_parser.named_path, default=Path("outputs"), metavar="DIR",
+        help="default: outputs",
+    )  # fmt: skip
     parser.add_argument("--limit", type=int, metavar="N", help="only the newest N")
     args = parser.parse_args()
     if args.limit is not None and args.limit < 1:

@@ -6,45 +6,57 @@ import argparse
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bnexp.cli import argument_parser, composed_config, exit_codes, hydra_errors
-from bnexp.config.schema import parse
+from bnexp.config.overrides import check_deletions
+from bnexp.config.schema import Sweep, check_looks, parse
+from bnexp.config.validation import check_mapping
 from bnexp.errors import UserError
+from bnexp.report.read.runs import TUNING_FOLDER
 from bnexp.runs.folder import load_summary
-from bnexp.sweeps.axes import jobs_of
+from bnexp.sweeps.axes import Axes, read_axes
 from bnexp.sweeps.job_folders import completed_jobs
-from bnexp.sweeps.status import FINISHED, RUNNING, SweepReader
-from bnexp.sweeps.time_left import format_duration
-from bnexp.sweeps.view import counts_text
+from bnexp.sweeps.progress.status import FINISHED, RUNNING, SweepReader
+from bnexp.sweeps.progress.time_left import format_duration
+from bnexp.sweeps.progress.view import counts_text
+from bnexp.sweeps.seeds import first_jobs
 
 
-def list_jobs(overrides: list[str]) -> tuple[list[list[str]], Path | None]:
-    """The overrides of each job, and the sweep's folder if an override sets it."""
+def list_jobs(overrides: list[str]) -> tuple[Axes, Sweep, Path | None]:
+    """The sweep's axes and settings, and its folder if an override sets it."""
     parser = OverridesParser.create()
     single_values = [o for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
     composed = compose(
         "config", overrides=[str(o.input_line) for o in single_values], return_hydra_config=True
     )
-    jobs = jobs_of(
+    values: Any = OmegaConf.to_container(composed.sweep, resolve=True)
+    settings = check_mapping(values, Sweep, "sweep")
+    check_looks(settings.looks)
+    axes = read_axes(
         composed,
         [override for override in overrides if not override.startswith("hydra")],
         GlobalHydra.instance().config_loader(),
+        settings,
     )
-    has_folder = any(o.key_or_group == "hydra.sweep.dir" for o in single_values)
-    return jobs, Path(composed.hydra.sweep.dir) if has_folder else None
+    has_folder = any(o.key_or_group in composed_config.OTHER_FOLDER for o in single_values)
+    return axes, settings, composed_config.output_folder(composed, "hydra.sweep.dir") if has_folder else None
 
 
 def print_plan(overrides: list[str]) -> None:
     with initialize_config_module("bnexp.conf", version_base="1.3"):
-        jobs, folder = list_jobs(overrides)
+        axes, settings, folder = list_jobs(overrides)
+        jobs = first_jobs(axes, settings)
+        folder = folder / TUNING_FOLDER if folder and axes.intervals else folder
         configs = [compose("config", overrides=job) for job in jobs]
-        for config in configs:
+        for job, config in zip(jobs, configs, strict=True):
             _check(config)
+            check_deletions(job)
         durations = []  # of the finished jobs: a job that diverged says little about the others
         waiting = 0
         for number, (job, config) in enumerate(zip(jobs, configs, strict=True), 1):
@@ -63,6 +75,25 @@ def print_plan(overrides: list[str]) -> None:
         duration = format_duration(waiting * statistics.fmean(durations))
         estimate = f", about {duration} one after the other"
     print(f"{len(jobs) - waiting} done, {waiting} to run{estimate}")
+    for line in _later_jobs(axes, settings):
+        print(line)
+
+
+def _later_jobs(axes: Axes, settings: Sweep) -> list[str]:
+    """What follows the listed jobs where their results decide it."""
+    lines = []
+    if axes.intervals:
+        keys = ", ".join(interval.name for interval in axes.intervals)
+        lines.append(f"then as many trials again where a best {keys} lies at an edge; at the best ones:")
+    if axes.plans_seeds:
+        least, most = (len(axes.arms) * seeds for seeds in (settings.looks[0], settings.looks[-1]))
+        lines.append(
+            f"seed=auto: at least {least} jobs ({settings.looks[0]} seeds), at most {most}"
+            f" ({settings.looks[-1]} seeds)"
+        )
+    elif axes.intervals:
+        lines.append(f"{len(axes.jobs)} jobs")
+    return lines
 
 
 def print_progress(sweep_folder: Path) -> None:
@@ -82,8 +113,9 @@ def print_progress(sweep_folder: Path) -> None:
 
 def _check(config: DictConfig) -> None:
     """Raises UserError for a mistake in a job's configuration."""
-    with open_dict(config):
-        config.name = ""  # the default name interpolates Hydra's choices, which exist only while Hydra runs
+    if OmegaConf.is_interpolation(config, "name"):
+        with open_dict(config):
+            config.name = "plan"  # the default asks for Hydra's choices, which exist only while Hydra runs
     parse(composed_config.resolve_config(config))
 
 

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from bnexp import train
 from bnexp.cli import argument_parser, exit_codes
+from bnexp.cli.composed_config import OTHER_FOLDER as FOLDER_KEYS
 from bnexp.cli.help import GROUPS
 from bnexp.config.overrides import override_key, quote_value, split_override
 from bnexp.config.trust import check_target
@@ -24,12 +25,13 @@ from bnexp.errors import UserError, one_line
 from bnexp.runs.folder import check_inside, check_is_training
 
 # Keys of Hydra that only say where to write, and how many jobs run at once and where. Any other key can name
-# code.
+# code: ``hydra.launcher.init`` has Ray's runtime_env, and a cluster at ``address`` sends pickles back.
 HARMLESS_KEYS = (
     "hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra/launcher",
     *(f"hydra.launcher.{key}" for key in (
         "jobs", "fuse", "partition", "timeout_min", "gpus_per_node", "cpus_per_task", "mem_gb",
         "array_parallelism", "signal_delay_s", "max_num_timeout", "cluster", "account", "qos", "constraint",
+        "num_cpus", "num_gpus", "max_retries",
     )),
 )  # fmt: skip
 # Names of choices. A path does not match: it could lead to any YAML file.
@@ -52,10 +54,14 @@ def resume_arguments(folder: Path, new_overrides: list[str], trusted_names: Coll
     A new override replaces the saved one of the same key. Where either has several values, as an axis of a
     sweep has, the values are joined, so that the unfinished jobs stay among the sweep's jobs.
 
-    Raises UserError where the folder holds no run and no sweep, and where it names code that belongs neither
-    to bnexp nor to torch and is not among ``trusted_names``.
+    Raises UserError where the folder holds no run and no sweep, where a new override names another folder,
+    and where the folder names code that belongs neither to bnexp nor to torch and is not among
+    ``trusted_names``.
     """
     check_is_training(folder)
+    for override in new_overrides:
+        if override_key(override) in FOLDER_KEYS:
+            raise UserError(f"{override}: bnexp-resume continues in {folder}; leave this key out")
     is_sweep = (folder / "multirun.yaml").exists()
     if not is_sweep and not (folder / ".hydra" / "hydra.yaml").exists():
         raise UserError(f"{folder}: neither a run's folder (no .hydra) nor a sweep's (no multirun.yaml)")
@@ -67,7 +73,7 @@ def resume_arguments(folder: Path, new_overrides: list[str], trusted_names: Coll
         if path not in trusted_names:
             raise UserError(f"--config-dir {path}: its YAML files can name code; --trust {path} allows it")
     folder_key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
-    replaced_keys = {folder_key, "hydra.mode", *map(override_key, new_overrides)}
+    replaced_keys = {*FOLDER_KEYS, "hydra.mode", *map(override_key, new_overrides)}
     old_overrides = [_with_absolute_root(override, saved_command.cwd) for override in saved_command.overrides]
     if is_sweep:
         new_overrides = [
@@ -116,6 +122,8 @@ def _with_absolute_root(override: Override, cwd: Path) -> str:
 def _join_values(old_overrides: list[str], new_override: str) -> str:
     """``new_override`` with the old values of its key in front, if there are several old or new values."""
     key = override_key(new_override)
+    if split_override(new_override) == ("seed", "auto"):
+        return new_override  # it plans the seeds itself
     same_key = [override for override in old_overrides if override_key(override) == key]
     try:
         old_and_new = OverridesParser.create().parse_overrides([*same_key[-1:], new_override])
@@ -141,7 +149,9 @@ def _check_trust(override: Override, trusted_names: Collection[str]) -> None:
     value, hint = split_override(text)[1], f"--trust '{text}' allows it"
     package = str(override.package or "")
     if (key.startswith("hydra") and key not in HARMLESS_KEYS) or package.startswith("hydra"):
-        raise UserError(f"{text}: this key of Hydra can run code; {hint}")
+        is_for_ray = key.partition("hydra.launcher.")[2].partition(".")[0] in ("init", "address")
+        reason = "Ray can fetch code from there" if is_for_ray else "this key of Hydra can run code"
+        raise UserError(f"{text}: {reason}; {hint}")
     is_group = key in GROUPS or "/" in key or override.package is not None
     if is_group and not re.fullmatch(CHOICE_NAMES, value):
         raise UserError(f"{text}: must be the name of a choice, because a path can lead to code; {hint}")
@@ -158,7 +168,7 @@ def arguments() -> argparse.Namespace:
         description="Continues the unfinished run or sweep in a folder. The result is the same as without the"
         " interruption. A run can get more epochs (epochs=20), a sweep more jobs ('seed=range(10)').",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("folder", type=argument_parser.named_path, metavar="DIR")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value",
         help="replaces the saved value; several values of a sweep are added to the saved ones",

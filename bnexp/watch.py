@@ -13,8 +13,8 @@ from bnexp.errors import UserError
 from bnexp.runs.latest import LATEST
 from bnexp.signals import interruptible
 from bnexp.sweeps.plan_file import is_sweep, read_plan
-from bnexp.sweeps.status import read_answer
-from bnexp.sweeps.view import SweepView, counts_text
+from bnexp.sweeps.progress.status import read_answer
+from bnexp.sweeps.progress.view import SweepView, counts_text
 
 POLL_S = 0.1
 OUTPUTS = Path("outputs")
@@ -54,8 +54,9 @@ def arguments() -> argparse.Namespace:
         description="Shows how a sweep goes, until it has ended. Ctrl-C ends the watch, not the sweep.",
     )
     parser.add_argument(
-        "folder", nargs="?", type=Path, metavar="DIR", help="a sweep's folder; default: the newest sweep"
-    )
+        "folder", nargs="?", type=argument_parser.named_path, metavar="DIR",
+        help="a sweep's folder; default: the newest sweep",
+    )  # fmt: skip
     return parser.parse_args()
 
 

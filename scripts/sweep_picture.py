@@ -14,8 +14,8 @@ from rich.console import Console
 
 from bnexp.cli.exit_codes import exit_code
 from bnexp.files import write_text
-from bnexp.sweeps.status import SweepReader
-from bnexp.sweeps.view import ended_line, render_status
+from bnexp.sweeps.progress.status import SweepReader
+from bnexp.sweeps.progress.view import ended_line, render_status
 
 WIDTH, HEIGHT, ENDED_LINES = 84, 24, 8
 

@@ -20,7 +20,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from bnexp import compare, descend, evaluate, plan, resume, train
+from bnexp import compare, descend, evaluate, list_results, plan, resume, train, watch
 
 # A process that a shell starts in the background ignores Ctrl-C, and its child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -61,6 +61,12 @@ class Commands:
 
     def descend(self, *arguments: str) -> CommandResult:
         return self._run(descend.main, "bnexp-descend", arguments)
+
+    def watch(self, *arguments: str) -> CommandResult:
+        return self._run(watch.main, "bnexp-watch", arguments)
+
+    def list(self, *arguments: str) -> CommandResult:
+        return self._run(list_results.main, "bnexp-list", arguments)
 
     def _run(self, main, name: str, arguments: tuple[str, ...]) -> CommandResult:
         self._capfd.readouterr()

@@ -1,6 +1,7 @@
 """bnexp-compare on the command line: one line for each damaged folder, and all other runs are compared."""
 
 import json
+import re
 
 import pytest
 
@@ -88,6 +89,8 @@ DAMAGES = {
         "lies outside 0 to 1",
     ),
     "a list": (lambda run: (run / "summary.json").write_text("[]"), "damaged (no status in it)"),
+    "no results": (lambda run: change_summary(run, final=None), "finished, but without results"),
+    "empty results": (lambda run: change_summary(run, final={}), "finished, but without results (final is"),
     "metric missing": (lambda run: change_summary(run, final={"train/loss": 0.1}), "no test/accuracy among"),
 }
 
@@ -157,6 +160,24 @@ def test_folders_without_runs_are_named(commands):
         "bnexp: other: no run in this folder; not compared",
         "bnexp: absent: no such folder; not compared",
     ]
+
+
+def test_runs_without_results_have_not_diverged(commands):
+    for path in write_sweep(commands.folder / "sweep", GROUPS).rglob("summary.json"):
+        change_summary(path.parent, final={})
+    result = commands.compare("sweep")
+    assert result.code == 2
+    assert result.err.count("finished, but without results") == 6
+    assert result.err.splitlines()[-1] == "bnexp: no finished run to compare"
+
+
+def test_a_seed_that_is_an_interpolation_is_read_from_the_summary(commands):
+    write_sweep(commands.folder / "sweep", GROUPS)
+    for path in (commands.folder / "sweep").rglob("config.yaml"):
+        path.write_text(re.sub(r"(?m)^seed: .*", "seed: ${epochs}", path.read_text()))
+    result = commands.compare("sweep")
+    assert (result.code, result.err) == (0, "")
+    assert "3 paired seeds" in result.out
 
 
 def test_one_run_or_two_data_sets_are_nothing_to_compare(commands):

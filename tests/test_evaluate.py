@@ -280,6 +280,7 @@ FAULTS = [
     (lambda run: (run / "checkpoints/last.pt").unlink(), "", "--checkpoint=last: {run} has best"),
     (lambda run: shutil.rmtree(run / "checkpoints"), "", "{run}: no checkpoint; finished: nothing saved"),
     (lambda run: None, "--checkpoint epoch-1", r"--checkpoint=epoch-1: {run} has best, last"),
+    (lambda run: None, "--checkpoint ../checkpoints/last", r"--checkpoint=\.\./checkpoints/last: {run} has"),
     (lambda run: truncate(run / "checkpoints/last.pt"), "", r"{run}/checkpoints/last\.pt: not a checkpoint "),
     (change_network, "", r"{run}: the checkpoint does not fit the run's network \(Error.{{,195}} \.\.\.\)"),
     (replace_state_dict, "", r"{run}: the checkpoint does not fit the run's network"),

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import torch
 
 from bnexp.config.overrides import quote_value
 from bnexp.runs.folder import lock_folder
-from bnexp.train import main
 from bnexp.training.trainer import Trainer
 from helpers.records import record
 
@@ -24,8 +24,23 @@ EVERYTHING = (
 STEPS = 6  # in an epoch: 270 of the 300 images are training images
 
 
-class Kill(BaseException):
-    """Stands for SIGKILL: bnexp catches no exception of this type."""
+# A process that kills itself in one of its training steps, counted from 1.
+KILLED_IN_STEP = """
+import os, signal
+from bnexp.train import main
+from bnexp.training.trainer import Trainer
+
+original_step, calls = Trainer.step, []
+
+def step(self, *batch):
+    calls.append(None)
+    if len(calls) == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original_step(self, *batch)
+
+Trainer.step = step
+main()
+"""
 
 
 def call_in_step(monkeypatch, number: int, action) -> None:
@@ -44,10 +59,6 @@ def call_in_step(monkeypatch, number: int, action) -> None:
 
 def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def kill() -> None:
-    raise Kill
 
 
 def train(commands, folder: str, *overrides: str):
@@ -102,12 +113,10 @@ def test_every_kind_of_state_is_restored(commands, monkeypatch, name):
 
 
 @pytest.mark.parametrize("step", [1, STEPS + 1, 3 * STEPS])
-def test_a_killed_run_resumes_from_its_last_complete_epoch(commands, monkeypatch, step):
+def test_a_killed_run_resumes_from_its_last_complete_epoch(commands, step):
     train(commands, "uninterrupted", *EVERYTHING)
-    call_in_step(monkeypatch, step, kill)
-    monkeypatch.setattr(sys, "argv", ["bnexp", *EVERYTHING, "hydra.run.dir=resumed"])
-    with pytest.raises(Kill):
-        main()
+    command = [sys.executable, "-c", KILLED_IN_STEP.format(step=step), *EVERYTHING, "hydra.run.dir=resumed"]
+    assert subprocess.run(command, capture_output=True, timeout=240).returncode == -signal.SIGKILL
     assert json.loads(Path("resumed/summary.json").read_text())["status"] == "running"
     assert commands.resume("resumed").code == 0
     assert record(Path("resumed")) == record(Path("uninterrupted"))
@@ -322,6 +331,8 @@ FOREIGN_OVERRIDES = {
     "hydra/sweeper=evil": "this key of Hydra can run code",
     "hydra.sweeper._target_=os.system": "this key of Hydra can run code",
     "hydra.output_subdir=evil": "this key of Hydra can run code",
+    "+hydra.launcher.init.num_cpus=1": "init.num_cpus=1: Ray can fetch code from there; --trust '+hydra",
+    "hydra.launcher.address=10.0.0.9:6379": "Ray can fetch code from there",
 }
 
 

@@ -16,12 +16,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bnexp.config.overrides import check_deletions, override_key
 from bnexp.config.source import source_fingerprint
 from bnexp.errors import UserError, bad_value, one_line
 from bnexp.runs.identity import NON_IDENTITY_KEYS, PAIRING_KEYS, config_hash
 from bnexp.runs.job import Job
 
 MAX_SWEEP_NAME = 60
+# For each key of an output folder: the key that does not count then, and what is written.
+OTHER_FOLDER = {
+    "hydra.run.dir": ("hydra.sweep.dir", "a run (without -m)"),
+    "hydra.sweep.dir": ("hydra.run.dir", "a sweep"),
+}
 
 # Linear scaling rule (Goyal et al. 2017): the learning rate grows in proportion to the batch size.
 OmegaConf.register_new_resolver(
@@ -63,16 +69,15 @@ def _sweep_name(group: str = "model", *, _root_: DictConfig) -> str:
     if not OmegaConf.is_interpolation(_root_, "name") and _root_.get("name"):
         return str(_root_.name)
     parser = OverridesParser.create()
-    typed = parser.parse_overrides(list(_root_.hydra.overrides.task))
+    typed = parser.parse_overrides(typed_overrides(_root_, "task"))
     axes = [*(_root_.hydra.sweeper.get("params") or {})]
     axes += [override.key_or_group for override in typed if override.is_sweep_override()]
     keys = [str(key) for key in dict.fromkeys(axes) if key not in PAIRING_KEYS]
     subject = str(_root_.hydra.runtime.choices[group])
     if group == "model":
         subject = _model_name(subject, _root_, with_norm="model.norm" not in keys)
-    return "-".join([*([] if group in keys else [subject]), *(re.split(r"[./@]", key)[-1] for key in keys)])[
-        :MAX_SWEEP_NAME
-    ]
+    parts = [] if group in keys else [subject]
+    return "-".join([*parts, *(re.split(r"[./@]", key)[-1] for key in keys)])[:MAX_SWEEP_NAME]
 
 
 OmegaConf.register_new_resolver("bnexp.run_name", _run_name, replace=True)
@@ -111,10 +116,15 @@ def fingerprints_of(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def output_folder(config: DictConfig, key: str) -> Path:
-    """The folder that ``hydra.run.dir`` or ``hydra.sweep.dir`` names.
+    """The folder that ``key`` names: ``hydra.run.dir`` for a run, ``hydra.sweep.dir`` for a sweep.
 
     Raises UserError for an empty value, which an unset shell variable gives: it would be the current folder.
+    Also for a command line that sets the other key, which would have no effect.
     """
+    other_key, subject = OTHER_FOLDER[key]
+    for override in typed_overrides(config, "hydra"):
+        if override_key(override) == other_key:
+            raise UserError(f"{override}: {subject} is written to {key}; this key has no effect")
     try:
         value = OmegaConf.select(config, key)
     except OmegaConfBaseException as error:
@@ -122,6 +132,15 @@ def output_folder(config: DictConfig, key: str) -> Path:
     if value is None or not str(value).strip():
         raise bad_value(key, value, "must name a folder")
     return Path(str(value))
+
+
+def typed_overrides(config: DictConfig, kind: str) -> list[str]:
+    """The overrides of the command line as they were typed; ``kind`` is task, or hydra for Hydra's own keys.
+
+    Not resolved: ``seed=${nothing}`` in the list would be an interpolation of the list itself.
+    """
+    overrides = OmegaConf.to_container(config.hydra.overrides[kind], resolve=False)
+    return [str(override) for override in overrides]  # type: ignore[union-attr]
 
 
 def group_choices(hydra: HydraConf) -> dict[str, str | None]:
@@ -142,9 +161,11 @@ def make_job(
 ) -> Job:
     """The job of a composed configuration without its key ``hydra``; Hydra's own part is ``HydraConfig``'s.
 
-    ``path`` is the run's folder. Raises UserError for an interpolation that cannot be resolved.
+    ``path`` is the run's folder. Raises UserError for an interpolation that cannot be resolved, and for an
+    override that deletes a key.
     """
     hydra = HydraConfig.get()
+    check_deletions(map(str, hydra.overrides.task))
     values = resolve_config(composed)
     fingerprints = fingerprints_of(values)
     texts = {

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bnexp.cli.streams import output_error, protect_streams
+from bnexp.cli.streams import ClosedError, output_error, protect_streams
 from bnexp.compute import torchrun
 from bnexp.errors import (
     Diverged,
@@ -18,6 +18,7 @@ from bnexp.errors import (
     ProcessLost,
     UserError,
     WriteError,
+    describe,
     one_line,
 )
 
@@ -58,7 +59,7 @@ def failure_of(command: Callable[[], Any]) -> Failure:
     except Exception as error:
         if (message := _expected_failure(error)) is not None:
             return Failure(1, [f"bnexp: {message}"])
-        line = one_line(f"bnexp: crashed: {type(error).__name__}: {error}")
+        line = f"bnexp: crashed: {describe(error)}"
         return Failure(1, [line, *_log_traceback(error)])
     return Failure(0, [])
 
@@ -73,6 +74,8 @@ def printed_exit_code(command: Callable[[], Any]) -> int:
     error = output_error()
     if isinstance(error, BrokenPipeError):  # the reader has ended, as "head" does in "| head"
         return 128 + 13  # SIGPIPE
+    if isinstance(error, ClosedError):  # a full output has said so itself
+        print(f"bnexp: standard output: cannot be written ({error.strerror})", file=sys.stderr)
     return 0 if error is None else 1
 
 

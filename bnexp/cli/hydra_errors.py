@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from bnexp.cli.hydra_commands import CONF, TRAIN, HydraCommand
-from bnexp.config.overrides import flatten, override_values, quote_value, split_override
+from bnexp.config.overrides import deletion_error, flatten, override_values, quote_value, split_override
 from bnexp.errors import ExitCalled, UserError, bad_choice, nearest_match, one_line, unknown_key
 
 T = TypeVar("T")
@@ -67,7 +67,10 @@ def put_flags_first(arguments: list[str], command: HydraCommand = TRAIN) -> list
         raise UserError(one_line(f"{flag}: {reason}{hint} ({command.name} --help lists all)"))
 
     parser.error = refuse  # type: ignore[method-assign]
-    overrides = list(parser.parse_intermixed_args(arguments).overrides)
+    parsed = parser.parse_intermixed_args(arguments)
+    if parsed.config_dir is not None and not parsed.config_dir.strip():
+        raise UserError(f"--config-dir {parsed.config_dir!r}: must name a folder")
+    overrides = list(parsed.overrides)
     flags = list(arguments)
     for override in overrides:
         flags.remove(override)
@@ -85,6 +88,8 @@ def _hint_for_flag(flag: str, flags: list[str], command: HydraCommand) -> str:
 
 
 def _translate(error: Exception, arguments: list[str], command: HydraCommand) -> UserError:
+    if (mistake := _user_error_in_resolver(error)) is not None:
+        return mistake
     text = str(error)
     first_line = one_line(text.splitlines()[0]) if text else type(error).__name__
     if isinstance(error, OSError) and error.filename and not isinstance(error, HydraException):
@@ -106,6 +111,15 @@ def _translate(error: Exception, arguments: list[str], command: HydraCommand) ->
         return UserError(f"{match[1]}: {'must be a list, as in [a,b]' if is_list else one_line(reason)}")
     cause = one_line(error.__cause__ or "")
     return UserError(f"{first_line} ({cause})" if cause and cause not in first_line else first_line)
+
+
+def _user_error_in_resolver(error: BaseException) -> UserError | None:
+    """The UserError of a resolver of bnexp: OmegaConf's own message names the key that called it."""
+    while error.__context__ is not None:
+        error = error.__context__
+        if isinstance(error, UserError):
+            return error
+    return None
 
 
 def _explain_unreadable(override: str, reason: str, arguments: list[str], command: HydraCommand) -> UserError:
@@ -167,6 +181,13 @@ def _explain_unknown_key(match: re.Match[str], arguments: list[str], command: Hy
     siblings = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
     top_level = () if parent else command.groups
     return unknown_key(key, {name for name in (*siblings, *top_level) if "." not in name}, names)
+
+
+def _explain_failed_deletion(match: re.Match[str], arguments: list[str], command: HydraCommand) -> UserError:
+    """Hydra says of a key that is null that it does not exist."""
+    if match[1] in _all_keys(override_values(arguments), command):
+        return deletion_error(match[1])
+    return _explain_unknown_key(match, arguments, command)
 
 
 def _explain_unknown_choice(match: re.Match[str], _: list[str], command: HydraCommand) -> UserError:
@@ -250,7 +271,7 @@ EXPLANATIONS: dict[str, Callable[[re.Match[str], list[str], HydraCommand], UserE
     r"Multiple values for (\S+)\. To override a value use 'override \S+: (.+)'": _explain_existing_choice,
     r"Additional config directory '(.+)' not found": _explain_no_folder,
     r"Could not append to config\. An item is already at '([^']+)'": _explain_existing_key,
-    r"Could not delete from config\. '?([^' ]+)'? does not exist": _explain_unknown_key,
+    r"Could not delete from config\. '?([^' ]+)'? does not exist": _explain_failed_deletion,
     r"Ambiguous value for argument '([^']+)'": _explain_several_values,
     r"Config group override must be a string or a list": _explain_no_choice,
 }

@@ -13,6 +13,7 @@ from bnexp.cli.hydra_commands import TRAIN, HydraCommand
 from bnexp.cli.hydra_errors import put_flags_first, translate_hydra_errors
 from bnexp.compute import torchrun
 from bnexp.compute.process_tuning import prepare_process
+from bnexp.config.overrides import split_override
 from bnexp.signals import interruptible
 
 
@@ -38,8 +39,10 @@ def launch(
         _pass_to_hydra(put_flags_first(command_line, command))
         translate_hydra_errors(entry, command_line, command)
 
+    printing_flags = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"}
+    prints = any(split_override(argument)[0] in printing_flags for argument in command_line)
     with interruptible():
-        return exit_code(run)
+        return printed_exit_code(run) if prints else exit_code(run)
 
 
 def _pass_to_hydra(arguments: list[str]) -> None:

@@ -11,10 +11,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from bnexp.cli.composed_config import fingerprints_of, identity_values, output_folder, resolve_config
+from bnexp.cli.composed_config import (
+    fingerprints_of,
+    identity_values,
+    output_folder,
+    resolve_config,
+    typed_overrides,
+)
 from bnexp.cli.exit_codes import exit_code
 from bnexp.compute import torchrun
-from bnexp.config.overrides import flatten
+from bnexp.config.overrides import check_deletions, flatten
 from bnexp.config.schema import check_name, parse
 from bnexp.errors import UserError
 from bnexp.runs.folder import SUMMARY, check_inside, is_free, load_summary, lock_folder, missing_folders
@@ -66,6 +72,7 @@ def _check(config: DictConfig) -> None:
         raise UserError(f"hydra.run.dir={folder}: holds files but no run of bnexp; choose another folder")
     keys = [str(key) for key in config if key != "hydra"]
     parse(resolve_config(OmegaConf.masked_copy(config, keys)))
+    check_deletions(typed_overrides(config, "task"))
     if (folder / SUMMARY).exists():
         _check_can_resume(folder, identity_values(config))
 

@@ -5,6 +5,7 @@ A stream may be closed, full, ASCII only, or a pipe whose reader has ended. None
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -17,11 +18,21 @@ from bnexp.errors import one_line
 TITLES = {"stdout": "standard output", "stderr": "standard error"}
 
 
-class _TolerantOutput(io.RawIOBase):
-    """Writes to ``raw``. After a write that fails it drops what follows; ``error`` is then the reason."""
+class ClosedError(OSError):
+    """The command was started with a stream closed, as by ``>&-``."""
 
-    def __init__(self, raw: Any, name: str) -> None:
-        self._raw, self._name = raw, name
+    def __init__(self) -> None:
+        super().__init__(errno.EBADF, "it is closed")
+
+
+class _TolerantOutput(io.RawIOBase):
+    """Writes to ``raw``. After a write that fails it drops what follows; ``error`` is then the reason.
+
+    ``is_closed``: the command was started without this stream, and ``raw`` is the null device.
+    """
+
+    def __init__(self, raw: Any, name: str, *, is_closed: bool = False) -> None:
+        self._raw, self._name, self._is_closed = raw, name, is_closed
         self.error: OSError | None = None
 
     def writable(self) -> bool:
@@ -34,6 +45,8 @@ class _TolerantOutput(io.RawIOBase):
         return self._raw.isatty()
 
     def write(self, data: Any) -> int:
+        if self._is_closed:  # no line: a run that nobody watches is no mistake
+            self.error = ClosedError()
         if self.error is None:
             try:
                 while (count := self._raw.write(data)) is None:  # a non-blocking pipe that is full
@@ -57,26 +70,35 @@ def protect_streams() -> None:
         if getattr(sys, name) is None:
             # It takes the free descriptor: otherwise the next file that is opened would get the output of
             # other libraries.
-            null = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115
+            null = io.FileIO(os.devnull, "r" if name == "stdin" else "w")
             os.set_inheritable(null.fileno(), True)  # for the processes that a sweep starts
-            setattr(sys, name, null)
+            if name == "stdin":
+                sys.stdin = io.TextIOWrapper(io.BufferedReader(null), encoding="utf-8")
+            else:
+                output = _TolerantOutput(null, name, is_closed=True)
+                setattr(sys, name, _text_stream(output, name, encoding="utf-8", line_buffering=False))
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
-            tolerant = _make_tolerant(stream, name)
+            raw = getattr(stream.buffer, "raw", stream.buffer)  # python -u has no buffer
+            tolerant = _text_stream(
+                _TolerantOutput(raw, name),
+                name,
+                encoding=stream.encoding,
+                line_buffering=stream.line_buffering or stream.write_through,
+            )
             setattr(sys, name, tolerant)
             for handler in logging.getLogger().handlers:  # of a job in a worker: Hydra made it before
                 if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
                     handler.setStream(tolerant)
 
 
-def _make_tolerant(stream: io.TextIOWrapper, name: str) -> TextIO:
-    raw = getattr(stream.buffer, "raw", stream.buffer)  # python -u has no buffer
+def _text_stream(output: _TolerantOutput, name: str, *, encoding: str, line_buffering: bool) -> TextIO:
     return io.TextIOWrapper(
-        io.BufferedWriter(_TolerantOutput(raw, name)),
-        encoding=stream.encoding,
+        io.BufferedWriter(output),
+        encoding=encoding,
         errors="backslashreplace" if name == "stderr" else "replace",
-        line_buffering=stream.line_buffering or stream.write_through,
+        line_buffering=line_buffering,
     )
 
 

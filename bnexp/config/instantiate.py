@@ -15,7 +15,7 @@ from typing import Any
 from bnexp.config.schema import ARGUMENT_TYPES, Component, Config
 from bnexp.config.source import search_current_folder
 from bnexp.config.validation import check_arguments
-from bnexp.errors import ExitCalled, UserError, forbid_exit, nearest_match, one_line
+from bnexp.errors import ExitCalled, UserError, describe, forbid_exit, nearest_match, one_line
 from bnexp.runs.identity import RUN_LENGTH_KEYS
 
 # Keys of a scheduler that bnexp computes from the run where they are null.
@@ -61,7 +61,9 @@ def instantiate(component: Component, caller_arguments: Mapping[str, Any]) -> An
         raise
     except refusals as error:
         settings = " ".join(f"{group}.{name}={value}" for name, value in keys.items())
-        raise UserError(one_line(f"{settings or group}: {component.target} refuses ({error})")) from error
+        raise UserError(
+            one_line(f"{settings or group}: {component.target} refuses ({one_line(error)})")
+        ) from error
 
 
 def check_components(config: Config) -> None:
@@ -94,7 +96,7 @@ def import_target(component: Component) -> Callable[..., Any]:
     except ExitCalled:
         raise
     except Exception as error:
-        reason = one_line(f"{type(error).__name__}: {error}")
+        reason = describe(error)
         raise UserError(
             f"{key}={target}: cannot be imported from {os.getcwd()} or the environment ({reason})"
         ) from error

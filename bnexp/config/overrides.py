@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bnexp.errors import UserError
+
 
 def flatten(values: Mapping[str, Any], parent: str = "") -> dict[str, Any]:
     """Nested keys as dotted keys: ``{"model": {"norm": "none"}}`` becomes ``{"model.norm": "none"}``.
@@ -35,6 +37,27 @@ def override_key(override: str) -> str:
 def override_values(overrides: Iterable[str]) -> dict[str, str]:
     """The value of each key, as it is written. The last override of a key counts."""
     return dict(map(split_override, overrides))
+
+
+def check_deletions(overrides: Iterable[str]) -> None:
+    """Raises UserError for an override that deletes a key, as ``~optimizer.lr``.
+
+    Its value would be the default of a signature, which no configuration shows. A group whose ``_target_`` is
+    replaced may lose the keys that the new class does not take, and ``~experiment`` takes a preset away.
+    """
+    overrides = list(overrides)
+    replaced_targets = {override_key(text) for text in overrides if not text.startswith("~")}
+    for override in overrides:
+        key = override_key(override)
+        group = key.partition(".")[0]
+        if override.startswith("~") and key != "experiment" and f"{group}._target_" not in replaced_targets:
+            raise deletion_error(key)
+
+
+def deletion_error(key: str) -> UserError:
+    """For ``~key``."""
+    reason = "its value would be a default that no configuration shows"
+    return UserError(f"~{key}: a key cannot be deleted, because {reason}; write {key}=VALUE")
 
 
 def quote_value(text: str) -> str:

@@ -7,7 +7,7 @@ against it here, but when ``config.instantiate`` imports it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -24,6 +24,7 @@ from bnexp.config.validation import (
 from bnexp.errors import UserError, bad_value, unknown_key
 
 CountOrShare = Annotated[int, Range(1)] | Annotated[float, Range(0, 1, exclude_low=True, exclude_high=True)]
+MIN_LOOK = 3  # seeds; fewer allow no test
 COMPONENTS = ("model", "optimizer", "scheduler", "loss")
 
 
@@ -93,6 +94,16 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    looks: tuple[Count, ...] = (5, 10, 20, 40)
+    trials: Annotated[int, Range(2, 10_000)] = 16
+    tuning_seeds: Annotated[int, Range(1, 1000)] = 2
+    search: Literal["sobol", "tpe"] = "sobol"
+    together: tuple[str, ...] = ()
+    sample: Count | None = None
+
+
+@dataclass(frozen=True)
 class Config:
     name: str
     tags: tuple[str, ...]
@@ -112,7 +123,8 @@ class Config:
     early_stopping: EarlyStopping
     checkpoint: Checkpoint
     tracking: Tracking
-    report: Report = Report("auto")  # a default, because older saved runs lack this key
+    report: Report = Report("auto")  # defaults, because older saved runs lack these keys
+    sweep: Sweep = Sweep()
 
 
 # The signatures of torch hold no ranges: torch checks these arguments only when the object is built.
@@ -166,15 +178,27 @@ def parse(values: Mapping[str, Any]) -> Config:
     for group in COMPONENTS:
         if group in values:
             values[group] = parse_component(group, values[group])
+    if values.get("seed") == "auto":
+        raise UserError("seed=auto: plans the seeds of a sweep; add -m and a list to compare")
     config = check_mapping(values, Config)
     check_name(config.name)
     _check_folds(config.dataset)
     _check_monitors(config)
+    check_looks(config.sweep.looks)
     return config
+
+
+def check_looks(looks: Sequence[int]) -> None:
+    """Raises UserError unless the numbers rise and a test is possible at the first one."""
+    if not looks or looks[0] < MIN_LOOK or list(looks) != sorted(set(looks)):
+        reason = f"must be rising numbers of seeds of at least {MIN_LOOK}, as in [5,10,20,40]"
+        raise bad_value("sweep.looks", list(looks), reason)
 
 
 def check_name(name: str) -> None:
     """Raises UserError for a name that cannot be part of a folder's name."""
+    if not name:
+        raise bad_value("name", name, "must not be empty")
     if "/" in name or "\\" in name or name != " ".join(name.split()) or not name.isprintable():
         raise bad_value(
             "name", repr(name), "must be one line without / or \\: it is part of the folder's name"

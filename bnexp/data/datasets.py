@@ -31,7 +31,7 @@ def load_dataset(name: str, root: str | None, resize: int | None) -> ImageDatase
         if root is not None:
             raise bad_value("dataset.root", root, "must be null: the digits come with scikit-learn")
         return _load_digits()
-    if not root:
+    if not root or not root.strip():
         raise bad_value("dataset.root", root, "must be the folder that holds the data")
     folder = Path(root).expanduser()
     if name == "image_folder":

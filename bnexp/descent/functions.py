@@ -19,7 +19,7 @@ from bnexp.config.instantiate import import_target
 from bnexp.config.schema import Component
 from bnexp.config.validation import check_arguments
 from bnexp.errors import UserError
-from bnexp.training.trial import blame
+from bnexp.training.trial import blamed_on
 
 
 def square(x: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class PlainFunction:
 
     def value(self, point: Tensor) -> Tensor:
         """The value at ``point`` (d,). Raises UserError where the user's own function fails."""
-        with blame(f"function._target_={self.name}", f"fails at {_format(point)}"):
+        with blamed_on(f"function._target_={self.name}", f"fails at {_format(point)}"):
             value = self.function(*point.unbind(), **self.keys)
             if not isinstance(value, Tensor) or value.numel() != 1:
                 raise TypeError("must return a tensor with one number, computed from its arguments")

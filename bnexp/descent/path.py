@@ -21,7 +21,7 @@ from bnexp.seeding import generator, seed_global
 from bnexp.signals import StopSignal
 from bnexp.training import build
 from bnexp.training.schedule import Schedule
-from bnexp.training.trial import blame
+from bnexp.training.trial import blamed_on
 
 EXAMPLES_PER_ROW = 100  # of regression, between two rows of the path
 
@@ -170,7 +170,7 @@ class Descent:
             return loss
 
         try:
-            with blame(f"optimizer._target_={self.config.optimizer.target}", f"step {step + 1} fails"):
+            with blamed_on(f"optimizer._target_={self.config.optimizer.target}", f"step {step + 1} fails"):
                 self._optimizer_step(closure)
         except SingularHessian as error:
             place = ", ".join(f"{coordinate:.6g}" for coordinate in self.point.tolist())

@@ -20,11 +20,17 @@ def build_seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     their norm, or in an additional layer, then agree in every layer that both have. Any other network draws
     its weights in its own order, from a stream that the seed fixes. torch's CPU generator is not changed.
     """
+    return build_with_state(build, seed)[0]
+
+
+def build_with_state(build: Callable[[], nn.Module], seed: int) -> tuple[nn.Module, seeding.RandomState]:
+    """As ``build_seeded``; also the states of the global generators when ``build`` had returned."""
     with seeding.global_stream(seed, "init"):
         model = build()
+        state = seeding.global_rng_state(torch.device("cpu"))
     if isinstance(model, Network):
         initialize(model, seed, model.init)
-    return model
+    return model, state
 
 
 @torch.no_grad()

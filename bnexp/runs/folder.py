@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bnexp.errors import Diverged, UserError, forbid_exit, one_line
+from bnexp.errors import Diverged, UserError, describe, forbid_exit, one_line
 from bnexp.files import write_json
 from bnexp.runs.environment import ENVIRONMENT, describe_environment, read_environment, recorded_threads
 from bnexp.runs.identity import can_resume, checkpoint_identity, config_hash, describe_changes
@@ -249,7 +249,7 @@ def record_outcome(folder: RunFolder, *, keep: bool) -> Iterator[None]:
         raise
     except Exception as error:
         log.debug("the traceback", exc_info=True)
-        record("failed", one_line(f"{type(error).__name__}: {error}"))
+        record("failed", describe(error))
         raise
 
 

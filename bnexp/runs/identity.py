@@ -12,8 +12,9 @@ PAIRING_KEYS = ("seed", "dataset.fold")  # runs that agree in them, and differ e
 # depend on the length of the whole run.
 RUN_LENGTH_KEYS = ("T_max", "total_iters", "total_steps")
 # These keys change no number of a run: its name, its files, what a sweep does after it, the epoch that its
-# verdict compares (report.epoch), and the difference that the verdict calls small (dataset.delta).
-NON_IDENTITY_KEYS = ("name", "tags", "tracking", "checkpoint", "on_failure", "report")
+# verdict compares (report.epoch), the difference that the verdict calls small (dataset.delta), and how a
+# sweep chooses its jobs.
+NON_IDENTITY_KEYS = ("name", "tags", "tracking", "checkpoint", "on_failure", "report", "sweep")
 NON_IDENTITY_DATASET_KEYS = ("root", "delta")
 
 

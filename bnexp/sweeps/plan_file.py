@@ -41,6 +41,7 @@ class SweepPlan:
     pid: int | None = None  # the process that runs the sweep, and its machine
     host: str = ""
     axes: tuple[str, ...] = ()  # the keys that have several values
+    standings: tuple[str, ...] = ()  # what each comparison stands at after a planned look
 
 
 def write_plan(sweep: Path, plan: SweepPlan) -> None:
@@ -84,6 +85,7 @@ def _parse_plan(values: Any) -> SweepPlan:
         pid=pid if isinstance(pid, int) and pid > 0 else None,
         host=str(values.get("host", "")),
         axes=tuple(map(printable, values.get("axes", ()))),
+        standings=tuple(map(printable, values.get("standings", ()))),
     )
 
 

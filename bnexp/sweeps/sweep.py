@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
-import socket
-import sys
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,19 +18,21 @@ from omegaconf import DictConfig, OmegaConf
 from bnexp.cli import composed_config
 from bnexp.cli.exit_codes import failure_of
 from bnexp.compute import torchrun
+from bnexp.config.schema import Sweep, check_looks
+from bnexp.config.validation import check_mapping
 from bnexp.errors import UserError
 from bnexp.files import write_text
-from bnexp.runs.folder import load_summary
+from bnexp.report.read.runs import TUNING_FOLDER
 from bnexp.runs.job import Job
 from bnexp.runs.latest import point_latest
 from bnexp.sweeps import verdict
-from bnexp.sweeps.axes import jobs_of
-from bnexp.sweeps.job_folders import ended_jobs, is_free
-from bnexp.sweeps.launcher import JobEnd, SweepContext, UnitLauncher
-from bnexp.sweeps.plan_file import PlannedJob, SweepPlan, write_plan
+from bnexp.sweeps.axes import read_axes
+from bnexp.sweeps.batch_trainer import BatchTrainer
+from bnexp.sweeps.job_folders import is_free
+from bnexp.sweeps.launchers.launcher import SweepContext
 from bnexp.sweeps.planning import JobComposer
-from bnexp.sweeps.units import make_units
-from bnexp.sweeps.view import SweepView
+from bnexp.sweeps.progress.view import SweepView
+from bnexp.sweeps.seeds import Batch, DesignRecord, make_seed_plan, plan_design
 
 # Environment variables that a worker on another machine takes over from the command that started the sweep.
 VARIABLES = ("BNEXP_DATA_DIR", "GOMP_SPINCOUNT")
@@ -52,64 +50,71 @@ def run_sweep(
     _check_preset(config, hydra_context.config_loader)
     folder = _check_folder(config)
     plugin = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
-    jobs = jobs_of(config, arguments, hydra_context.config_loader)
-    composer = JobComposer(config, hydra_context, folder, jobs)
+    values: Any = OmegaConf.to_container(config.sweep, resolve=True)
+    settings = check_mapping(values, Sweep, "sweep")
+    check_looks(settings.looks)
+    axes = read_axes(config, arguments, hydra_context.config_loader, settings)
+    record = DesignRecord(folder, plan_design(axes, settings))
+    seeds = make_seed_plan(axes, record)
+    batches = seeds.batches()
+    first = next(batches)
+    composers = {
+        subfolder: JobComposer(config, hydra_context, folder / subfolder, first.jobs)
+        for subfolder in ("", TUNING_FOLDER)
+    }
     launcher = plugin.unit_launcher() if hasattr(plugin, "unit_launcher") else None
     if launcher is None:
-        planned = _compose(composer, jobs)
+        if record.has_plan:
+            raise UserError("seed=auto and intervals need hydra/launcher=local, slurm or ray")
+        planned = _compose(composers[""], first.jobs)
         _save_command(folder, config)
-        return verdict.finish_sweep(folder, planned, failure_of(partial(_launch, plugin, jobs)))
+        return verdict.finish_sweep(folder, planned, failure_of(partial(_launch, plugin, first.jobs)))
     with closing(launcher):
         launcher.start(_context(folder))
-        planned = _compose(composer, jobs)
+        first_jobs = _compose(composers[first.subfolder], first.jobs)  # before the folder is made
+        record.describe(first_jobs)
+        record.check()
         _save_command(folder, config)
-        ended = ended_jobs(folder)
+        record.save()
         point_latest(folder)
-        write_plan(folder, _plan(folder, planned, ended, launcher, list(composer.keys)))
-        waiting = [job for job in planned if job.config_hash not in ended]
-        if skipped := len(planned) - len(waiting):
-            print(f"{skipped} of {len(planned)} jobs ended before: skipped")
-        messages: list[str] = []
-        with SweepView(folder):
-            failure = failure_of(lambda: messages.extend(_train(waiting, launcher)))
-    return verdict.finish_sweep(folder, planned, failure, messages)
+        trainer = BatchTrainer(folder, launcher, list(composers[""].keys))
+        trainer.write_plan(first_jobs)
+
+        def train() -> None:
+            jobs = first_jobs
+            while jobs:
+                seeds.note_jobs(jobs)
+                trainer.add(jobs, seeds.standings)
+                view.update()  # a quick batch may end before the next look at the folder
+                if not trainer.train(jobs):
+                    return
+                batch = next(batches, Batch([]))
+                jobs = _compose(composers[batch.subfolder], batch.jobs, trainer.planned)
+            trainer.write_plan(trainer.planned, seeds.standings)
+
+        with SweepView(folder) as view:
+            failure = failure_of(train)
+    return verdict.finish_sweep(folder, trainer.planned, failure, trainer.messages)
 
 
-def _compose(composer: JobComposer, jobs: list[list[str]]) -> list[Job]:
-    """The jobs, each configuration once.
+def _compose(composer: JobComposer, jobs: list[list[str]], earlier: Sequence[Job] = ()) -> list[Job]:
+    """The jobs, each configuration once; ``earlier`` are those of the batches before.
 
     Raises UserError where two of them would share a folder, and for a folder outside of the sweep's.
     """
-    planned: dict[str, Job] = {}
-    for place, overrides in enumerate(jobs):
+    composed: dict[str, Job] = {}
+    for place, overrides in enumerate(jobs, len(earlier)):
         job = composer.compose(overrides, place)
-        planned.setdefault(job.config_hash, job)
+        composed.setdefault(job.config_hash, job)
     folders: dict[str, Job] = {}
-    for job in planned.values():
+    for job in (*earlier, *composed.values()):
         if composer.folder not in Path(os.path.normpath(job.folder)).parents:
             raise UserError(f"hydra.sweep.subdir: {job.folder} must lie inside the sweep's folder")
         if (other := folders.setdefault(job.folder, job)) is not job:
             raise UserError(
                 f"hydra.sweep.subdir: {other.label} and {job.label} would have one folder, {job.path.name}"
             )
-    return list(planned.values())
-
-
-def _plan(
-    folder: Path, planned: Sequence[Job], ended: Collection[str], launcher: UnitLauncher, axes: list[str]
-) -> SweepPlan:
-    """What ``sweep.json`` says of the jobs; ``ended`` are the hashes of those that had ended before."""
-    jobs = tuple(
-        PlannedJob(
-            folder=os.path.relpath(job.folder, folder), label=job.label, overrides=tuple(job.overrides),
-            config_hash=job.config_hash, epochs=int(job.values["epochs"]), skipped=job.config_hash in ended,
-        )
-        for job in planned
-    )  # fmt: skip
-    return SweepPlan(
-        jobs, shlex.join(sys.argv), time.time(), launcher.name, launcher.jobs_at_once(planned), os.getpid(),
-        socket.gethostname(), tuple(axes),
-    )  # fmt: skip
+    return list(composed.values())
 
 
 def _context(folder: Path) -> SweepContext:
@@ -157,27 +162,3 @@ def _save_command(folder: Path, config: DictConfig) -> None:
 def _launch(plugin: Launcher, jobs: list[list[str]]) -> None:
     """Runs the jobs with a launcher of Hydra's own, which calls bnexp's entry point for each."""
     plugin.launch(jobs, initial_job_idx=0)
-
-
-def _train(jobs: Sequence[Job], launcher: UnitLauncher) -> list[str]:
-    """Trains the jobs; returns a line for each unit that was lost, and for each job that left no record."""
-    stops_at_failure = any(job.values["on_failure"] == "stop" for job in jobs)
-    lines: list[str] = []
-
-    def on_end(ends: Sequence[JobEnd]) -> bool:
-        for end in ends:
-            if end.code and not _has_record(end.job):
-                lines.extend(f"{end.job.label}: {line.removeprefix('bnexp: ')}" for line in end.lines)
-        return not (stops_at_failure and any(end.code in (1, 2) for end in ends))
-
-    units = make_units(jobs, launcher.fuse, launcher.jobs_at_once(jobs))
-    losses = launcher.run(units, on_end) if units else []
-    return [*lines, *losses]
-
-
-def _has_record(job: Job) -> bool:
-    """Whether a job's folder says how it ended."""
-    try:
-        return bool(load_summary(job.path)["status"] != "running")
-    except UserError:
-        return False

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bnexp.config.schema import parse
 from bnexp.runs.job import Job
-from bnexp.sweeps.launcher import Unit
+from bnexp.sweeps.launchers.launcher import Unit
 from bnexp.training.fused.obstacles import reason_not_to_fuse
 
 # More seeds in one step gain little on a CPU, and a stop or a lost worker costs all of a unit.

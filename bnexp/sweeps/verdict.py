@@ -27,23 +27,22 @@ def finish_sweep(folder: Path, planned: Sequence[Job], failure: Failure, message
     ``failure`` is how the training of the jobs ended; ``messages`` has a line for each worker that died.
     Returns the exit code: that of ``failure``, or 1 if it is 0 and a job failed.
     """
-    from bnexp.report.analysis.verdict import compare
-    from bnexp.report.read.looks import earlier_looks
-    from bnexp.report.read.runs import read_runs
+    from bnexp.report.analysis.sweep_verdict import read_evidence
 
     folder = Path(os.path.relpath(folder))
     for line in failure.lines:
         print(line, file=sys.stderr)
-    runs, problems = read_runs([folder])
+    is_interrupted = failure.code >= 128
+    evidence = read_evidence([folder])
+    runs, problems = evidence.runs, evidence.problems
     failed = [f"diverged: {run.folder}: {run.error}" for run in runs if run.diverged]
     if runs or problems:
         try:
-            verdict = compare(runs, problems, looks=earlier_looks([folder]))
+            verdict = evidence.verdict(is_interim=is_interrupted)
         except UserError as error:
             failed.append(str(error))
         else:
             failed += _report(verdict, folder)
-    is_interrupted = failure.code >= 128
     missing = [] if is_interrupted else _missing_jobs(folder, planned)
     for line in [*failed, *map(str, problems), *messages, *missing]:
         print(line, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,14 +28,17 @@ from bnexp.runs.console_logger import ConsoleLogger
 from bnexp.runs.csv_logger import CsvLogger
 from bnexp.runs.identity import RUN_LENGTH_KEYS
 from bnexp.runs.loggers import Logger, LoggerGroup, RecordedProgress
-from bnexp.runs.tensorboard_logger import TensorBoardLogger
+from bnexp.runs.tensorboard_logger import TensorBoardLogger, has_utf8_name
 from bnexp.seeding import seed_global
+from bnexp.training.first_weights import check_first_weights
 from bnexp.training.graph_selection import with_cuda_graph
 from bnexp.training.loss_mean import check_is_mean
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
 from bnexp.training.trainer import Trainer
-from bnexp.training.trial import needs_trial, try_components
+from bnexp.training.trial import KNOWN_TARGETS, blamed_on, needs_trial, try_components
+
+log = logging.getLogger(__name__)
 
 
 def load_splits(config: Config, device: ComputeDevice) -> DataSplits:
@@ -71,15 +75,23 @@ def split_dataset(dataset: data.ImageDataset, config: Config, device: ComputeDev
     )
 
 
-def model(config: Config, splits: DataSplits) -> nn.Module:
-    """The network on the CPU; its initial weights are a function of the seed alone."""
+def model(config: Config, splits: DataSplits, *, is_tried: bool = False) -> nn.Module:
+    """The network on the CPU; its initial weights are a function of the seed alone.
+
+    ``is_tried``: a network that is not bnexp's is made again, to see that they are.
+    """
+    import_target(config.model)  # a module may seed or draw when it is imported; afterwards it cannot
     data_shape = {
         "in_channels": splits.train.in_channels,
         "image_size": splits.train.image_size,
         "num_classes": len(splits.classes),
     }
+
+    def make() -> nn.Module:
+        return instantiate(config.model, data_shape)
+
     with memory_guard(f"model={config.model.target}"):
-        network = build_seeded(lambda: instantiate(config.model, data_shape), config.seed)
+        network = build_seeded(make, config.seed)
     if not isinstance(network, nn.Module):
         raise UserError(
             f"model._target_={config.model.target}: gives a {type(network).__name__}, not an nn.Module"
@@ -91,6 +103,10 @@ def model(config: Config, splits: DataSplits) -> nn.Module:
             f"model._target_={config.model.target}: {', '.join(lazy)}: lazy layers have no weights to start"
             " from; give them their sizes, from in_channels, image_size and num_classes"
         )
+    if is_tried and not str(config.model.target).startswith(KNOWN_TARGETS["model"]):
+        key = f"model._target_={config.model.target}"
+        with blamed_on(key, "cannot be made a second time"), memory_guard(f"model={config.model.target}"):
+            check_first_weights(key, make, network, config.seed)
     return network
 
 
@@ -205,7 +221,12 @@ def logger(
     recorded = RecordedProgress(progress.epoch, progress.step, frozenset(progress.metrics))
     console = ConsoleLogger(config.epochs, steps_per_epoch, quiet=quiet, progress=recorded, label=label)
     loggers: list[Logger] = [console, CsvLogger(folder, recorded)]
-    if config.tracking.tensorboard:
+    if config.tracking.tensorboard and not has_utf8_name(folder):
+        log.warning(
+            f"{config.name}: tracking.tensorboard: no event file, because the folder's path is no UTF-8 text"
+            " for Python here; another folder, or PYTHONUTF8=1, gives one"
+        )
+    elif config.tracking.tensorboard:
         keys = config.tracking
         tensorboard = TensorBoardLogger(
             folder, every=keys.every, histograms=keys.histograms, hparams=hparams or {}, progress=recorded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from bnexp.training.checkpoint import Checkpoints
 from bnexp.training.metrics import Meter
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def fit(
     """
     processes = trainer.processes
     meter = Meter(settings.log_every, processes)
+    has_untrained = False
 
     def record_window() -> None:
         if meter.is_empty:
@@ -101,8 +105,28 @@ def fit(
         logger.epoch(metrics | {"epoch_s": time.perf_counter() - start}, epoch, trainer.model)
         for split in data.watched:
             require_finite(metrics[f"{split}/loss"], f"the {split} images after epoch {epoch}")
+        has_untrained = has_untrained or warn_of_untrained(trainer, epoch)
         is_last = progress.is_done(settings.epochs, settings.patience)
         checkpoints.save(trainer.state(progress), epoch, best=is_best, final=is_last)
+
+
+def warn_of_untrained(trainer: Trainer, epoch: int) -> bool:
+    """Whether parameters require a gradient that the optimizer does not have; logs a warning if so.
+
+    A network can switch their gradient on, or make them, after the optimizer was built.
+    """
+    trained = set(map(id, trainer.parameters))
+    names = [
+        name for name, value in trainer.model.named_parameters()
+        if value.requires_grad and id(value) not in trained
+    ]  # fmt: skip
+    if names:
+        log.warning(
+            f"model: after epoch {epoch} parameters require a gradient that did not when the training began,"
+            f" and are not trained: {', '.join(names[:3])}{' ...' * (len(names) > 3)}; let them require it in"
+            " __init__ and switch it off in forward while they are frozen"
+        )
+    return bool(names)
 
 
 def require_finite(loss: float, place: str) -> None:

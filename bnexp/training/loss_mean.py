@@ -48,7 +48,9 @@ def check_is_mean(loss: nn.Module, key: str, classes: int, device: torch.device)
             values = [loss(logits[part], labels[part]) for part in parts]
             total, *losses = [float(value) for value in values]
         except Exception as error:  # a user's own loss may raise what it likes
-            problem = one_line(f"fails on logits ({count}, {classes}) and classes ({count},) ({error})")
+            problem = one_line(
+                f"fails on logits ({count}, {classes}) and classes ({count},) ({one_line(error)})"
+            )
             raise UserError(f"{key}: {problem}") from error
     sums = [float(image_weights(loss, labels[part]).sum()) for part in parts[1:]]
     mean = sum(x * weight for x, weight in zip(losses, sums, strict=True)) / sum(sums)

@@ -11,6 +11,7 @@ from bnexp.compute.device import prepare_device
 from bnexp.compute.memory import memory_guard
 from bnexp.compute.process_tuning import set_threads
 from bnexp.compute.processes import Processes
+from bnexp.config.instantiate import check_components
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
 from bnexp.models.summary import Summary
@@ -32,14 +33,16 @@ log = logging.getLogger(__name__)
 def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop: StopSignal) -> None:
     """One run, from a checked configuration to a complete record.
 
-    It continues from the checkpoint in the folder if there is one.
+    It continues from the checkpoint in the folder if there is one. Nothing is printed before everything is
+    built: a mistake is then the only line.
     """
+    check_components(config)
     processes = Processes.from_environment()
     device = prepare_device(config.device, processes.local_rank if processes.is_distributed else share.gpu)
     smaller_keys = f"batch_size={config.batch_size} or eval_batch_size={config.eval_batch_size}"
     with processes.connect(device.torch_device), memory_guard(smaller_keys):
         splits = processes.agree_on(lambda: build.load_splits(config, device), key=lambda data: data.counts)
-        network = build.model(config, splits)
+        network = build.model(config, splits, is_tried=True)
         summary = build.summary(network, config, splits)
         # A continued run keeps its number of threads: another one would change the last bits.
         threads = set_threads(
@@ -51,12 +54,6 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             device=str(device), threads=threads, processes=processes.world_size,
             **({"command": job.command} if job.command else {}),
         )  # fmt: skip
-        process_count = f", {processes.world_size} processes" if processes.is_distributed else ""
-        plural = "s" * (threads > 1)
-        log.info(
-            f"{config.name}: seed {config.seed} on {device}, {threads} CPU thread{plural}{process_count}"
-        )
-        log.log(logging.DEBUG if job.is_in_sweep else logging.INFO, str(summary))
         record_network(folder, summary, splits)
         trainer = build.trainer(
             config,
@@ -67,6 +64,12 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             graph_used_before=folder.summary["graph"],
             is_tried=True,
         )
+        process_count = f", {processes.world_size} processes" if processes.is_distributed else ""
+        plural = "s" * (threads > 1)
+        log.info(
+            f"{config.name}: seed {config.seed} on {device}, {threads} CPU thread{plural}{process_count}"
+        )
+        log.log(logging.DEBUG if job.is_in_sweep else logging.INFO, str(summary))
         folder.update(graph=isinstance(trainer, CudaGraphTrainer))
         if not job.is_in_sweep:  # not before: a mistake would leave a link to a folder that is removed
             point_latest(folder.path)

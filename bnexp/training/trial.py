@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
-from bnexp.errors import ExitCalled, Interrupted, OutOfMemory, UserError, forbid_exit, one_line
+from bnexp.errors import ExitCalled, Interrupted, OutOfMemory, UserError, describe, forbid_exit
 from bnexp.seeding import global_rng_state, seed_global, set_global_rng_state
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
@@ -81,7 +81,7 @@ def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> Ten
     first_loss = copy.deepcopy(trainer.loss)
     _check_lr(config, trainer, "at the beginning")
     trainer.model.train()
-    with blame(model, "its forward pass fails in training mode"):
+    with blamed_on(model, "its forward pass fails in training mode"):
         with trainer.device.autocast():
             logits = trainer.training_network(images)
         _check_logits(model, logits, shape, "training")
@@ -90,7 +90,7 @@ def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> Ten
             f"{model}: makes parameters in its first forward pass, which the optimizer does not know;"
             " make them in __init__"
         )
-    with blame(loss, f"fails on logits {shape} and classes ({shape[0]},)"):
+    with blamed_on(loss, f"fails on logits {shape} and classes ({shape[0]},)"):
         value = trainer.loss(logits, labels)
         if not isinstance(value, Tensor) or value.dim():
             shape_text = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -98,21 +98,30 @@ def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> Ten
                 f"{loss}: must give one number for a batch, and gives {shape_text}; set reduction=mean"
             )
     _check_loss_input(config, trainer.loss, logits)
-    with blame(f"{model} or {loss}", "the backward pass fails"):
+    with blamed_on(f"{model} or {loss}", "the backward pass fails"):
         value.backward()
+    _warn_without_gradient(model, trainer.model)
     if not any("lr" in group for group in trainer.optimizer.param_groups):
         raise UserError(f"{optimizer}: its parameter groups have no lr, which is recorded and scheduled")
-    with blame(optimizer, "its step fails; it must need no closure"):
+    with blamed_on(optimizer, "its step fails; it must need no closure"):
         trainer.update(images, labels)
     _check_loss_is_unchanged(loss, first_loss, trainer.loss, logits.detach(), labels)
     trainer.model.eval()
     if any(module.training for module in trainer.model.modules()):
         raise UserError(f"{model}: stays in training mode after eval(); train(mode) must follow mode")
-    with blame(model, "its forward pass fails in eval mode"), torch.inference_mode():
+    with blamed_on(model, "its forward pass fails in eval mode"), torch.inference_mode():
         with trainer.device.autocast():
             logits = trainer.eval_network(images)
         _check_logits(model, logits, shape, "eval")
     return images
+
+
+def _warn_without_gradient(key: str, network: nn.Module) -> None:
+    """Logs the parameters that a backward pass does not reach, as behind a ``detach``: no step moves them."""
+    names = [name for name, value in network.named_parameters() if value.requires_grad and value.grad is None]
+    if names:
+        listing = f"{', '.join(names[:3])}{' ...' * (len(names) > 3)}"
+        log.warning(f"{key}: the loss does not depend on {listing}: the first step does not train them")
 
 
 def _check_loss_input(config: Config, loss: nn.Module, logits: Tensor) -> None:
@@ -137,7 +146,7 @@ def _check_loss_is_unchanged(
     values = []
     for module in (first_loss, loss):
         seed_global(0, "trial")
-        with blame(key, "fails without gradients"), torch.no_grad():
+        with blamed_on(key, "fails without gradients"), torch.no_grad():
             values.append(module(logits, labels).float())
     if not torch.allclose(values[0], values[1], rtol=1e-4, equal_nan=True):
         raise UserError(
@@ -152,7 +161,7 @@ def _check_checkpoint(config: Config, trainer: Trainer, restored: Trainer, image
     for part in ("model", "optimizer", "scheduler"):
         key = f"{part}._target_={getattr(config, part).target}"
         problem = "its state_dict must hold only tensors, numbers, text, lists and dictionaries of them"
-        with blame(key, problem), warnings.catch_warnings():
+        with blamed_on(key, problem), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of unusual pickles, and they fail anyway
             file = io.BytesIO()
             torch.save(state[part], file)
@@ -180,7 +189,7 @@ def _check_schedule(config: Config, trainer: Trainer, steps_per_epoch: int) -> N
         return
     count = config.epochs * (steps_per_epoch if schedule.interval == "step" else 1)
     for number in range(1, min(count, MAX_SCHEDULE_STEPS) + 1):
-        with blame(f"scheduler._target_={config.scheduler.target}", f"its step {number} fails"):
+        with blamed_on(f"scheduler._target_={config.scheduler.target}", f"its step {number} fails"):
             schedule.after_step()
             schedule.after_epoch(dict.fromkeys(METRICS, 1.0))
         _check_lr(config, trainer, f"after step {number} of the scheduler")
@@ -208,7 +217,7 @@ def _check_logits(model: str, logits: object, shape: tuple[int, int], mode: str)
 
 
 @contextmanager
-def blame(key: str, problem: str) -> Iterator[None]:
+def blamed_on(key: str, problem: str) -> Iterator[None]:
     """Turns any error of the block into a UserError that names the key."""
     try:
         with forbid_exit(key):
@@ -216,5 +225,5 @@ def blame(key: str, problem: str) -> Iterator[None]:
     except (UserError, ExitCalled, Interrupted, OutOfMemory, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a user's own code may raise what it likes
-        reason = one_line(f"{type(error).__name__}: {error}")[:MAX_REASON]
+        reason = describe(error)[:MAX_REASON]
         raise UserError(f"{key}: {problem} ({reason})") from error

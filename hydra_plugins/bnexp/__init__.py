@@ -18,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from bnexp.sweeps.launcher import UnitLauncher
+    from bnexp.sweeps.launchers.launcher import UnitLauncher
 
 
 class BnexpSweeper(Sweeper):
@@ -64,7 +64,7 @@ class LocalLauncher(BnexpLauncher):
         self.jobs, self.fuse = jobs, fuse
 
     def unit_launcher(self) -> UnitLauncher:
-        from bnexp.sweeps.local import LocalProcesses
+        from bnexp.sweeps.launchers.local import LocalProcesses
 
         return LocalProcesses(self.jobs, self.fuse)
 
@@ -76,7 +76,7 @@ class SlurmLauncher(BnexpLauncher):
         self.cluster, self.fuse, self.parameters = cluster, fuse, parameters
 
     def unit_launcher(self) -> UnitLauncher:
-        from bnexp.sweeps.slurm import SlurmJobs
+        from bnexp.sweeps.launchers.slurm import SlurmJobs
 
         return SlurmJobs(self.cluster, self.fuse, self.parameters)
 
@@ -88,7 +88,7 @@ class RayLauncher(BnexpLauncher):
         self.fuse, self.parameters = fuse, parameters
 
     def unit_launcher(self) -> UnitLauncher:
-        from bnexp.sweeps.ray import RayTasks
+        from bnexp.sweeps.launchers.ray import RayTasks
 
         return RayTasks(self.fuse, **self.parameters)
 

@@ -85,6 +85,15 @@ def test_the_examples_of_the_help_compose(commands):
         ("plan", ["--foo"], "unrecognized arguments: --foo"),
         ("resume", [], "required: DIR"),
         ("eval", ["run", "--chekpoint", "best"], "did you mean --checkpoint?"),
+        # an unset shell variable is no name of the current folder
+        *((command, [""], "must name a file or folder") for command in ("resume", "watch", "list", "eval")),
+        ("plan", [""], "'': cannot be read as key=value"),
+        ("plan", ["seed=0,1", "hydra.sweep.dir="], "hydra.sweep.dir='': must name a folder"),
+        ("plan", ["seed=0,1", "name=a/b"], "name='a/b': must be one line without /"),
+        ("plan", ["seed=0,1", "~optimizer.lr"], "~optimizer.lr: a key cannot be deleted"),
+        ("plan", ["seed=0,1", "hydra.run.dir=a"], "hydra.run.dir=a: a sweep is written to hydra.sweep.dir"),
+        ("eval", ["run", "--predictions", ""], "--predictions: '' must name a file or folder"),
+        ("eval", ["run", "--export", " "], "--export: ' ' must name a file or folder"),
     ],
 )
 def test_a_wrong_argument_of_a_smaller_command_is_one_line(commands, command, arguments, line):

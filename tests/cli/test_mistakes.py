@@ -66,6 +66,8 @@ MISTAKES = [
     ("loss=nll", r"loss=custom loss\._target_=torch\.nn\.NLLLoss"),
     ("model=custom model._target_=nets.Flat model.width=64", r"added with a plus: \+model\.width=64"),
     ("model=custom model._target_=test.Base", r"module test \(.*test.__init__\.py\) has no Base"),
+    ("name=", "^bnexp: name='': must not be empty$"),
+    ("-m name= seed=0,1", "^bnexp: name='': must not be empty$"),
     ("name=../../x", "name='../../x': must be one line without /"),
     ("-m name=a/b seed=0,1", "name='a/b': must be one line without /"),
     ("batch_size=499 dataset.train_size=500 model=mlp_bn", "batch_size=498 will do"),
@@ -84,6 +86,20 @@ MISTAKES = [
     ("epochs", "epochs: cannot be read as key=value"),
     ("epochs=[", r"epochs=\[: cannot be read"),
     ("~seed", "^bnexp: seed: this key is missing"),
+    # a deleted key would be a default of torch's or of bnexp's own signatures
+    ("~optimizer.lr", r"^bnexp: ~optimizer\.lr: a key cannot be deleted.*; write optimizer\.lr=VALUE$"),
+    ("~model.norm", r"^bnexp: ~model\.norm: a key cannot be deleted"),
+    ("scheduler=step ~scheduler.step_size", r"^bnexp: ~scheduler\.step_size: a key cannot be deleted"),
+    ("~dataset.delta", r"^bnexp: ~dataset\.delta: a key cannot be deleted"),
+    ("~report", "^bnexp: ~report: a key cannot be deleted"),
+    ("~loss.weight", r"^bnexp: ~loss\.weight: a key cannot be deleted"),
+    ("~grad_clip", "^bnexp: ~grad_clip: a key cannot be deleted"),
+    ("~dataset.val_size", r"^bnexp: dataset\.val_size: this key is missing"),
+    ("-m ~optimizer.lr seed=0,1", r"^bnexp: ~optimizer\.lr: a key cannot be deleted"),
+    # an interpolation of nothing
+    ("-m seed=${nope},1", "^bnexp: seed: Interpolation key 'nope' not found$"),
+    ("-m seed=0,1 epochs=${nope}", "^bnexp: epochs: Interpolation key 'nope' not found$"),
+    ("-m model.norm=none,${nope}", r"^bnexp: model\.norm: Interpolation key 'nope' not found$"),
     ("seed=${nothing}", "^bnexp: seed: Interpolation key 'nothing' not found$"),
     ("hydra.sweep.dir=größe -m seed=0,1", "needs quotes: \"hydra.sweep.dir='größe'\""),
     ("name=a(b", "needs quotes: \"name='a\\(b'\""),
@@ -171,6 +187,10 @@ MISTAKES = [
     ("model=custom model._target_=broken.Net", "cannot be imported.*SyntaxError"),
     ("optimizer=custom optimizer._target_=nets.number", "optimizer"),
     # the folder
+    ("hydra.sweep.dir=a", r"^bnexp: hydra\.sweep\.dir=a: a run .* is written to hydra\.run\.dir;"),
+    ("-m seed=0,1 hydra.run.dir=", r"^bnexp: hydra\.run\.dir=: a sweep is written to hydra\.sweep\.dir;"),
+    ("--config-dir= model=mlp", "^bnexp: --config-dir '': must name a folder$"),
+    ("dataset=mnist dataset.root=", "^bnexp: dataset.root='': must be the folder"),
     ("hydra.run.dir=taken/run", "hydra.run.dir=taken/run: must name a folder, but taken is a file"),
 ]  # fmt: skip
 
@@ -197,5 +217,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(commands, monkeypatch, arguments:
     assert result.code == 2, result
     assert len(errors) == 1, result.err
     assert re.search(line, errors[0]), errors[0]
+    assert "FLOPs" not in result.out, "the table of layers comes before the mistake"
     files_after = [path for path in sorted(Path.cwd().rglob("*")) if "__pycache__" not in path.parts]
     assert files_after == files_before, "the command left files"

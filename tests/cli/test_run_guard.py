@@ -91,6 +91,23 @@ def test_an_empty_name_of_a_folder_is_refused(commands, key, value):
     assert contents(".") == {}
 
 
+@pytest.mark.parametrize("override", ["hydra.run.dir=", "hydra.run.dir=other", "hydra.sweep.dir=other"])
+def test_a_resumed_run_stays_in_its_folder(commands, override):
+    assert commands.bnexp(*QUICK, "hydra.run.dir=run").code == 0
+    result = commands.resume("run", override)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == f"bnexp: {override}: bnexp-resume continues in run; leave this key out\n"
+    assert [path.name for path in commands.folder.iterdir()] == ["run"]
+
+
+def test_a_job_of_a_sweep_can_be_resumed_alone(commands):
+    assert commands.bnexp("-m", *QUICK, "hydra.sweep.dir=sweep").code == 0
+    (job,) = commands.runs()
+    result = commands.resume(str(job))
+    assert (result.code, result.err) == (0, "")
+    assert "this run is finished" in result.out
+
+
 @pytest.mark.parametrize(
     ("folder", "existing"),
     [("run", "run"), ("run/a/b", "run"), ("outputs/a", "outputs"), ("run/a/b", "outputs")],

@@ -17,6 +17,7 @@ SWEEP = (
     "-m bnexp.train -m seed=0,1 epochs=1 dataset.train_size=100 dataset.test_size=50"
     " tracking.tensorboard=false hydra.sweep.dir=sweep"
 )
+CLOSED = "bnexp: standard output: cannot be written (it is closed)\n"
 FULL = "bnexp: standard output: cannot be written (No space left on device)\n"
 
 
@@ -74,15 +75,24 @@ def test_ascii_streams_replace_what_they_cannot_show(tmp_path, utf8_mode):
 
 
 @ON_POSIX
-@pytest.mark.parametrize(("reader", "code"), [("| head -1", 141), ("> /dev/full", 1), (">&-", 0)])
+@pytest.mark.parametrize(("reader", "code"), [("| head -1", 141), ("> /dev/full", 1), (">&-", 1)])
 def test_a_comparison_is_written_before_it_is_printed(tmp_path, reader, code):
     write_sweep(tmp_path / "sweep", {"none": [97.0, 97.2, 96.9], "batch": [98.0, 98.1, 98.0]})
     # The pipe's reader ends before the first line.
     reader = reader.replace("| head -1", "| true")
     result = shell_line(tmp_path, f"$PYTHON -m bnexp.compare sweep --output out {reader}")
     assert result.returncode == code
-    assert result.stderr == (FULL if code == 1 else "")
+    assert result.stderr == {"> /dev/full": FULL, ">&-": CLOSED}.get(reader, "")
     assert (tmp_path / "out" / "report.html").exists()
+
+
+@ON_POSIX
+@pytest.mark.parametrize(("redirection", "err"), [(">&-", CLOSED), ("> /dev/full", FULL), (">&- 2>&-", "")])
+@pytest.mark.parametrize("command", ["list_results .", "plan seed=0,1", "train --help", "train --cfg job"])
+def test_a_command_that_could_print_nothing_has_failed(tmp_path, command, redirection, err):
+    (tmp_path / "run").mkdir()
+    result = shell_line(tmp_path, f"$PYTHON -m bnexp.{command} {redirection}")
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", err)
 
 
 @ON_POSIX
@@ -96,6 +106,20 @@ def test_a_plan_whose_reader_ends_early_is_no_mistake(tmp_path):
 def test_a_mistake_exits_with_2_where_its_line_cannot_be_shown(tmp_path, redirection):
     result = shell_line(tmp_path, f"$PYTHON -m bnexp.train epochs=x {redirection}")
     assert (result.returncode, result.stdout, result.stderr) == (2, "", "")
+
+
+@ON_POSIX
+@pytest.mark.parametrize(
+    ("folder", "options"), [("$'gr\\xc3\\xb6\\xc3\\x9fe'", "-X utf8=0"), ("$'gr\\xf6'", "-X utf8=1")]
+)
+def test_a_folder_whose_name_python_cannot_read_costs_only_the_event_file(tmp_path, folder, options):
+    train = f"$PYTHON {options} -m bnexp.train epochs=1 dataset.train_size=100 dataset.test_size=50"
+    line = f"mkdir {folder}; cd {folder}; {train} hydra.run.dir=run && cp run/*.json run/metrics.csv .."
+    result = shell_line(tmp_path, line, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.count("tracking.tensorboard: no event file") == 1
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["status"] == "finished"
+    assert len((tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines()) == 2
 
 
 NON_BLOCKING = """

@@ -69,16 +69,19 @@ def test_a_run_that_exits_has_failed(commands, own_network, place, code, text):
     assert commands.summary()["error"] == f"ExitCalled: {line}"
 
 
-def test_a_run_whose_code_raises_a_generator_exit_has_failed(commands, own_network):
-    arguments = own_network("step")
-    source = Path("exits.py").read_text(encoding="utf-8")
-    Path("exits.py").write_text(source.replace("sys.exit(", "raise GeneratorExit("), encoding="utf-8")
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("error", ["GeneratorExit", "asyncio.CancelledError", "Stop"])
+def test_a_run_whose_code_raises_what_is_no_exception_has_failed(commands, own_network, place, error):
+    arguments = own_network(place)
+    source = Path("exits.py").read_text(encoding="utf-8").replace("sys.exit(", f"raise {error}(")
+    own_error = "import asyncio\n\nclass Stop(BaseException):\n    pass\n"
+    Path("exits.py").write_text(own_error + source, encoding="utf-8")
     result = commands.bnexp(*arguments)
-    assert result.code == 1
-    assert result.err == f"bnexp: {PLACES['step']} (no licence for this GPU)\n".replace(
-        "called sys.exit (no licence for this GPU)", "raised GeneratorExit: no licence for this GPU"
-    )
+    reason = f"raised {error.rpartition('.')[2]}: no licence for this GPU"
+    line = f"{PLACES[place].removesuffix(' called sys.exit')} {reason}"
+    assert (result.code, result.err) == (1, f"bnexp: {line}\n")
     assert commands.summary()["status"] == "failed"
+    assert commands.summary()["error"] == f"ExitCalled: {line}"
 
 
 def test_a_sweep_names_every_job_that_exits(commands, own_network):

@@ -56,6 +56,13 @@ def run_python(script: str, *args: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.parametrize("name", ["mnist", "image_folder"])
+@pytest.mark.parametrize("root", ["", " ", "\t"])
+def test_an_empty_root_is_not_the_current_folder(name, root):
+    with pytest.raises(UserError, match=r"dataset\.root=.*: must be the folder that holds the data"):
+        datasets.load_dataset(name, root, None)
+
+
 def test_idx_files_are_read(root, monkeypatch):
     expected = arrays()
     write_mnist(root, monkeypatch, expected)

@@ -136,12 +136,12 @@ def test_false_alarms_at_three_seeds_with_the_noise_floor():
     for row in rng.normal(0, 1, (draws, 3)):
         difference = paired_t_test(dict(enumerate(row)), dict.fromkeys(range(3), 0.0))
         for floor in alarms:
-            alarms[floor] += judge(difference, difference.p, floor, None) in ("better", "worse")
+            alarms[floor] += judge(difference, difference.p, floor, math.nan) in ("better", "worse")
     without_floor, with_floor = (count / draws for count in alarms.values())
     assert without_floor == pytest.approx(0.049, abs=0.01)
     assert with_floor == pytest.approx(0.013, abs=0.006)
 
 
 def test_a_difference_without_p_is_never_better_or_worse():
-    assert judge(Difference("paired t", 5, 0.5), math.nan, 0.1, 0.1) == "constant"
-    assert judge(Difference("paired t", 0, math.nan), math.nan, 0.1, 0.1) == "nothing"
+    assert judge(Difference("paired t", 5, 0.5), math.nan, 0.1, math.nan) == "constant"
+    assert judge(Difference("paired t", 0, math.nan), math.nan, 0.1, math.nan) == "nothing"

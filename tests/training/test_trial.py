@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
+
+from bnexp.training.checkpoint import load
 
 QUICK = (
     "epochs=1",
@@ -14,6 +18,8 @@ QUICK = (
     "hydra.run.dir=run",
 )
 MODULE = '''
+import random
+import numpy
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -158,6 +164,97 @@ class FailsLater(torch.optim.lr_scheduler.LRScheduler):
         return [0.1 for group in self.optimizer.param_groups]
 
 
+class Thaws(Net):
+    """Begins with a frozen layer, whose gradient it switches on while it trains."""
+
+    def __init__(self, in_channels, image_size, num_classes, late: bool = True):
+        super().__init__(in_channels, image_size, num_classes)
+        self.insert(1, nn.Linear(in_channels * image_size**2, in_channels * image_size**2))
+        self.late, self.passes = late, 0
+        self[1].requires_grad_(not late)
+
+    def forward(self, images):
+        self.passes += self.training
+        if self.training:
+            self[1].requires_grad_(self.passes > 6)
+        return super().forward(images)
+
+
+class SeedsTorch(Net):
+    def __init__(self, in_channels, image_size, num_classes):
+        torch.manual_seed(0)
+        super().__init__(in_channels, image_size, num_classes)
+
+
+class SeedsNumpy(Net):
+    def __init__(self, in_channels, image_size, num_classes):
+        numpy.random.seed(0)
+        super().__init__(in_channels, image_size, num_classes)
+        self[1].weight.data += float(numpy.random.normal())
+
+
+class SeedsPython(Net):
+    def __init__(self, in_channels, image_size, num_classes):
+        random.seed(0)
+        super().__init__(in_channels, image_size, num_classes)
+
+
+class OwnStart(Net):
+    """Other weights each time, whatever the seed."""
+
+    def __init__(self, in_channels, image_size, num_classes):
+        super().__init__(in_channels, image_size, num_classes)
+        self[1].weight.data.fill_(float(numpy.random.default_rng().normal()))
+
+
+class OneStart(Net):
+    """The same weights for every seed, and no generator that shows it."""
+
+    def __init__(self, in_channels, image_size, num_classes):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            super().__init__(in_channels, image_size, num_classes)
+
+
+class SharedLayer(Net):
+    """Has a layer that is made with the class, and trained by every run of a process."""
+
+    layer = nn.Linear(784, 784)
+
+    def __init__(self, in_channels, image_size, num_classes):
+        super().__init__(in_channels, image_size, num_classes)
+        self.insert(1, SharedLayer.layer)
+
+
+class Detached(Net):
+    def __init__(self, in_channels, image_size, num_classes):
+        super().__init__(in_channels, image_size, num_classes)
+        self.insert(1, nn.Linear(784, 784))
+
+    def forward(self, images):
+        return self[2](self[1](self[0](images)).detach())
+
+
+class NoText(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+class FailsWithoutText(Net):
+    def __init__(self, in_channels, image_size, num_classes):
+        raise NoText
+
+
+class OnlyOnce(Net):
+    made = 0
+
+    def __init__(self, in_channels, image_size, num_classes):
+        super().__init__(in_channels, image_size, num_classes)
+        OnlyOnce.made += 1
+        if OnlyOnce.made > 1:
+            raise RuntimeError("there can be only one")
+
+
 class NoLr(torch.optim.Optimizer):
     def __init__(self, params):
         super().__init__(params, {})
@@ -166,6 +263,12 @@ class NoLr(torch.optim.Optimizer):
         pass
 '''
 MISTAKES = {
+    "seeds torch": (["model._target_=mine.SeedsTorch"], "mine.SeedsTorch: calls torch.manual_seed itself"),
+    "seeds numpy": (["model._target_=mine.SeedsNumpy"], "mine.SeedsNumpy: calls np.random.seed itself"),
+    "seeds Python": (["model._target_=mine.SeedsPython"], "mine.SeedsPython: calls random.seed itself"),
+    "another start each time": (["model._target_=mine.OwnStart"], "other first weights each time that it is"),
+    "a layer of the class": (["model._target_=mine.SharedLayer"], "1.weight is one tensor in all networks"),
+    "made once": (["model._target_=mine.OnlyOnce"], "cannot be made a second time (RuntimeError: there can"),
     "closure": (["optimizer=custom", "optimizer._target_=torch.optim.LBFGS"], "LBFGS: its step fails"),
     "sparse gradients": (
         ["optimizer=custom", "optimizer._target_=torch.optim.SparseAdam"], "SparseAdam: its step fails"
@@ -253,6 +356,55 @@ def test_a_working_network_of_ones_own_trains_to_the_same_bits_with_its_trial(co
         assert result.code == 0, result.err
         metrics.append(json.loads((commands.folder / name / "summary.json").read_text())["final"])
     assert metrics[0] == metrics[1]
+
+
+def test_a_parameter_that_is_switched_on_later_is_named_once(commands):
+    (commands.folder / "mine.py").write_text(MODULE)
+    arguments = ("model=custom", "model._target_=mine.Thaws", *QUICK[1:], "epochs=9", "batch_size=32")
+    result = commands.bnexp(*arguments, "hydra.run.dir=late")
+    assert result.code == 0, result.err
+    text = result.out + result.err
+    assert text.count("are not trained: 1.weight, 1.bias; let them require it in __init__") == 1
+    result = commands.bnexp(*arguments, "+model.late=false", "hydra.run.dir=early")  # the advice
+    assert result.code == 0, result.err
+    assert "are not trained" not in result.out + result.err
+    late, early = (load(Path(run, "checkpoints/last.pt"))["model"]["1.weight"] for run in ("late", "early"))
+    assert not torch.equal(late, early)  # late has the first weights
+
+
+def test_parameters_without_a_gradient_are_told(commands):
+    (commands.folder / "mine.py").write_text(MODULE)
+    result = commands.bnexp("model=custom", "model._target_=mine.Detached", *QUICK)
+    assert result.code == 0, result.err
+    assert (result.out + result.err).count("does not depend on 1.weight, 1.bias: the first step") == 1
+
+
+def test_an_error_whose_text_fails_is_recorded(commands):
+    (commands.folder / "mine.py").write_text(MODULE)
+    result = commands.bnexp("model=custom", "model._target_=mine.FailsWithoutText", *QUICK)
+    assert result.code == 1
+    assert result.err.splitlines()[0] == "bnexp: crashed: NoText: no text: its __str__ fails"
+    assert commands.summary()["status"] == "failed"
+
+
+def test_one_start_for_all_seeds_is_told(commands):
+    (commands.folder / "mine.py").write_text(MODULE)
+    result = commands.bnexp("model=custom", "model._target_=mine.OneStart", *QUICK)
+    assert result.code == 0, result.err
+    assert (result.out + result.err).count("mine.OneStart: all seeds begin with the same weights") == 1
+
+
+def test_a_module_that_seeds_or_draws_at_its_import_changes_no_weight(commands, monkeypatch):
+    for name, line in (("seeds", "torch.manual_seed(0)"), ("draws", "torch.rand(3)"), ("neither", "")):
+        (commands.folder / f"{name}.py").write_text(f"{MODULE}\n{line}\n")
+        quick = [*QUICK[:-1], "seed=1", f"hydra.run.dir={name}", "optimizer.lr=0"]
+        assert commands.bnexp("model=custom", f"model._target_={name}.Net", *quick).code == 0
+    seeds, draws, neither = (
+        load(Path(name, "checkpoints/last.pt"))["model"] for name in ("seeds", "draws", "neither")
+    )
+    for key, value in neither.items():
+        assert torch.equal(seeds[key], value)
+        assert torch.equal(draws[key], value)
 
 
 def test_probabilities_in_cross_entropy_are_told_and_log_probabilities_fit_nll(commands):

@@ -14,6 +14,7 @@ from statistics import fmean
 from bnexp.report.analysis.group_comparison import designs_overlap, judge, measure_difference
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.groups import Grouping
+from bnexp.report.analysis.repeated_looks import PairedTest
 from bnexp.report.analysis.statistical_tests import Difference
 
 CHOICE_METRIC = "val/accuracy"
@@ -32,7 +33,7 @@ class BestBlockComparison:
 
 
 def compare_best_blocks(
-    grouping: Grouping, summaries: Sequence[GroupSummary], delta: float | None
+    grouping: Grouping, summaries: Sequence[GroupSummary], test: PairedTest, delta: float | None
 ) -> tuple[BestBlockComparison, ...]:
     """One comparison for each value against the baseline's; empty where the blocks are no grid of one number.
 
@@ -52,17 +53,22 @@ def compare_best_blocks(
     edges = (numbers[0], numbers[-1])
     return tuple(
         _compare(
-            candidate, baseline, delta, at_edge=bool({candidate.group.block, baseline.group.block} & {*edges})
+            candidate,
+            baseline,
+            test,
+            delta,
+            at_edge=bool({candidate.group.block, baseline.group.block} & {*edges}),
         )
         for candidate in best.values()
     )
 
 
 def _compare(
-    candidate: GroupSummary, baseline: GroupSummary, delta: float | None, *, at_edge: bool
+    candidate: GroupSummary, baseline: GroupSummary, test: PairedTest, delta: float | None, *, at_edge: bool
 ) -> BestBlockComparison:
-    difference = measure_difference(candidate, baseline, designs_overlap(candidate, baseline))
-    outcome = judge(difference, difference.p, math.nan, delta, candidate.metric.sign)
+    is_paired = designs_overlap(candidate, baseline)
+    difference = measure_difference(candidate, baseline, is_paired, test, delta)
+    outcome = judge(difference, difference.p, math.nan, difference.p_equivalent, candidate.metric.sign)
     return BestBlockComparison(candidate, baseline, difference, outcome, at_edge)
 
 

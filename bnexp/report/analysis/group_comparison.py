@@ -10,6 +10,7 @@ from typing import Literal
 
 from bnexp.report.analysis.curves import late_gain, late_jumps
 from bnexp.report.analysis.group_summary import GroupSummary, Metric
+from bnexp.report.analysis.repeated_looks import PairedTest, with_equivalence
 from bnexp.report.analysis.sample_size import ENOUGH_SEEDS, SampleSizePlan, plan_sample_size
 from bnexp.report.analysis.statistical_tests import (
     ALPHA,
@@ -19,8 +20,6 @@ from bnexp.report.analysis.statistical_tests import (
     correlation_interval,
     fisher_p,
     low_outlier,
-    mcnemar_p,
-    paired_t_test,
     sign_flip_p,
     welch_t_test,
 )
@@ -60,12 +59,15 @@ class GroupComparison:
     is_paired: bool
     difference: Difference
     p_adjusted: float
+    p_equivalent_adjusted: float
     stability: StabilityTest
     stability_p_adjusted: float
     final: Difference | None  # at the final epoch, where another one is compared
     final_p_adjusted: float
+    final_p_equivalent_adjusted: float
     delta: float | None  # the smallest difference of interest
     confounders: tuple[str, ...]
+    test: PairedTest
 
     @property
     def metric(self) -> Metric:
@@ -166,7 +168,7 @@ class GroupComparison:
     def outcome(self) -> Outcome:
         """The outcome that may be stated; "leaning" stands for "better" or "worse" where there is a doubt."""
         sign = self.metric.sign
-        outcome = judge(self.difference, self.p_adjusted, self.noise_floor, self.delta, sign)
+        outcome = judge(self.difference, self.p_adjusted, self.noise_floor, self.p_equivalent_adjusted, sign)
         return "leaning" if outcome in ("better", "worse") and self.doubt else outcome
 
     @cached_property
@@ -174,7 +176,8 @@ class GroupComparison:
         """The outcome at the final epoch; None where that is the compared one, and without values there."""
         if self.final is None or self.final.n == 0:
             return None
-        return judge(self.final, self.final_p_adjusted, math.nan, self.delta, self.metric.sign)
+        p_equivalent = self.final_p_equivalent_adjusted
+        return judge(self.final, self.final_p_adjusted, math.nan, p_equivalent, self.metric.sign)
 
     @cached_property
     def doubt(self) -> str:
@@ -217,9 +220,12 @@ class GroupComparison:
     def plan(self) -> SampleSizePlan | None:
         """The seeds that would decide; None where none are needed, and where no number of seeds can.
 
-        The latter includes groups of which most runs are lost, and groups that differ in more than one key.
+        The latter includes groups of which most runs are lost, and groups that differ in more than one key. A
+        sweep that plans its own seeds gets no other plan.
         """
         if max(self.candidate.lost_rate, self.baseline.lost_rate) > 0.5 or self.is_confounded:
+            return None
+        if self.test.is_planned:
             return None
         if self.outcome == "leaning":
             missing = ROBUST_SEEDS - self.difference.n
@@ -229,7 +235,7 @@ class GroupComparison:
 
 
 def judge(
-    difference: Difference, p: float, noise_floor: float, delta: float | None, sign: int = 1
+    difference: Difference, p: float, noise_floor: float, p_equivalent: float, sign: int = 1
 ) -> Outcome:
     """The outcome in one word; ``sign``: +1 where a higher metric is better.
 
@@ -237,8 +243,8 @@ def judge(
     - "identical", "constant": no spread, so no test; the difference is 0, or not
     - "better", "worse": the adjusted ``p`` is at most .05, and the difference exceeds ``noise_floor``, which
       chance alone gives on a test set of this size; a floor of nan is none
-    - "small": the same, and the 90 % interval lies within ± ``delta`` (two one-sided tests)
-    - "equivalent": only the 90 % interval lies within ± ``delta``
+    - "small": the same, and ``p_equivalent`` is at most .05 (two one-sided tests)
+    - "equivalent": only ``p_equivalent`` is at most .05
     - "undecided": all else
     """
     few: tuple[Outcome, ...] = ("nothing", "single", "few")
@@ -246,10 +252,10 @@ def judge(
         return few[difference.n]
     if math.isnan(difference.p):
         return "identical" if abs(difference.mean) < 1e-9 else "constant"
-    is_within_delta = delta is not None and -delta < difference.low90 and difference.high90 < delta
+    is_small = p_equivalent <= ALPHA
     if p <= ALPHA and not abs(difference.mean) <= noise_floor:
-        return "small" if is_within_delta else "better" if sign * difference.mean > 0 else "worse"
-    return "equivalent" if is_within_delta else "undecided"
+        return "small" if is_small else "better" if sign * difference.mean > 0 else "worse"
+    return "equivalent" if is_small else "undecided"
 
 
 def designs_overlap(candidate: GroupSummary, baseline: GroupSummary) -> bool:
@@ -259,18 +265,26 @@ def designs_overlap(candidate: GroupSummary, baseline: GroupSummary) -> bool:
 
 
 def measure_difference(
-    candidate: GroupSummary, baseline: GroupSummary, is_paired: bool, *, at_final: bool = False
+    candidate: GroupSummary,
+    baseline: GroupSummary,
+    is_paired: bool,
+    test: PairedTest,
+    delta: float | None,
+    *,
+    at_final: bool = False,
 ) -> Difference:
-    """Paired t test of the twins, or Welch's test over all runs."""
+    """``test`` of the twins, or Welch's test over all runs; with ``delta`` also for equivalence."""
     rule = "final" if at_final else candidate.rule
     values, baseline_values = candidate.values_at(rule), baseline.values_at(rule)
     if is_paired:
-        return paired_t_test(values, baseline_values)
-    return welch_t_test([*values.values()], [*baseline_values.values()])
+        return test.difference(values, baseline_values, delta)
+    return with_equivalence(welch_t_test([*values.values()], [*baseline_values.values()]), delta)
 
 
-def compare_stability(candidate: GroupSummary, baseline: GroupSummary, is_paired: bool) -> StabilityTest:
-    """McNemar's test of the twins, or Fisher's over all runs; none where all trained or all were lost."""
+def compare_stability(
+    candidate: GroupSummary, baseline: GroupSummary, is_paired: bool, test: PairedTest
+) -> StabilityTest:
+    """``test`` of the twins, or Fisher's over all runs; none where all trained or all were lost."""
     rates = {candidate.lost_rate, baseline.lost_rate}
     if rates in ({0.0}, {1.0}):
         return StabilityTest("", math.nan)
@@ -278,8 +292,8 @@ def compare_stability(candidate: GroupSummary, baseline: GroupSummary, is_paired
         shared = candidate.attempted & baseline.attempted
         only_candidate = (candidate.lost_keys - baseline.lost_keys) & shared
         only_baseline = (baseline.lost_keys - candidate.lost_keys) & shared
-        p = mcnemar_p(len(only_candidate), len(only_baseline))
-        return StabilityTest("McNemar's test, mid-p", p)
+        p = test.stability_p([*only_candidate], [*only_baseline])
+        return StabilityTest(test.stability_method, p)
     counts = [len(group) for s in (candidate, baseline) for group in (s.lost_keys, s.attempted)]
     return StabilityTest("Fisher's exact test", fisher_p(*counts))
 

@@ -19,6 +19,7 @@ from bnexp.report.analysis.settings import (
     TARGET_SUFFIX,
     collect_typed_names,
     display_value,
+    format_value,
     is_function_of,
     section,
     short_key,
@@ -121,10 +122,26 @@ class Grouping:
         return keys
 
 
-def group_runs(runs: Sequence[Run], by: str | None = None, baseline: str | None = None) -> Grouping:
-    """Groups, compared key and baseline. Raises UserError for an unknown key or baseline."""
+def group_runs(
+    runs: Sequence[Run],
+    by: str | None = None,
+    baseline: str | None = None,
+    tuned_keys: Sequence[str] = (),
+) -> Grouping:
+    """Groups, compared key and baseline. ``tuned_keys`` have each group's best values and are no settings.
+
+    Raises UserError for an unknown key or baseline.
+    """
     settings_columns, constants, notes = tabulate_settings(runs)
-    typed_columns = tabulate_typed_keys(runs, settings_columns)
+    tuned_columns = [settings_columns[key] for key in tuned_keys if key in settings_columns]
+    settings_columns = {  # also without the keys that take over a tuned value
+        key: column for key, column in settings_columns.items() if column not in tuned_columns
+    }
+    typed_columns = {
+        key: column
+        for key, column in tabulate_typed_keys(runs, settings_columns).items()
+        if key.lstrip("+") not in tuned_keys
+    }
     by = _choose_key(by, typed_columns, settings_columns, constants)
     if by is not None and by not in typed_columns:
         typed_columns = {}  # a setting is compared, which no override names
@@ -142,10 +159,13 @@ def group_runs(runs: Sequence[Run], by: str | None = None, baseline: str | None 
         texts = {key: display_value(key, settings[key], typed_names) for key in name_keys}
         block = " ".join(f"{labels[key]}={text}" for key, text in texts.items() if key != by)
         value = texts[by] if by else ""
+        tuned = _tuned_values(runs[indices[0]], tuned_keys)
         name = (f"{value} ({block})" if block and value else value or block) or "all runs"
         newest, repetitions = _newest_runs([runs[i] for i in indices], name)
         problems += repetitions
-        groups.append(Group(name, value, _label(by, value), f"{by}={value}", block, settings, newest))
+        groups.append(
+            Group(name, value, _label(by, value) + tuned, f"{by}={value}{tuned}", block, settings, newest)
+        )
     baseline = _choose_baseline(baseline, groups)
     outer_keys = [key for key in name_keys if key != by]
     return Grouping(
@@ -161,6 +181,12 @@ def group_runs(runs: Sequence[Run], by: str | None = None, baseline: str | None 
         covarying_keys=tuple(key for key in columns if key != by and key not in block_keys),
         implied_keys=implied_keys,
     )
+
+
+def _tuned_values(run: Run, keys: Sequence[str]) -> str:
+    """`` at lr=0.83``; "" where nothing was tuned."""
+    texts = [f"{short_key(key)}={format_value(run.settings[key])}" for key in keys if key in run.settings]
+    return f" at {', '.join(dict.fromkeys(texts))}" if texts else ""
 
 
 def _merge_columns(typed: Columns, settings: Columns) -> tuple[dict[str, list[str]], tuple[str, ...]]:

@@ -24,7 +24,8 @@ SAMPLED_PATTERNS = 20_000  # of more differences; gives a p of .05 to within .00
 class Difference:
     """A mean difference, candidate - baseline, with its 95 % and 90 % intervals and two-sided p.
 
-    The intervals and p are nan below n = 2 and where the values have no spread.
+    The intervals and p are nan below n = 2 and where the values have no spread. ``p_equivalent`` is the p of
+    "the true difference is delta or more"; nan where no delta is known.
 
     ``sd`` is the standard deviation of a single difference. Sample sizes are planned with it.
 
@@ -48,6 +49,7 @@ class Difference:
     low90: float = NAN
     high90: float = NAN
     p: float = NAN
+    p_equivalent: float = NAN
     standardised: float = NAN
 
 

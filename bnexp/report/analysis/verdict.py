@@ -7,7 +7,7 @@ baseline of its block, a ``Verdict`` all of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,8 +24,10 @@ from bnexp.report.analysis.group_comparison import (
 from bnexp.report.analysis.group_summary import DEFAULT_METRIC, GroupSummary, Metric, is_usable
 from bnexp.report.analysis.groups import Group, Grouping, group_runs
 from bnexp.report.analysis.notes import collect_notes, describe_not_compared
+from bnexp.report.analysis.repeated_looks import AnyLooks, PairedTest, SingleLook
 from bnexp.report.analysis.statistical_tests import Difference, holm_adjust
-from bnexp.report.read.looks import Look, record_look
+from bnexp.report.analysis.tuning import Arm, ArmTuning, tuning_of
+from bnexp.report.read.looks import Look, looks_at, record_look
 from bnexp.report.read.runs import Problem, Run
 
 MIN_TESTED = 3  # pairs from which p is reported
@@ -43,6 +45,9 @@ class Verdict:
     best_blocks: tuple[BestBlockComparison, ...]  # each group at its own best learning rate, for instance
     problems: tuple[Problem, ...]
     looks: tuple[Look, ...]  # earlier ones and this one
+    test: PairedTest  # of the twins
+    tuning: tuple[tuple[GroupSummary, ArmTuning], ...]  # what was tried for each tuned group
+    published: float | None
     not_compared: str  # a sentence, or ""
     notes: tuple[str, ...]
 
@@ -81,31 +86,51 @@ def compare(
     delta: float | None = None,
     epoch: str | None = None,
     looks: Sequence[Look] = (),
+    test: PairedTest | None = None,
+    tuning: Mapping[Arm, ArmTuning] | None = None,
+    published: float | None = None,
+    is_interim: bool = False,
 ) -> Verdict:
     """The verdict over runs. Raises UserError for an unknown name and where there is nothing to compare.
 
-    ``target`` is an accuracy between 0 and 1. ``delta``, in points, replaces the smallest difference of
-    interest in the runs' configurations, and ``epoch`` their ``report.epoch``. ``looks`` are the earlier
-    ones.
+    - ``target``: an accuracy between 0 and 1
+    - ``delta``: the smallest difference of interest in points, in place of the configured one
+    - ``epoch``: in place of the configured ``report.epoch``
+    - ``looks``: the earlier looks at these runs
+    - ``test``: of the twins; by default the plain t test, or the one for any looks where there were some
+    - ``tuning``: the trials of each arm; the tuned keys are no settings that are compared
+    - ``published``: a published value that every group is compared with, in the metric's unit
+    - ``is_interim``: a sweep that was cut short. It counts as no look: the planned number of seeds counts
     """
     runs, metric_problems = _with_metric(runs, metric)
     rule = choose_epoch_rule(runs, metric, epoch)
-    grouping, shown_metric = group_runs(runs, by, baseline), Metric(metric)
+    tuned_keys = tuple(interval.name for arm in (tuning or {}).values() for interval in arm.intervals)
+    grouping, shown_metric = group_runs(runs, by, baseline, tuned_keys), Metric(metric)
     summaries = [
         summary
         for groups in grouping.blocks.values()
         for summary in _summarise(groups, shown_metric, rule, target)
     ]
-    comparisons = _compare_with_baselines(grouping, summaries, delta)
+    runs_by_group = {summary.group.name: len(summary.group.runs) for summary in summaries}
+    looks = tuple(looks) if is_interim else record_look(looks, runs_by_group)
+    test = test or (AnyLooks() if len(looks_at(looks, runs_by_group)) > 1 else SingleLook())
+    comparisons = _compare_with_baselines(grouping, summaries, delta, test)
     return Verdict(
         metric=shown_metric,
         rule=rule,
         grouping=grouping,
         summaries=tuple(summaries),
         comparisons=comparisons,
-        best_blocks=compare_best_blocks(grouping, summaries, _least_delta(comparisons)),
+        best_blocks=compare_best_blocks(grouping, summaries, test, _least_delta(comparisons)),
         problems=(*problems, *metric_problems, *grouping.problems),
-        looks=record_look(looks, {summary.group.name: len(summary.group.runs) for summary in summaries}),
+        looks=looks,
+        test=test,
+        tuning=tuple(
+            (summary, result)
+            for summary in summaries
+            if (result := tuning_of(summary.group.runs[0], tuning or {})) is not None
+        ),
+        published=published,
         not_compared=describe_not_compared(grouping, summaries, comparisons),
         notes=collect_notes(grouping, summaries, comparisons, delta),
     )
@@ -142,7 +167,7 @@ def _summarise(
 
 
 def _compare_with_baselines(
-    grouping: Grouping, summaries: Sequence[GroupSummary], delta: float | None
+    grouping: Grouping, summaries: Sequence[GroupSummary], delta: float | None, test: PairedTest
 ) -> tuple[GroupComparison, ...]:
     """Each group against its baseline, with p values adjusted over all tests of the verdict."""
     summary_of = {id(summary.group): summary for summary in summaries}  # two groups may have one name
@@ -152,16 +177,27 @@ def _compare_with_baselines(
         if (baseline := grouping.baseline_of(summary.group))
     ]
     # Groups that differ in another key are no twins.
-    paired = [designs_overlap(*p) and not grouping.differing_settings(p[0].group, p[1].group) for p in pairs]
-    arguments = list(zip(pairs, paired, strict=True))
-    differences = [measure_difference(*pair, is_paired) for pair, is_paired in arguments]
-    stabilities = [compare_stability(*pair, is_paired) for pair, is_paired in arguments]
-    finals = [
-        None if pair[0].rule == "final" else measure_difference(*pair, is_paired, at_final=True)
-        for pair, is_paired in arguments
+    paired = [
+        (test.is_planned or designs_overlap(*p)) and not grouping.differing_settings(p[0].group, p[1].group)
+        for p in pairs
     ]
-    p_values = _adjust_family(differences, [test.p for test in stabilities])
+    deltas = [
+        delta if delta or not pair[0].metric.is_accuracy else _configured_delta(*pair) for pair in pairs
+    ]
+    arguments = list(zip(pairs, paired, deltas, strict=True))
+    differences = [measure_difference(*pair, twins, test, small) for pair, twins, small in arguments]
+    stabilities = [compare_stability(*pair, twins, test) for pair, twins, _ in arguments]
+    finals = [
+        None if pair[0].rule == "final" else measure_difference(*pair, twins, test, small, at_final=True)
+        for pair, twins, small in arguments
+    ]
+    p_values = _adjust_family(differences, [stability.p for stability in stabilities])
     final_p = holm_adjust([math.nan if d is None else _tested_p(d) for d in finals])
+    # A family of its own: claims of a difference and claims of none are each wrong in at most .05.
+    equivalence_p, final_equivalence_p = (
+        holm_adjust([math.nan if d is None else _tested(d, d.p_equivalent) for d in ds])
+        for ds in (differences, finals)
+    )
     return tuple(
         GroupComparison(
             by=grouping.by or "",
@@ -170,14 +206,15 @@ def _compare_with_baselines(
             is_paired=paired[i],
             difference=differences[i],
             p_adjusted=p_values[i][0],
+            p_equivalent_adjusted=equivalence_p[i],
             stability=stabilities[i],
             stability_p_adjusted=p_values[i][1],
             final=finals[i],
             final_p_adjusted=final_p[i],
-            delta=delta
-            if delta or not candidate.metric.is_accuracy
-            else _configured_delta(candidate, baseline),
+            final_p_equivalent_adjusted=final_equivalence_p[i],
+            delta=deltas[i],
             confounders=tuple(grouping.confounders(candidate.group, baseline.group)),
+            test=test,
         )
         for i, (candidate, baseline) in enumerate(pairs)
     )
@@ -203,7 +240,11 @@ def _adjust_family(
 
 
 def _tested_p(difference: Difference) -> float:
-    return math.nan if difference.n < MIN_TESTED else difference.p
+    return _tested(difference, difference.p)
+
+
+def _tested(difference: Difference, p: float) -> float:
+    return math.nan if difference.n < MIN_TESTED else p
 
 
 def _hypotheses(pairs: int, stability_p: float) -> int:

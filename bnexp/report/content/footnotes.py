@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 from bnexp.report.analysis.group_comparison import MIN_CORRELATED, GroupComparison, repetition_noun
 from bnexp.report.analysis.group_summary import GroupSummary
+from bnexp.report.analysis.repeated_looks import AnyLooks, PlannedLooks
 from bnexp.report.analysis.statistical_tests import sign_flip_min_n
 from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
 from bnexp.report.content.numbers import p_is
 from bnexp.report.content.table import mark_legend
+from bnexp.report.read.looks import looks_at
 
 METHODS = {
     "paired": "paired t test on differences by seed and fold, two-sided",
@@ -18,6 +20,15 @@ METHODS = {
     "stability": "mid-p McNemar test on twins (Fagerland et al. 2013), Fisher's exact test on unpaired runs",
     "sign flips": "all 2^n sign patterns, above 20 pairs a sample of 20,000; p times the number of tests",
     "family": "Holm (1979) over all tests of this table, alpha 0.05; what cannot be tested does not count",
+    "planned looks": (
+        "seed=auto: paired t test at each planned number of seeds; p is the probability, without a "
+        "difference, that the smallest p of all looks is as small; the interval holds at all looks at once "
+        "(Jennison and Turnbull 2000, chapter 9)"
+    ),
+    "other looks": (
+        "seeds added after a look: anytime-valid t test, mixture with g = 1 (Wang and Ramdas 2025); lost "
+        "runs by a mixture e-value"
+    ),
     "noise floor": (
         "below 5 runs: 1.96 sqrt((err_A + err_B) / (2 N)) sqrt(1 - r) / sqrt(n) with N test images "
         "(Jordan 2023) and twins that correlate by r"
@@ -27,11 +38,12 @@ METHODS = {
         "times for a mean of epochs, 10 times for a validation-chosen one), or one run is an outlier "
         "(Grubbs 1950, .001)"
     ),
-    "equivalence": "two one-sided tests: 90 % interval within delta",
+    "equivalence": "two one-sided tests (90 % interval within delta), Holm over all groups",
     "lost": (
         "loss not finite; or at chance: no better than the largest class, or almost one class predicted "
         "(other classes at most 5 % as often as they occur)"
     ),
+    "published value": "one-sample t test; reproduced: 90 % interval within delta of it",
     "seeds to go": "80 % power, with the observed deviation and with its upper 80 % limit",
     "standardised": (
         "mean / sd of the differences; unpaired: mean / sqrt((sd_A^2 + sd_B^2) / 2) (Cohen 1988); JSON only"
@@ -79,16 +91,19 @@ def sign_flip_result(c: GroupComparison, family: int) -> str:
 
 
 def looks_note(verdict: Verdict) -> str:
-    """The earlier looks at these very groups: each one adds a chance of a false alarm."""
-    names = {summary.group.name for summary in verdict.summaries}
-    runs = [[n for name, n in look["runs"].items() if name in names] for look in verdict.looks]
-    looks = [max(counts) for counts in runs if len(counts) > 1]
-    if len(looks) < 2:
+    """The planned looks, or the earlier ones at these very groups: each adds a chance of a false alarm."""
+    if isinstance(verdict.test, PlannedLooks):
+        planned = ", ".join(map(str, verdict.test.looks))
+        return f"p and interval hold at all planned looks together (at {planned} seeds)."
+    looks = looks_at(verdict.looks, {summary.group.name for summary in verdict.summaries})
+    if not isinstance(verdict.test, AnyLooks):
         return ""
+    if len(looks) < 2:
+        return "Not at a planned look: interval and p are those that hold however often one looks."
     earlier, noun = ", ".join(map(str, looks[:-1])), repetition_noun(verdict.runs)
     return (
-        f"Look {len(looks)} at these groups (before: {earlier} runs a group). Testing again while {noun} are "
-        "added raises false alarms: .09 instead of .05 for looks at 3 and 5, .17 for every n from 3 to 10."
+        f"Look {len(looks)} at these groups (before: {earlier} runs a group). Nobody had planned these "
+        f"looks, so interval and p are those that hold however often one looks while {noun} are added."
     )
 
 

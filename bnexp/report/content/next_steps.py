@@ -33,7 +33,7 @@ def next_steps(verdict: Verdict) -> list[NextStep]:
     """What to run, the most urgent first: missing twins, a first verdict, more epochs, more seeds."""
     if any(c.is_confounded for c in verdict.comparisons):
         return []
-    if steps := list(_missing_twins(verdict)):
+    if not verdict.test.is_planned and (steps := list(_missing_twins(verdict))):
         return steps
     return [*_more_seeds(verdict, is_forecast=False), *_more_epochs(verdict), *_more_seeds(verdict, True)]
 
@@ -61,7 +61,7 @@ def _more_epochs(verdict: Verdict) -> Iterator[NextStep]:
         return
     override = f"epochs={2 * epochs.pop()}"
     groups = [summary.group for summary in verdict.summaries]
-    command = resume_command(groups, override)
+    command = None if verdict.test.is_planned else resume_command(groups, override)
     yield NextStep(
         "twice the epochs" if command else f"twice the epochs: {override}", (command,) if command else ()
     )

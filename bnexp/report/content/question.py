@@ -9,6 +9,7 @@ from bnexp.report.analysis.settings import TARGET_SUFFIX
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.numbers import agree, points, size, unit
 from bnexp.report.content.overview import overview
+from bnexp.report.content.tuning import tuned_keys
 
 NORM = "model.norm"
 NORMS = {
@@ -53,6 +54,8 @@ def _question(verdict: Verdict) -> str:
     if not values:
         return f"How good is {subject or 'this network'}{place}?"
     target = f"{subject or 'the network'}{place}{_blocks(verdict)}"
+    if keys := tuned_keys(verdict):
+        target += f", each at its best {keys}"
     if _only_norm_differs(verdict):
         norms = {c.candidate.group.value: _norm(c.candidate.group.settings) for c in verdict.comparisons}
         baseline = _norm(verdict.comparisons[0].baseline.group.settings)

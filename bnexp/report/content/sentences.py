@@ -10,10 +10,13 @@ from collections.abc import Callable
 
 from bnexp.report.analysis.group_comparison import GroupComparison, Outcome
 from bnexp.report.analysis.group_summary import GroupSummary
+from bnexp.report.analysis.repeated_looks import PlannedLooks
 from bnexp.report.analysis.sample_size import MAX_FORECAST, SampleSizePlan
 from bnexp.report.analysis.statistical_tests import ALPHA
+from bnexp.report.analysis.sweep_verdict import is_open
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.numbers import agree, level, p_is, points, singular, size, unit
+from bnexp.report.content.standings import resolution
 
 OFTEN = 0.1  # chance gives a p above this often
 
@@ -197,6 +200,8 @@ def _undecided(c: GroupComparison) -> str:
     low, high = (points(end, c.metric) for end in (c.difference.low, c.difference.high))
     names = f"{c.candidate.group.label} vs {c.baseline.group.label}"
     mean = f"{points(c.difference.mean, c.metric)}{unit(c.metric)}"
+    if isinstance(c.test, PlannedLooks):
+        return f"{names}: {_planned(c, c.test)}"
     if c.p_adjusted <= ALPHA:
         return (
             f"{names}: not decided: the difference of {mean} is within "
@@ -210,6 +215,22 @@ def _undecided(c: GroupComparison) -> str:
     return (
         f"{names}: not decided: anything from {low} to {high}{unit(c.metric)} fits{_adjustment(c)}. "
         "This is not evidence of equality."
+    )
+
+
+def _planned(c: GroupComparison, test: PlannedLooks) -> str:
+    """Why a sweep that chooses its seeds has no answer: it is not over, it was of no use, or it is over."""
+    low, high = (points(end, c.metric) for end in (c.difference.low, c.difference.high))
+    if is_open(c):
+        text = f"not decided yet, {c.difference.n} of at most {test.last_seeds} {c.noun}: anything from"
+        return f"{text} {low} to {high}{unit(c.metric)} fits."
+    if test.reached >= test.last_seeds:
+        excluded = f"a difference beyond {low} to {high}{unit(c.metric)} is excluded"
+        return f"open after {c.difference.n} {c.noun}: {excluded}, which of the rest is true is not known."
+    limit = f"they show differences of {size(resolution(c), c.metric)} or more"
+    return (
+        f"given up after {c.difference.n} {c.noun}: {test.last_seeds} could hardly decide it ({limit}). "
+        f"Anything from {low} to {high}{unit(c.metric)} fits; this is not evidence of equality."
     )
 
 

@@ -8,6 +8,8 @@ from bnexp.report.analysis.best_blocks import BestBlockComparison
 from bnexp.report.analysis.group_comparison import GroupComparison, Outcome, notable_gain
 from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
 from bnexp.report.content.numbers import p_is, points, size, unit
+from bnexp.report.content.published import published_sentences
+from bnexp.report.content.tuning import tuning_sentences
 
 MAX_FINAL = 6  # more groups are not listed in one sentence
 CLAIMED: tuple[Outcome, ...] = ("better", "worse", "leaning", "small", "constant")
@@ -24,7 +26,13 @@ FINAL_OUTCOMES: dict[Outcome, str] = {
 
 def supplements(verdict: Verdict) -> list[str]:
     """The sentences that follow those of the comparisons."""
-    return [*best_block_sentences(verdict), *final_epoch_sentences(verdict), *gain_sentences(verdict)]
+    return [
+        *published_sentences(verdict),
+        *tuning_sentences(verdict),
+        *best_block_sentences(verdict),
+        *final_epoch_sentences(verdict),
+        *gain_sentences(verdict),
+    ]
 
 
 def best_block_sentences(verdict: Verdict) -> list[str]:

@@ -32,6 +32,7 @@ from bnexp.report.plots.style import (
     shorten,
 )
 from bnexp.report.plots.training_curves import draw_curves, draw_times
+from bnexp.report.plots.tuning import draw_budget, draw_tuning
 
 RATE_KEY = "optimizer.lr"
 MAX_FOREST_ROWS = 40
@@ -48,6 +49,7 @@ def draw_pictures(verdict: Verdict) -> list[Picture]:
         for i, (block, summaries) in enumerate(list(verdict.blocks.items())[:MAX_BLOCKS]):
             suffix = f"-{i + 1}" if i else ""
             pictures.append(draw_curves(verdict, summaries[:MAX_GROUPS], block, suffix))
+        pictures += [draw_tuning(verdict), draw_budget(verdict)]
         pictures += [draw_values(verdict), draw_times(verdict)]
     return [picture for picture in pictures if picture is not None]
 

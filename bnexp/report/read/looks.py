@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,12 @@ def record_look(looks: Sequence[Look], runs: Mapping[str, int]) -> tuple[Look, .
     if any(sorted(look["runs"].values()) == sorted(runs.values()) for look in looks):
         return tuple(looks)
     return (*looks, {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "runs": dict(runs)})
+
+
+def looks_at(looks: Sequence[Look], groups: Collection[str]) -> list[int]:
+    """The number of runs of the largest group at each look that compared at least two of ``groups``."""
+    runs = [[n for name, n in look["runs"].items() if name in groups] for look in looks]
+    return [max(counts) for counts in runs if len(counts) > 1]
 
 
 def _is_valid(runs: object) -> bool:

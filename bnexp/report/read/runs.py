@@ -31,6 +31,8 @@ from bnexp.runs.folder import SUMMARY, check_is_training, is_descent, load_summa
 
 COMPARABLE = ("finished", "diverged")
 MAX_NAME = 40
+DESIGN_FILE = "design.json"  # in the folder of a sweep that plans its seeds or tunes
+TUNING_FOLDER = "tuning"  # in the same folder: the runs that choose each group's values
 UNFINISHED = {
     "failed": "failed",
     "interrupted": "interrupted",
@@ -145,6 +147,8 @@ def find_runs(path: Path) -> Iterator[Path]:
         if SUMMARY in files or was_started:
             yield Path(folder)
             subfolders.clear()  # no run folder contains another
+        if DESIGN_FILE in files and TUNING_FOLDER in subfolders:
+            subfolders.remove(TUNING_FOLDER)  # its runs have chosen values for the others
         subfolders.sort()
 
 
@@ -152,10 +156,14 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
     """One run, and what is wrong with its curves. Raises UserError where the run cannot be compared."""
     summary = _load_summary(folder)
     settings, final = read_config(folder) | _fingerprints(summary), _metrics(summary, "final")
+    if summary["status"] == "finished" and not final:
+        raise UserError(f"{SUMMARY}: finished, but without results (final is empty or missing)")
     curves, reasons = _curves(folder, final)
     times, (versions, threads, started_at) = _metrics(summary, "time"), _environment(folder)
     (images, classes), delta = image_counts(settings, summary), pop_delta(settings)
-    seed, fold = settings.pop("seed", summary.get("seed")), settings.pop("dataset.fold", None)
+    seed, fold = settings.pop("seed", None), settings.pop("dataset.fold", None)
+    if not isinstance(seed, int):  # an interpolation, as ${epochs}: the run has recorded its value
+        seed = summary.get("seed")
     if not isinstance(seed, int):
         raise UserError(f"{CONFIG_FILE}: no whole number as seed")
     run = Run(

@@ -10,6 +10,7 @@ from bnexp.report.analysis.curves import TimeToTarget
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.statistical_tests import ALPHA, wilson_interval
+from bnexp.report.analysis.tuning import ArmTuning, expected_best
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.content.footnotes import METHODS, footnotes, sign_flip_result
 from bnexp.report.content.question import headline
@@ -41,6 +42,7 @@ def comparison_record(verdict: Verdict) -> dict[str, Any]:
             "notes": footnotes(verdict),
             "groups": [_group(summary) for summary in verdict.summaries],
             "comparisons": [_comparison(c, verdict.family) for c in verdict.comparisons],
+            "tuning": [_tuning(summary, result) for summary, result in verdict.tuning],
             "constants": dict(grouping.constants),
             "problems": [asdict(problem) for problem in verdict.problems],
             "looks": [dict(look) for look in verdict.looks],
@@ -73,6 +75,17 @@ def _group(summary: GroupSummary) -> dict[str, Any]:
             }
             for run in summary.group.runs
         ],
+    }
+
+
+def _tuning(summary: GroupSummary, result: ArmTuning) -> dict[str, Any]:
+    return {
+        "group": summary.group.name,
+        "keys": [interval.name for interval in result.intervals],
+        "best": result.best.values,
+        "edges": result.edges,
+        "trials": [asdict(trial) for trial in result.trials],
+        "expected_best": expected_best([trial.score for trial in result.trials]),
     }
 
 

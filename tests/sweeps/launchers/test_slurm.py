@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bnexp.errors import UserError
-from bnexp.sweeps.slurm import KEYS, SHARED_KEYS, SLURM_KEYS, SlurmJobs, srun_arguments
+from bnexp.sweeps.launchers.slurm import KEYS, SHARED_KEYS, SLURM_KEYS, SlurmJobs, srun_arguments
 from conftest import CommandResult
 from helpers.accident_network import NETWORK
 from helpers.records import record

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bnexp.runs.job import MachineShare
 from bnexp.signals import StopSignal, unblock_signals
-from bnexp.sweeps.launcher import JobEnd, SweepContext, Unit
+from bnexp.sweeps.launchers.launcher import JobEnd, SweepContext, Unit
 
 POLL_S = 0.3  # how often a worker looks for the stop file
 KILL_PATIENCE_S = 600  # how long a job that SLURM has told to end (SIGTERM) waits for its end
@@ -82,7 +82,7 @@ def train_remotely(unit: Unit, share: MachineShare, context: SweepContext) -> li
     while True:
         with FileStop(context.stop_file) as stop:
             unblock_signals()  # a local job of submitit inherits blocked ones
-            from bnexp.sweeps.worker import train_unit  # imports torch, which reads the variables
+            from bnexp.sweeps.launchers.worker import train_unit  # imports torch, which reads the variables
 
             ends = train_unit(unit, share, stop)
             if not any(end.code >= 128 for end in ends):

@@ -12,7 +12,7 @@ from typing import Any
 from bnexp.errors import UserError, one_line
 from bnexp.runs.job import Job, MachineShare
 from bnexp.signals import StopSignal
-from bnexp.sweeps.launcher import (
+from bnexp.sweeps.launchers.launcher import (
     STOP_PATIENCE_S,
     OnEnd,
     SweepContext,
@@ -83,7 +83,7 @@ class RayTasks(UnitLauncher):
 
     def run(self, units: Sequence[Unit], on_end: OnEnd) -> list[str]:
         ray = self._ray
-        from bnexp.sweeps.remote_worker import train_remotely
+        from bnexp.sweeps.launchers.remote_worker import train_remotely
 
         task = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=self.max_retries)(
             train_remotely

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from bnexp.runs.folder import lock_folder
-from bnexp.sweeps import status as status_module
 from bnexp.sweeps.plan_file import PlannedJob
-from bnexp.sweeps.status import SweepReader, read_last_rows
-from bnexp.sweeps.time_left import job_seconds_left, sweep_seconds_left
+from bnexp.sweeps.progress import status as status_module
+from bnexp.sweeps.progress.status import SweepReader, read_last_rows
+from bnexp.sweeps.progress.time_left import job_seconds_left, sweep_seconds_left
 from helpers.sweep_folders import planned_jobs, write_job, write_made_plan
 
 CRASH = "import sys; from pathlib import Path; from bnexp.runs.folder import lock_folder; import os, signal\n"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from bnexp.config.overrides import split_override
 from bnexp.runs.identity import PAIRING_KEYS
 from bnexp.sweeps.plan_file import PlannedJob
-from bnexp.sweeps.status import FINISHED, RUNNING, WAITING, JobStatus, SweepStatus
+from bnexp.sweeps.progress.status import FINISHED, RUNNING, WAITING, JobStatus, SweepStatus
 
 LONG_EPOCH_S = 20.0  # the start-up of a process is short beside such an epoch
 EpochTime = Callable[[PlannedJob], float | None]

@@ -18,8 +18,8 @@ import pytest
 from rich.console import Console
 
 from bnexp.runs.folder import lock_folder
-from bnexp.sweeps.status import SweepReader
-from bnexp.sweeps.view import SweepView, render_status, shorten_label
+from bnexp.sweeps.progress.status import SweepReader
+from bnexp.sweeps.progress.view import SweepView, render_status, shorten_label
 from helpers.sweep_folders import planned_jobs, write_job, write_made_plan
 
 WATCH = [sys.executable, "-m", "bnexp.watch"]

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from bnexp.errors import UserError, bad_choice, bad_value, one_line, unknown_key
 from bnexp.runs.job import Job, MachineShare
 from bnexp.signals import StopSignal, blocked_signals
-from bnexp.sweeps.launcher import (
+from bnexp.sweeps.launchers.launcher import (
     STOP_PATIENCE_S,
     JobEnd,
     OnEnd,
@@ -27,8 +27,8 @@ from bnexp.sweeps.launcher import (
     missing_extra,
     whole_number,
 )
-from bnexp.sweeps.local import cores
-from bnexp.sweeps.slurm_queue import ENDED, UNKNOWN, cancel_waiting, job_states
+from bnexp.sweeps.launchers.local import cores
+from bnexp.sweeps.launchers.slurm_queue import ENDED, UNKNOWN, cancel_waiting, job_states
 
 FOLDER = ".submitit"  # in the sweep's folder: scripts, logs and results of the cluster's jobs
 MAX_ARRAY = 1000  # jobs of one array; clusters allow 1000 unless they set another MaxArraySize
@@ -61,7 +61,7 @@ class UnitTask:
         self.unit, self.share, self.context = unit, share, context
 
     def __call__(self) -> list[JobEnd]:
-        from bnexp.sweeps.remote_worker import train_remotely
+        from bnexp.sweeps.launchers.remote_worker import train_remotely
 
         return train_remotely(self.unit, self.share, self.context)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from bnexp.runs import tensorboard_logger  # noqa: F401  # imported once, by the fork server
 from bnexp.runs.job import MachineShare
 from bnexp.signals import StopSignal, unblock_signals
-from bnexp.sweeps.launcher import OUTPUT, SweepContext
-from bnexp.sweeps.worker import train_unit
+from bnexp.sweeps.launchers.launcher import OUTPUT, SweepContext
+from bnexp.sweeps.launchers.worker import train_unit
 
 
 class WorkerStop(StopSignal):

@@ -11,7 +11,7 @@ from bnexp.runs.folder import LOG
 from bnexp.runs.job import Job, MachineShare
 from bnexp.runs.run_log import log_to
 from bnexp.signals import StopSignal
-from bnexp.sweeps.launcher import JobEnd, Unit
+from bnexp.sweeps.launchers.launcher import JobEnd, Unit
 from bnexp.training.job import train_job, train_jobs
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from bnexp.errors import one_line
 from bnexp.runs.job import Job, MachineShare
 from bnexp.signals import StopSignal, blocked_signals
-from bnexp.sweeps.launcher import OUTPUT, OnEnd, SweepContext, Unit, UnitLauncher, whole_number
+from bnexp.sweeps.launchers.launcher import OUTPUT, OnEnd, SweepContext, Unit, UnitLauncher, whole_number
 
 POLL_S = 0.2  # how often the main process looks for a signal
 
@@ -44,7 +44,7 @@ class LocalProcesses(UnitLauncher):
     def start(self, context: SweepContext) -> None:
         super().start(context)
         if (self.jobs or cores()) > 1:
-            self._processes.set_forkserver_preload(["bnexp.sweeps.local_worker"])
+            self._processes.set_forkserver_preload(["bnexp.sweeps.launchers.local_worker"])
             self._server = threading.Thread(target=self._start_server)
             self._server.start()
 
@@ -74,7 +74,7 @@ class LocalProcesses(UnitLauncher):
         return self._run_in_processes(units, on_end, count)
 
     def _run_here(self, units: Sequence[Unit], on_end: OnEnd) -> None:
-        from bnexp.sweeps.worker import train_unit
+        from bnexp.sweeps.launchers.worker import train_unit
 
         stop = StopSignal()
         for unit in units:
@@ -138,7 +138,7 @@ class _Worker:
     """A process and the connection to it."""
 
     def __init__(self, processes: Any, number: int, jobs_at_once: int, context: SweepContext) -> None:
-        from bnexp.sweeps import local_worker
+        from bnexp.sweeps.launchers import local_worker
 
         self.number = number
         self.unit: Unit | None = None

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnexp.errors import UserError
-from bnexp.sweeps.status import (
+from bnexp.sweeps.progress.status import (
     DIVERGED,
     FAILED,
     FINISHED,
@@ -35,7 +35,7 @@ from bnexp.sweeps.status import (
     SweepReader,
     SweepStatus,
 )
-from bnexp.sweeps.time_left import epoch_times, format_duration, job_seconds_left, sweep_seconds_left
+from bnexp.sweeps.progress.time_left import epoch_times, format_duration, job_seconds_left, sweep_seconds_left
 
 INTERVAL_S = 0.5
 LOOK_SHARE = 0.02  # the largest share of the time that the looks take from a job in the same process
@@ -61,6 +61,8 @@ class SweepView:
             console=self.console, auto_refresh=False, transient=True, redirect_stderr=_is_terminal(sys.stderr)
         )
         self._printed: set[str] = set()  # the folders of the jobs whose line was printed
+        self._standings: tuple[str, ...] = ()  # as printed last
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep view", daemon=True)
         self._handlers: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
@@ -85,6 +87,10 @@ class SweepView:
 
     def update(self) -> None:
         """Looks at the folder once and shows what it sees. Raises UserError where it holds no sweep."""
+        with self._lock:
+            self._update()
+
+    def _update(self) -> None:
         status = self.reader.read()
         is_first, self.status = self.status is None, status
         ended = [job for job in status.jobs if job.has_ended and job.job.folder not in self._printed]
@@ -97,6 +103,11 @@ class SweepView:
             ended = ended[-MAX_EARLIER:]
         for job in ended:
             self.console.print(ended_line(job), soft_wrap=True)
+        if status.plan.standings != self._standings:
+            news = [line for line in status.plan.standings if line not in self._standings]
+            self._standings = status.plan.standings
+            for standing in news:
+                self.console.print(Text(standing, style="bold"), soft_wrap=True)
         if self.is_live:
             width, height = self.console.size
             self._live.update(render_status(status, min(width, MAX_WIDTH) - 1, height), refresh=True)
@@ -134,8 +145,9 @@ def ended_line(job: JobStatus) -> Text:
 
 def render_status(status: SweepStatus, width: int, height: int) -> Group:
     """The running jobs, one row each, and the counts; at most ``height`` - 1 lines of ``width`` columns."""
-    footer = Text(counts_text(status))
-    footer_lines = -(-len(footer) // max(1, width)) + 1  # a break between words may need one more
+    footer = Text("\n".join([*status.plan.standings, counts_text(status)]))
+    lines = footer.plain.split("\n")
+    footer_lines = sum(-(-len(line) // max(1, width)) for line in lines) + 1  # a break may need one more
     running = status.running()
     room = max(1, height - footer_lines - 2)
     if len(running) > room:

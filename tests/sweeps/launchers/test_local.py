@@ -15,8 +15,8 @@ import torch
 
 from bnexp.errors import UserError
 from bnexp.runs.job import Job
-from bnexp.sweeps import local
-from bnexp.sweeps.local import LocalProcesses
+from bnexp.sweeps.launchers import local
+from bnexp.sweeps.launchers.local import LocalProcesses
 from helpers.accident_network import NETWORK
 from helpers.records import record
 

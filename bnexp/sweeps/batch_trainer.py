@@ -1,0 +1,84 @@
+"""Trains the jobs of a sweep batch by batch, and keeps ``sweep.json``, which says what the jobs are."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bnexp.errors import UserError
+from bnexp.runs.folder import load_summary
+from bnexp.runs.job import Job
+from bnexp.sweeps.job_folders import ended_jobs
+from bnexp.sweeps.launchers.launcher import JobEnd, UnitLauncher
+from bnexp.sweeps.plan_file import PlannedJob, SweepPlan, write_plan
+from bnexp.sweeps.units import make_units
+
+
+class BatchTrainer:
+    """``planned`` has the jobs of all batches so far.
+
+    ``messages`` has a line for each unit that was lost, and for each job that failed without a record.
+    """
+
+    def __init__(self, folder: Path, launcher: UnitLauncher, axes: list[str]) -> None:
+        self.folder, self.launcher, self.axes = folder, launcher, axes
+        self.planned: list[Job] = []
+        self.messages: list[str] = []
+        self._ended = ended_jobs(folder)  # before this start of the sweep
+        self._started = time.time()
+
+    def add(self, jobs: Sequence[Job], standings: tuple[str, ...]) -> None:
+        """Plans a batch; ``standings`` are what the comparisons stand at before it, for the live view."""
+        self.planned += jobs
+        self.write_plan(self.planned, standings)
+
+    def train(self, jobs: Sequence[Job]) -> bool:
+        """Trains the jobs that have not ended before; whether the sweep goes on."""
+        waiting = [job for job in jobs if job.config_hash not in self._ended]
+        if skipped := len(jobs) - len(waiting):
+            print(f"{skipped} of {len(jobs)} jobs ended before: skipped")
+        stops_at_failure = any(job.values["on_failure"] == "stop" for job in jobs)
+        goes_on = True
+
+        def on_end(ends: Sequence[JobEnd]) -> bool:
+            nonlocal goes_on
+            for end in ends:
+                if end.code and not _has_record(end.job):
+                    lines = (line.removeprefix("bnexp: ") for line in end.lines)
+                    self.messages += [f"{end.job.label}: {line}" for line in lines]
+            goes_on = goes_on and not (stops_at_failure and any(end.code in (1, 2) for end in ends))
+            return goes_on
+
+        units = make_units(waiting, self.launcher.fuse, self.launcher.jobs_at_once(waiting))
+        self.messages += self.launcher.run(units, on_end) if units else []
+        return goes_on
+
+    def write_plan(self, jobs: Sequence[Job], standings: tuple[str, ...] = ()) -> None:
+        """Writes ``sweep.json`` with these jobs."""
+        planned = tuple(
+            PlannedJob(
+                folder=os.path.relpath(job.folder, self.folder), label=job.label,
+                overrides=tuple(job.overrides), config_hash=job.config_hash, epochs=int(job.values["epochs"]),
+                skipped=job.config_hash in self._ended,
+            )
+            for job in jobs
+        )  # fmt: skip
+        launcher, at_once = self.launcher.name, self.launcher.jobs_at_once(jobs)
+        plan = SweepPlan(
+            planned, shlex.join(sys.argv), self._started, launcher, at_once,
+            os.getpid(), socket.gethostname(), tuple(self.axes), standings,
+        )  # fmt: skip
+        write_plan(self.folder, plan)
+
+
+def _has_record(job: Job) -> bool:
+    """Whether a job's folder says how it ended."""
+    try:
+        return bool(load_summary(job.path)["status"] != "running")
+    except UserError:
+        return False

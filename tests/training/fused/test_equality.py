@@ -16,6 +16,7 @@ from bnexp.training.losses import OneHotMSE
 from bnexp.training.metrics import Meter
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
+from bnexp.training.schedulers import InverseSqrtLR
 from bnexp.training.trainer import Trainer
 from helpers.fused_training import BATCH_SIZE, NETWORKS, SEEDS, data, fused_data, trainers
 
@@ -119,8 +120,9 @@ def test_penalty_and_clipping_are_each_replicas_own(network, keys):
         lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9),
         lambda optimizer: torch.optim.lr_scheduler.PolynomialLR(optimizer, STEPS, 2.0),
         lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, STEPS),  # moves momentum too
+        lambda optimizer: InverseSqrtLR(optimizer, 0.5),
     ],
-    ids=["step", "cosine", "exponential", "polynomial", "onecycle"],
+    ids=["step", "cosine", "exponential", "polynomial", "onecycle", "inverse_sqrt"],
 )
 def test_every_scheduler_without_a_metric(make, interval):
     fused, separate = trainers(

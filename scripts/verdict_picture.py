@@ -1,4 +1,4 @@
-"""Draws a verdict as a picture of a terminal: python scripts/verdict_picture.py SWEEP docs/images/verdict.svg"""
+"""Draws a verdict as in a terminal: python scripts/verdict_picture.py SWEEP docs/images/verdict.svg"""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from bnexp.cli.exit_codes import exit_code, printed_exit_code
 from bnexp.cli.help import help_text
 from bnexp.cli.hydra_commands import TRAIN, HydraCommand
 from bnexp.cli.hydra_errors import put_flags_first, translate_hydra_errors
+from bnexp.cli.preset_mode import with_mode_of_preset
 from bnexp.compute import torchrun
 from bnexp.compute.process_tuning import prepare_process
 from bnexp.config.overrides import split_override
@@ -36,7 +37,7 @@ def launch(
     prepare_process()
 
     def run() -> None:
-        _pass_to_hydra(put_flags_first(command_line, command))
+        _pass_to_hydra(with_mode_of_preset(put_flags_first(command_line, command)))
         translate_hydra_errors(entry, command_line, command)
 
     printing_flags = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"}

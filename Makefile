@@ -18,8 +18,8 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## does batch norm help? three seeds with it and without, on embedded data, and the verdict
-	$(BIN)/bnexp -m model=mlp,mlp_bn seed=0,1,2
+demo: $(READY)  ## does batch norm help LeNet? as many seeds as the answer takes, on embedded data
+	$(BIN)/bnexp -m model=lenet model.norm=none,batch epochs=5 seed=auto
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n auto

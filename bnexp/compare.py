@@ -98,6 +98,7 @@ def compare_folders(args: argparse.Namespace) -> None:
         raise UserError(f"--delta={args.delta:g}: must be above 0 and at most 100 (percentage points)")
 
     from bnexp.report.analysis.sweep_verdict import read_evidence
+    from bnexp.report.read.looks import save_looks
     from bnexp.report.render.terminal import print_verdict
 
     evidence = read_evidence(args.folders, look_folders=[args.output] if args.output else [])
@@ -111,7 +112,10 @@ def compare_folders(args: argparse.Namespace) -> None:
         delta=args.delta,
         epoch=args.epoch,
         published=args.published,
+        is_interim=any(not problem.used for problem in evidence.problems),  # the sweep is not complete
     )
+    if len(verdict.looks) > len(evidence.looks):
+        save_looks(args.folders, verdict.looks)
     for problem in verdict.problems[len(evidence.problems) :]:
         print(f"bnexp: {problem}", file=sys.stderr)
     page = None

@@ -20,7 +20,7 @@ from bnexp.config.trust import check_target
 from bnexp.errors import UserError, describe, forbid_exit, one_line
 from bnexp.files import write_atomically
 from bnexp.runs.environment import recorded_threads
-from bnexp.runs.folder import check_same_run, load_summary
+from bnexp.runs.folder import check_is_training, check_same_run, load_summary
 from bnexp.runs.identity import describe_changes
 
 MAX_BATCH_SIZE = 2**31  # as eval_batch_size
@@ -67,6 +67,7 @@ def load_config(run: Path, device: str | None, trusted_targets: Collection[str])
     Raises UserError where it cannot be read or names a ``_target_`` that is not allowed.
     """
     load_summary(run)
+    check_is_training(run)
     try:
         composed = OmegaConf.load(run / ".hydra" / "config.yaml")
         hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml").hydra

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from bnexp.cli import argument_parser, exit_codes
 from bnexp.errors import UserError, one_line
-from bnexp.runs.folder import SUMMARY
+from bnexp.runs.folder import DESCENT, SUMMARY
 from bnexp.sweeps.plan_file import COMMAND_FILE, PLAN_FILE, printable, read_summary
 from bnexp.sweeps.progress.status import RUNNING, SweepReader, SweepStatus, read_answer
 from bnexp.sweeps.progress.view import percent
@@ -80,6 +81,8 @@ def read_run(folder: Path, name: str) -> Entry:
     summary = read_summary(folder)
     if "status" not in summary:
         raise UserError(f"{SUMMARY}: damaged")
+    if summary.get("kind") == DESCENT:
+        return read_descent(folder, name, summary)
     status, final, best = summary["status"], summary.get("final"), summary.get("best")
     sections = [section for section in (best, final) if isinstance(section, dict)]
     accuracy = next((s["test/accuracy"] for s in sections if s.get("test/accuracy") is not None), None)
@@ -88,6 +91,15 @@ def read_run(folder: Path, name: str) -> Entry:
     else:
         result = ": ".join(str(text) for text in (status, summary.get("error")) if text)
     return Entry(name, _changed(folder / SUMMARY), f"seed {summary.get('seed')}", printable(result))
+
+
+def read_descent(folder: Path, name: str, summary: dict[str, Any]) -> Entry:
+    """One descent of bnexp-descend, or several with their ranking."""
+    result = summary.get("result")
+    sentence = result.get("sentence") if isinstance(result, dict) else None
+    progress = f"seed {summary['seed']}" if "seed" in summary else f"{summary.get('descents')} descents"
+    texts = [summary["status"] if summary["status"] != "finished" else None, summary.get("error"), sentence]
+    return Entry(name, _changed(folder / SUMMARY), progress, printable("; ".join(str(t) for t in texts if t)))
 
 
 def _changed(path: Path) -> float:

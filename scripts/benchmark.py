@@ -3,7 +3,7 @@
     BNEXP_DATA_DIR=... python scripts/benchmark.py [PART ...] [--models M ...] [--repeats 5] [--output DIR]
 
 The parts: {parts}.
-Without a PART, all parts but gpu are measured: about twenty minutes on two idle cores. Measurements to be
+Without a PART, all parts but gpu are measured: about half an hour on two idle cores. Measurements to be
 compared are taken in turn, so that a busy machine slows all of them alike. The tables are printed, and saved
 as JSON and Markdown.
 """
@@ -25,7 +25,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as bnexp sets it; must be se
 
 import torch
 
-from bench import commands, fused, gpu, overhead, profiling, scaling, training
+from bench import commands, denormals, fused, gpu, layouts, overhead, profiling, scaling, training
 from bench.recipes import RECIPES
 from bench.table import Table
 
@@ -39,6 +39,8 @@ PARTS: dict[str, tuple[Part, tuple[str, ...]]] = {
     "overhead": (overhead.overhead, ("mlp_bn", "conv_bn")),
     "growth": (training.growth, ("mlp_bn", "conv_bn")),
     "fused": (fused.fused, ("mlp", "mlp_bn", "conv", "conv_bn", "lenet_bn")),
+    "layouts": (layouts.layouts, ("conv", "conv_bn", "lenet_bn")),
+    "denormals": (denormals.denormals, ()),
     "startup": (commands.startup, ()),
     "memory": (commands.memory, ()),
     "sweep": (commands.sweep, ()),

@@ -20,7 +20,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from bnexp import compare, evaluate, list_results, plan, resume, train, watch
+from bnexp import compare, descend, evaluate, list_results, plan, resume, train, watch
 
 # A process that a shell starts in the background ignores Ctrl-C, and its child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -58,6 +58,9 @@ class Commands:
 
     def resume(self, *arguments: str) -> CommandResult:
         return self._run(resume.main, "bnexp-resume", arguments)
+
+    def descend(self, *arguments: str) -> CommandResult:
+        return self._run(descend.main, "bnexp-descend", arguments)
 
     def watch(self, *arguments: str) -> CommandResult:
         return self._run(watch.main, "bnexp-watch", arguments)

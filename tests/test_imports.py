@@ -18,13 +18,13 @@ LAYERS = [
     ["cli"],
     ["models"],
     ["training"],
-    ["sweeps"],
+    ["sweeps", "descent"],
     ["hydra_entry"],
-    ["train", "evaluate", "compare", "plan", "watch", "list_results"],
+    ["train", "evaluate", "compare", "plan", "watch", "list_results", "descend"],
     ["resume"],
 ]
 LAYER = {folder: number for number, folders in enumerate(LAYERS) for folder in folders}
-USES_HYDRA = {"cli", "sweeps", "hydra_entry", "evaluate", "plan", "resume"}
+USES_HYDRA = {"cli", "sweeps", "hydra_entry", "evaluate", "plan", "resume", "descend"}
 IMPORTED_LATE = {"torch", "torchvision", "scipy", "matplotlib", "jinja2"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
@@ -96,6 +96,7 @@ def test_only_the_command_line_imports_hydra(path):
         "bnexp.sweeps.sweep,bnexp.config.schema,bnexp.runs.folder",
         "bnexp.compare",
         "bnexp.watch,bnexp.list_results",
+        "bnexp.descend",
     ],
 )
 def test_commands_start_without_torch(names):

@@ -219,7 +219,12 @@ def test_plateau_takes_its_direction_from_what_it_monitors(monitor, mode):
     keys = {"interval": "epoch", "monitor": monitor, "mode": None}
     component = Component("scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau", keys)
     config = SimpleNamespace(scheduler=component, epochs=3)
-    assert build.schedule_of(config, optimizer, 10).scheduler.mode == mode
+    assert (
+        build.schedule_of(
+            config.scheduler, optimizer, epochs=config.epochs, steps_per_epoch=10
+        ).scheduler.mode
+        == mode
+    )
 
 
 def test_a_diverged_run_names_epoch_and_step(commands):

@@ -123,7 +123,8 @@ def test_every_module_and_yaml_is_in_the_wheel_and_nothing_else(wheel):
     modules = {str(path.relative_to(ROOT)) for folder in packages for path in folder.rglob("*.py")}
     presets = {f"bnexp/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert len(presets) > 30
-    assert files == modules | presets | {"bnexp/conf/__init__.py", "bnexp/report/render/page.html.j2"}
+    others = {"bnexp/conf/__init__.py", "bnexp/conf/descent/__init__.py", "bnexp/report/render/page.html.j2"}
+    assert files == modules | presets | others
 
 
 def assert_opened(installation: Installation, opened: set[Path], *names: str) -> None:
@@ -168,10 +169,17 @@ def test_help_and_the_configuration_are_printed(installation, folder):
     assert re.search(r"^  block: basic$", out, re.MULTILINE)
     scripts = {path.name for path in installation.python.parent.glob("bnexp*")}
     assert {"bnexp", "bnexp-compare", "bnexp-eval"} <= scripts
-    for name in scripts - {"bnexp"}:
+    for name in scripts - {"bnexp", "bnexp-descend"}:
         out, _ = installation.run(folder, name, "--help")
         assert out.startswith(f"usage: {name} ")
     assert not list(folder.iterdir())
+
+
+def test_a_descent_runs(installation, folder):
+    out, opened = installation.run(folder, "bnexp-descend", "optimizer=newton")
+    assert_opened(installation, opened, "descent/newton.py", "conf/descent/optimizer/newton.yaml")
+    assert "converged to a minimum" in out
+    assert len(list(folder.glob("outputs/*/*/path.png"))) >= 1
 
 
 def test_a_sweep_writes_its_report(installation, folder):

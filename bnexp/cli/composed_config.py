@@ -17,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bnexp.config.overrides import check_deletions, override_key
-from bnexp.config.schema import COMPONENTS
 from bnexp.config.source import source_fingerprint
 from bnexp.errors import UserError, bad_value, one_line
 from bnexp.runs.identity import NON_IDENTITY_KEYS, PAIRING_KEYS, config_hash
@@ -61,10 +60,11 @@ def _model_name(choice: str, config: DictConfig, *, with_norm: bool = True) -> s
     return re.sub(r"[^\w.+-]+", "_", name) or "model"
 
 
-def _sweep_name(*, _root_: DictConfig) -> str:
+def _sweep_name(group: str = "model", *, _root_: DictConfig) -> str:
     """The name of a sweep: ``name`` if the user gave one, else its model and the last word of its axes' keys.
 
-    ``mlp-norm-lr`` compares norms and learning rates of one network; ``model-norm`` compares networks too.
+    ``mlp-norm-lr`` compares norms and learning rates of one network; ``model-norm`` compares networks too. A
+    sweep of descents begins with the choice of another ``group``: its function.
     """
     if not OmegaConf.is_interpolation(_root_, "name") and _root_.get("name"):
         return str(_root_.name)
@@ -73,9 +73,11 @@ def _sweep_name(*, _root_: DictConfig) -> str:
     axes = [*(_root_.hydra.sweeper.get("params") or {})]
     axes += [override.key_or_group for override in typed if override.is_sweep_override()]
     keys = [str(key) for key in dict.fromkeys(axes) if key not in PAIRING_KEYS]
-    choice = _root_.hydra.runtime.choices.model
-    model = [] if "model" in keys else [_model_name(choice, _root_, with_norm="model.norm" not in keys)]
-    return "-".join([*model, *(re.split(r"[./@]", key)[-1] for key in keys)])[:MAX_SWEEP_NAME]
+    subject = str(_root_.hydra.runtime.choices[group])
+    if group == "model":
+        subject = _model_name(subject, _root_, with_norm="model.norm" not in keys)
+    parts = [] if group in keys else [subject]
+    return "-".join([*parts, *(re.split(r"[./@]", key)[-1] for key in keys)])[:MAX_SWEEP_NAME]
 
 
 OmegaConf.register_new_resolver("bnexp.run_name", _run_name, replace=True)
@@ -106,8 +108,8 @@ def fingerprints_of(values: Mapping[str, Any]) -> dict[str, str]:
 
         with suppress(UserError, OSError):
             fingerprints["dataset"] = folder_fingerprint(Path(str(dataset["root"])).expanduser())
-    for group in COMPONENTS:
-        target = (values.get(group) or {}).get("_target_")
+    for group, keys in values.items():
+        target = keys.get("_target_") if isinstance(keys, Mapping) else None
         if fingerprint := source_fingerprint(target):
             fingerprints[group] = fingerprint
     return fingerprints

@@ -50,3 +50,7 @@ def watch() -> None:
 
 def list_results() -> None:
     _run_command("list_results")
+
+
+def descend() -> None:
+    _run_command("descend")

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from bnexp.cli.help import CONF, GROUPS, choices
+from bnexp.cli.hydra_commands import CONF, TRAIN, HydraCommand
 from bnexp.config.overrides import deletion_error, flatten, override_values, quote_value, split_override
 from bnexp.errors import ExitCalled, UserError, bad_choice, nearest_match, one_line, unknown_key
 
@@ -35,7 +35,9 @@ TORCH_MODULES = {  # of each group, and the ending that its class names share
 }
 
 
-def translate_hydra_errors(compose: Callable[[], T], arguments: list[str]) -> T:
+def translate_hydra_errors(
+    compose: Callable[[], T], arguments: list[str], command: HydraCommand = TRAIN
+) -> T:
     """Calls ``compose``, which composes a configuration from ``arguments``, and returns its result.
 
     Raises UserError in place of Hydra's and OmegaConf's errors.
@@ -45,10 +47,10 @@ def translate_hydra_errors(compose: Callable[[], T], arguments: list[str]) -> T:
     except (UserError, ExitCalled):
         raise
     except Exception as error:  # a run handles its own exceptions: these come from the command line
-        raise _translate(error, arguments) from error
+        raise _translate(error, arguments, command) from error
 
 
-def put_flags_first(arguments: list[str]) -> list[str]:
+def put_flags_first(arguments: list[str], command: HydraCommand = TRAIN) -> list[str]:
     """The same arguments with the flags in front: Hydra's own parser fails at flags between overrides.
 
     Raises UserError for an unknown flag.
@@ -60,8 +62,9 @@ def put_flags_first(arguments: list[str]) -> list[str]:
             raise UserError(one_line(message.removeprefix("argument ")))
         flag = message.rpartition(": ")[2].split()[0]
         flags = [*parser._option_string_actions, "--version"]
-        hint = _hint_for_flag(flag, flags)
-        raise UserError(one_line(f"{flag}: {message.partition(':')[0]}{hint} (bnexp --help lists all)"))
+        hint = _hint_for_flag(flag, flags, command)
+        reason = message.partition(":")[0]
+        raise UserError(one_line(f"{flag}: {reason}{hint} ({command.name} --help lists all)"))
 
     parser.error = refuse  # type: ignore[method-assign]
     parsed = parser.parse_intermixed_args(arguments)
@@ -74,17 +77,17 @@ def put_flags_first(arguments: list[str]) -> list[str]:
     return [*flags, *overrides]
 
 
-def _hint_for_flag(flag: str, flags: list[str]) -> str:
+def _hint_for_flag(flag: str, flags: list[str], command: HydraCommand) -> str:
     """Proposes a key with the flag's name, else the nearest flag, else the nearest key."""
     name = split_override(flag.lstrip("-"))[0].replace("-", "_")
-    keys = _all_keys({})
+    keys = _all_keys({}, command)
     if name not in keys and (nearest_flag := nearest_match(flag, flags)):
         return f"; did you mean {nearest_flag}?"
     nearest_key = nearest_match(name, keys)
     return f"; keys have no dashes: {nearest_key}=..." if nearest_key else ""
 
 
-def _translate(error: Exception, arguments: list[str]) -> UserError:
+def _translate(error: Exception, arguments: list[str], command: HydraCommand) -> UserError:
     if (mistake := _user_error_in_resolver(error)) is not None:
         return mistake
     text = str(error)
@@ -97,9 +100,9 @@ def _translate(error: Exception, arguments: list[str]) -> UserError:
         return UserError(f"{_file_that_is_not_utf8(arguments)}: must be saved as UTF-8 ({first_line})")
     for pattern, explain in EXPLANATIONS.items():
         if match := re.search(pattern, text):
-            return explain(match, arguments)
+            return explain(match, arguments, command)
     if isinstance(error, OverrideParseException):
-        return _explain_unreadable(error.override, first_line, arguments)
+        return _explain_unreadable(error.override, first_line, arguments, command)
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return UserError(f"{error.full_key}: {first_line}")
     if match := re.match(r"Error merging override (.+)", text):
@@ -119,9 +122,9 @@ def _user_error_in_resolver(error: BaseException) -> UserError | None:
     return None
 
 
-def _explain_unreadable(override: str, reason: str, arguments: list[str]) -> UserError:
+def _explain_unreadable(override: str, reason: str, arguments: list[str], command: HydraCommand) -> UserError:
     """For an argument that Hydra's grammar does not accept."""
-    if groups := [group for group in GROUPS if override in choices(group)]:
+    if groups := [group for group in command.groups if override in command.choices(group)]:
         return UserError(f"{override}: write {' or '.join(f'{group}={override}' for group in groups)}")
     key, value = split_override(override)
     if key and value:
@@ -154,7 +157,7 @@ def _quoted(key: str, value: str) -> str:
     return f"{key}={quote_value(value)}"
 
 
-def _explain_unknown_key(match: re.Match[str], arguments: list[str]) -> UserError:
+def _explain_unknown_key(match: re.Match[str], arguments: list[str], command: HydraCommand) -> UserError:
     key = match[1]
     launcher = override_values(arguments).get("hydra/launcher", "local")
     file = CONF / "hydra" / "launcher" / f"{launcher}.yaml"  # Hydra's own launcher has none here
@@ -164,35 +167,35 @@ def _explain_unknown_key(match: re.Match[str], arguments: list[str]) -> UserErro
             return UserError(f"{key}: a new key is added with a plus: +{key}.KEY=VALUE")
         return unknown_key(key, {str(name) for name in names_of_launcher if name != "_target_"})
     if key.startswith("hydra."):
-        return UserError(f"{key}: Hydra has no such key (bnexp --cfg hydra shows those it has)")
+        return UserError(f"{key}: Hydra has no such key ({command.name} --cfg hydra shows those it has)")
     if key in HINTS:
         return UserError(f"{key}: unknown key; {HINTS[key]}")
     values = override_values(arguments)
     group = key.partition(".")[0]
-    if group in GROUPS and values.get(group, "") == "custom":
+    if group in command.groups and values.get(group, "") == "custom":
         text = f"+{key}={values.get(key, '...')}"
         return UserError(f"{key}: unknown key; a key of your own class is added with a plus: {text}")
-    names = _all_keys(values)
+    names = _all_keys(values, command)
     parent = key.rpartition(".")[0]
     prefix = f"{parent}." if parent else ""
     siblings = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
-    top_level = () if parent else GROUPS
+    top_level = () if parent else command.groups
     return unknown_key(key, {name for name in (*siblings, *top_level) if "." not in name}, names)
 
 
-def _explain_failed_deletion(match: re.Match[str], arguments: list[str]) -> UserError:
+def _explain_failed_deletion(match: re.Match[str], arguments: list[str], command: HydraCommand) -> UserError:
     """Hydra says of a key that is null that it does not exist."""
-    if match[1] in _all_keys(override_values(arguments)):
+    if match[1] in _all_keys(override_values(arguments), command):
         return deletion_error(match[1])
-    return _explain_unknown_key(match, arguments)
+    return _explain_unknown_key(match, arguments, command)
 
 
-def _explain_unknown_choice(match: re.Match[str], _: list[str]) -> UserError:
+def _explain_unknown_choice(match: re.Match[str], _: list[str], command: HydraCommand) -> UserError:
     group, choice = match[1], match[2]
     if target := _class_in_torch(group, choice):
         hint = f"{group}=custom {group}._target_={target} takes torch's"
-        return UserError(f"{group}={choice}: must be one of {', '.join(choices(group))}; {hint}")
-    options = re.findall(r"^\t(\S+)$", match.string, re.MULTILINE) or choices(group)
+        return UserError(f"{group}={choice}: must be one of {', '.join(command.choices(group))}; {hint}")
+    options = re.findall(r"^\t(\S+)$", match.string, re.MULTILINE) or command.choices(group)
     return bad_choice(group, choice, options)
 
 
@@ -207,13 +210,15 @@ def _class_in_torch(group: str, choice: str) -> str | None:
     return f"{module_name}.{name}" if name else None
 
 
-def _explain_no_choice(match: re.Match[str], arguments: list[str]) -> UserError:
+def _explain_no_choice(match: re.Match[str], arguments: list[str], command: HydraCommand) -> UserError:
     if any(argument.startswith("=") for argument in arguments):
-        return _explain_no_key(match, arguments)
+        return _explain_no_key(match, arguments, command)
     for group, value in override_values(arguments).items():
-        if group in GROUPS and value.lower() in ("null", "none", ""):
-            return bad_choice(group, value or "''", choices(group))
-    return UserError("a group has no choice: write model=mlp, for example")
+        if group in command.groups and value.lower() in ("null", "none", ""):
+            return bad_choice(group, value or "''", command.choices(group))
+    return UserError(
+        f"a group has no choice: write {command.groups[0]}={command.defaults[command.groups[0]]}, for example"
+    )
 
 
 def _explain_broken_yaml(error: BaseException) -> UserError:
@@ -233,25 +238,25 @@ def _file_that_is_not_utf8(arguments: list[str]) -> str:
     return "a YAML file"
 
 
-def _explain_existing_key(match: re.Match[str], _: list[str]) -> UserError:
+def _explain_existing_key(match: re.Match[str], *_: object) -> UserError:
     return UserError(f"+{match[1]}: this key exists already; write it without the plus")
 
 
-def _explain_existing_choice(match: re.Match[str], _: list[str]) -> UserError:
+def _explain_existing_choice(match: re.Match[str], *_: object) -> UserError:
     group, choice = match[1], match[2]
     return UserError(f"+{group}={choice}: this group has a choice already; write it without the plus")
 
 
-def _explain_no_key(_: re.Match[str], arguments: list[str]) -> UserError:
+def _explain_no_key(_: re.Match[str], arguments: list[str], __: object) -> UserError:
     override = next((argument for argument in arguments if argument.startswith("=")), "=")
     return UserError(f"{override}: write key=value without spaces")
 
 
-def _explain_no_folder(match: re.Match[str], _: list[str]) -> UserError:
+def _explain_no_folder(match: re.Match[str], *_: object) -> UserError:
     return UserError(f"--config-dir {match[1]}: there is no such folder")
 
 
-def _explain_several_values(match: re.Match[str], _: list[str]) -> UserError:
+def _explain_several_values(match: re.Match[str], *_: object) -> UserError:
     key, value = split_override(match[1])
     return UserError(
         f"{match[1]}: several values are a sweep (add -m); a list has brackets: '{key}=[{value}]'"
@@ -259,7 +264,7 @@ def _explain_several_values(match: re.Match[str], _: list[str]) -> UserError:
 
 
 # Hydra has few exception types, so the text of a message says what happened. The first match counts.
-EXPLANATIONS: dict[str, Callable[[re.Match[str], list[str]], UserError]] = {
+EXPLANATIONS: dict[str, Callable[[re.Match[str], list[str], HydraCommand], UserError]] = {
     r"Could not override '([^']+)'": _explain_unknown_key,
     r"Could not override ''": _explain_no_key,
     r"Could not (?:find|load) '([^']+)/([^'/]*)'": _explain_unknown_choice,
@@ -272,13 +277,15 @@ EXPLANATIONS: dict[str, Callable[[re.Match[str], list[str]], UserError]] = {
 }
 
 
-def _all_keys(values: Mapping[str, str]) -> list[str]:
+def _all_keys(values: Mapping[str, str], command: HydraCommand) -> list[str]:
     """Every key and group of the configuration that the group choices in ``values`` compose, dotted."""
     from hydra import compose, initialize_config_module
 
-    overrides = [f"{group}={choice}" for group, choice in values.items() if choice in choices(group)]
+    overrides = [
+        f"{group}={values[group]}" for group in command.groups if values.get(group) in command.choices(group)
+    ]
     GlobalHydra.instance().clear()
-    with initialize_config_module("bnexp.conf", version_base="1.3"):
+    with initialize_config_module(command.config_module, version_base="1.3"):
         composed = OmegaConf.to_container(compose("config", overrides=overrides), resolve=False)
     assert isinstance(composed, dict)
     names: dict[str, None] = {}  # an ordered set

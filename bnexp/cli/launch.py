@@ -9,6 +9,7 @@ from typing import Any
 
 from bnexp.cli.exit_codes import exit_code, printed_exit_code
 from bnexp.cli.help import help_text
+from bnexp.cli.hydra_commands import TRAIN, HydraCommand
 from bnexp.cli.hydra_errors import put_flags_first, translate_hydra_errors
 from bnexp.compute import torchrun
 from bnexp.compute.process_tuning import prepare_process
@@ -16,8 +17,10 @@ from bnexp.config.overrides import split_override
 from bnexp.signals import interruptible
 
 
-def launch(entry: Callable[[], Any], arguments: list[str] | None = None) -> int:
-    """Runs a Hydra entry point with ``arguments``, by default those of the command line.
+def launch(
+    entry: Callable[[], Any], arguments: list[str] | None = None, command: HydraCommand = TRAIN
+) -> int:
+    """Runs the Hydra entry point of a command with ``arguments``, by default those of the command line.
 
     Returns the exit code: 0 success, 1 failure, 2 a user's mistake, 130 or 143 interrupted.
     """
@@ -25,14 +28,16 @@ def launch(entry: Callable[[], Any], arguments: list[str] | None = None) -> int:
     if torchrun.is_secondary():
         command_line = torchrun.secondary_arguments(command_line)
     if any(argument in ("--help", "-h") for argument in command_line):
-        return printed_exit_code(lambda: print(help_text()))
+        return printed_exit_code(lambda: print(help_text(command)))
     if "--version" in command_line:
-        return printed_exit_code(lambda: print(f"bnexp {version('bnexp')}, Hydra {version('hydra-core')}"))
+        return printed_exit_code(
+            lambda: print(f"{command.name} {version('bnexp')}, Hydra {version('hydra-core')}")
+        )
     prepare_process()
 
     def run() -> None:
-        _pass_to_hydra(put_flags_first(command_line))
-        translate_hydra_errors(entry, command_line)
+        _pass_to_hydra(put_flags_first(command_line, command))
+        translate_hydra_errors(entry, command_line, command)
 
     printing_flags = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"}
     prints = any(split_override(argument)[0] in printing_flags for argument in command_line)

@@ -30,7 +30,7 @@ def skip_compiler_import() -> None:
             setattr(method, "__dynamo_disable", method)
 
 
-def unwrapped_step(optimizer: Optimizer) -> Callable[[], object]:
+def unwrapped_step(optimizer: Optimizer) -> Callable[..., object]:
     """``optimizer.step`` without its wrappers, for torch's own optimizers; ``optimizer.step`` for any other.
 
     Hooks run as usual, also those that are registered later: a step with hooks goes through the wrappers.
@@ -41,12 +41,12 @@ def unwrapped_step(optimizer: Optimizer) -> Callable[[], object]:
         return optimizer.step
     update = inspect.unwrap(type(optimizer).step)
 
-    def step() -> None:
+    def step(*closure: Callable[[], Tensor]) -> None:
         if _has_hooks(optimizer):
-            optimizer.step()
+            optimizer.step(*closure)  # type: ignore[arg-type]
             return
         with torch.no_grad():
-            update(optimizer)
+            update(optimizer, *closure)
         optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers warn if this is not set
 
     return step

@@ -155,6 +155,7 @@ ARGUMENT_TYPES: dict[str, dict[str, Any]] = {
         "T_0": Count,
         "T_mult": Count,
         "base_lr": NonNegative,
+        "decay": NonNegative,
         "last_epoch": Literal[-1],  # bnexp resumes a schedule from the checkpoint
     },
     "loss": {
@@ -165,6 +166,7 @@ ARGUMENT_TYPES: dict[str, dict[str, Any]] = {
         "reduction": Literal["mean"],
     },
     "model": {},
+    "function": {},
 }
 INTERVALS = Literal["epoch", "step"]
 MONITORS = Literal["val/loss", "val/accuracy", "train/loss", "train/accuracy"]
@@ -175,7 +177,7 @@ def parse(values: Mapping[str, Any]) -> Config:
     values = dict(values)
     for group in COMPONENTS:
         if group in values:
-            values[group] = _parse_component(group, values[group])
+            values[group] = parse_component(group, values[group])
     if values.get("seed") == "auto":
         raise UserError("seed=auto: plans the seeds of a sweep; add -m and a list to compare")
     config = check_mapping(values, Config)
@@ -203,7 +205,8 @@ def check_name(name: str) -> None:
         )
 
 
-def _parse_component(group: str, values: Any) -> Component:
+def parse_component(group: str, values: Any) -> Component:
+    """The component of a group of keys. Raises UserError for a value that its type does not allow."""
     if not isinstance(values, Mapping):
         raise bad_value(group, values, "must be one of the group's choices")
     target = check(values.get("_target_"), str | None, f"{group}._target_")

@@ -29,6 +29,7 @@ SUMMARY_TYPES: dict[str, tuple[type, ...]] = {
     "choices": (dict,), "epochs": (int,), "patience": (int,), "seed": (int,), "graph": (bool,),
     "best": (dict,), "final": (dict,), "predictions": (dict,), "time": (dict,),
 }  # fmt: skip
+DESCENT = "descent"  # the ``kind`` in the summary.json of bnexp-descend; a run of training has none
 LOCK = ".lock"
 LOG = "train.log"
 # A run writes summary.json before any of them.
@@ -264,6 +265,20 @@ def check_inside(path: Path) -> None:
             raise UserError(f"{entry}: points outside the run's folder")
         if entry.exists() and not (entry.is_file() or entry.is_dir()):
             raise UserError(f"{entry}: neither a file nor a folder")
+
+
+def is_descent(path: Path) -> bool:
+    """Whether a folder is one of bnexp-descend."""
+    try:
+        return bool(json.loads((path / SUMMARY).read_text(encoding="utf-8"))["kind"] == DESCENT)
+    except (OSError, ValueError, LookupError, TypeError):  # other checks say what is wrong with it
+        return False
+
+
+def check_is_training(path: Path) -> None:
+    """Raises UserError for a folder of bnexp-descend."""
+    if is_descent(path):
+        raise UserError(f"{path}: a descent of bnexp-descend, which trains no network")
 
 
 def check_same_run(state: Mapping[str, Any], checkpoint: Path) -> None:

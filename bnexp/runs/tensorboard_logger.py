@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -48,7 +48,7 @@ class TensorBoardLogger(Logger):
 
     ``every``: write every n-th step's loss. ``histograms``: also write those of weights, gradients and
     buffers. ``hparams``: the values that the HParams tab shows beside the run's final metrics. Event files
-    that exist already are truncated to ``progress``.
+    that exist already are truncated to ``progress``. ``layout``: the charts of the Custom Scalars tab.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class TensorBoardLogger(Logger):
         histograms: bool,
         hparams: Mapping[str, float | str],
         progress: RecordedProgress = NEW_RUN,
+        layout: Mapping[str, Any] | None = LAYOUT,
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
@@ -68,7 +69,8 @@ class TensorBoardLogger(Logger):
         self.writer: SummaryWriter = SummaryWriter(str(folder))
         self.every, self.histograms, self.hparams = every, histograms, dict(hparams)
         self._tags = set(progress.tags)
-        self.writer.add_custom_scalars(LAYOUT)
+        if layout is not None:
+            self.writer.add_custom_scalars(layout)
 
     def text(self, tag: str, markdown: str) -> None:
         self.writer.add_text(tag, markdown, 0)
@@ -78,11 +80,14 @@ class TensorBoardLogger(Logger):
             if step % self.every == 0:
                 self.writer.add_scalar(STEP_LOSS, loss, step)
 
-    def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None:
-        values = {tag: value for tag, value in values.items() if tag not in LEFT_OUT}
+    def scalars(self, values: Mapping[str, float], position: int) -> None:
+        """A point of each chart; ``position`` is an epoch, or a step of a descent."""
         for tag, value in values.items():
-            self.writer.add_scalar(tag, value, epoch)
+            self.writer.add_scalar(tag, value, position)
         self._tags |= values.keys()
+
+    def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None:
+        self.scalars({tag: value for tag, value in values.items() if tag not in LEFT_OUT}, epoch)
         if self.histograms:
             self._add_histograms(model, epoch)
         self.writer.flush()

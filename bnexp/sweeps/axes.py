@@ -50,12 +50,12 @@ def read_axes(config: DictConfig, arguments: list[str], loader: ConfigLoader, se
     intervals: dict[str, IntervalSweep] = {}
     for override in parser.parse_overrides([*axes, *arguments]):  # of equal keys the last counts
         key, value = override.get_key_element(), override.value()
-        values.pop(key, None)
-        intervals.pop(key, None)
         if isinstance(value, IntervalSweep):
             intervals[key] = value
+            values.pop(key, None)
         else:
-            values[key] = _values(override)
+            values[key] = _values(override)  # keeps the place of the key, the seed's in front
+            intervals.pop(key, None)
     plans_seeds = AUTO in values.get("seed", ())
     if plans_seeds:
         _check_planned(values)

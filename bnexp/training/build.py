@@ -190,7 +190,12 @@ def _trainer(
         loss(config, splits, device),
         optimizer,
         device,
-        schedule=schedule_of(config, optimizer, splits.train.steps(config.batch_size)),
+        schedule=schedule_of(
+            config.scheduler,
+            optimizer,
+            epochs=config.epochs,
+            steps_per_epoch=splits.train.steps(config.batch_size),
+        ),
         l1=config.l1,
         grad_clip=config.grad_clip,
         compiled=torch.compile(network) if config.device.compile else None,  # type: ignore[arg-type]
@@ -304,20 +309,23 @@ def _accepts_mode(component: Component) -> bool:
     return "mode" in inspect.signature(import_target(component)).parameters
 
 
-def schedule_of(config: Config, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Schedule:
-    if config.scheduler.target is None:
+def schedule_of(
+    component: Component, optimizer: torch.optim.Optimizer, *, epochs: int, steps_per_epoch: int
+) -> Schedule:
+    """The schedule of a run of this length. Raises UserError for a key that its class does not take."""
+    if component.target is None:
         return Schedule()
-    keys = dict(config.scheduler.keys)
+    keys = dict(component.keys)
     interval, monitor = keys.pop("interval", "epoch"), keys.pop("monitor", None)
-    run_length = config.epochs * (steps_per_epoch if interval == "step" else 1)
+    run_length = epochs * (steps_per_epoch if interval == "step" else 1)
     mode = "max" if "accuracy" in (monitor or "") else "min"
-    if keys.get("mode") is None and "accuracy" in (monitor or "") and _accepts_mode(config.scheduler):
+    if keys.get("mode") is None and "accuracy" in (monitor or "") and _accepts_mode(component):
         keys["mode"] = mode  # a scheduler of your own, as torch's, takes its direction from the metric
     values_for_null = dict.fromkeys(RUN_LENGTH_KEYS, run_length) | {"mode": mode}
     for name, value in keys.items():
         if value is None and name in values_for_null:
             keys[name] = values_for_null[name]
-    scheduler = instantiate(Component("scheduler", config.scheduler.target, keys), {"optimizer": optimizer})
+    scheduler = instantiate(Component("scheduler", component.target, keys), {"optimizer": optimizer})
     if isinstance(scheduler, ReduceLROnPlateau) and interval == "step":
         raise bad_value(
             "scheduler.interval", "step", "must be epoch: this scheduler looks at a metric of epochs"

@@ -28,9 +28,12 @@ log = logging.getLogger(__name__)
 KNOWN_TARGETS = {
     "model": ("bnexp.models.",),
     "optimizer": tuple(f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")),
-    "scheduler": tuple(
-        f"torch.optim.lr_scheduler.{name}LR"
-        for name in ("CosineAnnealing", "Exponential", "Polynomial", "Step")
+    "scheduler": (
+        "bnexp.training.schedulers.",
+        *(
+            f"torch.optim.lr_scheduler.{name}LR"
+            for name in ("CosineAnnealing", "Exponential", "Polynomial", "Step")
+        ),
     ),
     "loss": ("bnexp.training.losses.", "torch.nn.CrossEntropyLoss", "torch.nn.MultiMarginLoss"),
 }

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import torch
-
 from bench.recipes import prepare_trainer, recipe_config
 from bench.table import Row, Table, measure_in_turn, median, median_ratio, ratio_range
 from bnexp.compute.device import prepare_device
@@ -43,7 +41,7 @@ def fused(models: list[str], repeats: int, scale: float) -> list[Table]:
                 measure()  # warm-up: kernels, allocator, cached floats
             rows.append(_row(name, measure_in_turn(measurements, repeats)))
     note = (
-        f"Images/s of all R seeds together, medians of {repeats}, {torch.get_num_threads()} thread. A ratio"
+        f"Images/s of all R seeds together in processor time, medians of {repeats}, one thread. A ratio"
         " is the median of the ratios to neighbouring measurements of one seed alone, with their range."
     )
     return [
@@ -75,32 +73,32 @@ def _row(name: str, speeds: dict[str, list[float]]) -> Row:
 def _single_speed(trainer: Trainer, splits: DataSplits, config: Config) -> float:
     meter = Meter(config.tracking.every)
     trainer.model.train()
-    start = time.perf_counter()
+    start = time.process_time()
     for batch in splits.train.epoch(config.batch_size, config.seed, 1):
         meter.add(trainer.step(batch))
         if meter.is_full:
             meter.read()
-    return len(splits.train) / (time.perf_counter() - start)
+    return len(splits.train) / (time.process_time() - start)
 
 
 def _fused_speed(trainer: FusedTrainer, data: FusedData, config: Config) -> float:
     meter = FusedMeter(config.tracking.every)
     trainer.model.train()
-    start = time.perf_counter()
+    start = time.process_time()
     for batch in data.train.epoch(config.batch_size, 1):
         meter.add(trainer.step(batch))
         if meter.is_full:
             meter.read_all()
-    return trainer.replicas * len(data.train) / (time.perf_counter() - start)
+    return trainer.replicas * len(data.train) / (time.process_time() - start)
 
 
 def _single_evaluation_speed(trainer: Trainer, splits: DataSplits, config: Config) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     trainer.classify(splits.test, config.eval_batch_size)
-    return len(splits.test) / (time.perf_counter() - start)
+    return len(splits.test) / (time.process_time() - start)
 
 
 def _fused_evaluation_speed(trainer: FusedTrainer, data: FusedData, config: Config) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     trainer.classify_all(data.test, config.eval_batch_size)
-    return trainer.replicas * len(data.test) / (time.perf_counter() - start)
+    return trainer.replicas * len(data.test) / (time.process_time() - start)

@@ -64,3 +64,10 @@ def ratio_range(numerators: Sequence[float], denominators: Sequence[float]) -> s
     """The smallest and the largest of those ratios."""
     ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
     return f"{min(ratios):.2f} to {max(ratios):.2f}"
+
+
+def ratio_quartiles(numerators: Sequence[float], denominators: Sequence[float]) -> str:
+    """The lower and the upper quartile of those ratios."""
+    ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
+    quartiles = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios
+    return f"{quartiles[0]:.2f} to {quartiles[-1]:.2f}"

@@ -31,7 +31,7 @@ def test_the_documented_choices_exist():
         "model": "mlp mlp_bn conv conv_bn lenet lenet_bn resnet densenet torchvision",
         "dataset": "digits mnist fashion_mnist cifar10 image_folder",
         "optimizer": "sgd momentum adam nesterov adamw",
-        "scheduler": "none step plateau cosine exponential polynomial onecycle",
+        "scheduler": "none step plateau cosine exponential polynomial onecycle inverse_sqrt",
         "loss": "cross_entropy mse hinge",
         "device": "auto cpu cuda mps",
         "experiment": "mnist_mlp mnist_conv mnist_mlp_deep cifar10_resnet96 fashion_lenet fashion_resnet"

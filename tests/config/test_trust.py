@@ -16,6 +16,7 @@ import yaml
 
 import bnexp.models
 import bnexp.training.losses
+import bnexp.training.schedulers
 from bnexp.config.trust import _SAFE_TARGETS
 from bnexp.report.analysis.verdict import compare
 from bnexp.report.read.runs import read_runs
@@ -26,7 +27,8 @@ QUICK = ("epochs=1", "dataset.train_size=100", "dataset.test_size=50", "tracking
 
 
 def test_targets_that_need_no_trust_are_classes():
-    modules = [torch.nn, torch.optim, torch.optim.lr_scheduler, bnexp.models, bnexp.training.losses]
+    modules = [torch.nn, torch.optim, torch.optim.lr_scheduler, bnexp.models]
+    modules += [bnexp.training.losses, bnexp.training.schedulers]
     modules += [
         importlib.import_module(f"torch.nn.modules.{module.name}")
         for module in pkgutil.iter_modules(torch.nn.modules.__path__)

@@ -20,6 +20,11 @@ def test_ratios_compare_measurements_taken_one_after_the_other():
     assert table.ratio_range([2, 4, 60], [1, 4, 30]) == "1.00 to 2.00"
 
 
+def test_quartiles_are_those_of_the_ratios():
+    assert table.ratio_quartiles([1, 2, 3, 4, 5], [1, 1, 1, 1, 1]) == "2.00 to 4.00"
+    assert table.ratio_quartiles([3], [2]) == "1.50 to 1.50"
+
+
 def test_measurements_are_taken_in_turn():
     calls = []
     measurements = {name: lambda name=name: calls.append(name) or 1.0 for name in "ab"}
@@ -41,7 +46,7 @@ def test_a_table_renders_as_markdown():
 
 @pytest.mark.slow
 def test_the_benchmark_measures_training_on_the_real_sets(data_dir, tmp_path):
-    parts = ("train", "evaluate", "recording", "profile", "overhead", "fused", "gpu")
+    parts = ("train", "evaluate", "recording", "profile", "overhead", "fused", "denormals", "gpu")
     process = subprocess.run(
         [sys.executable, SCRIPTS / "benchmark.py", *parts, "--models", "mlp_bn", "--repeats", "1",
          "--scale", "0.002", "--output", tmp_path],
@@ -58,4 +63,19 @@ def test_the_benchmark_measures_training_on_the_real_sets(data_dir, tmp_path):
     shares = [value for name, value in row.items() if name != "model"]
     assert sum(shares) == pytest.approx(100)
     assert row["forward"] > 0 < row["backward"]
+    assert [row["after epoch"] for row in tables["denormals"][0]["rows"]] == [1, 10, 20]
     assert len(tables["gpu"][0]["rows"]) in (4, 20)  # four recipes on the CPU, or in five variants on a GPU
+
+
+@pytest.mark.slow
+def test_the_benchmark_measures_memory_layouts(data_dir, tmp_path):
+    process = subprocess.run(
+        [sys.executable, SCRIPTS / "benchmark.py", "layouts", "--models", "mlp", "conv_bn", "--repeats", "1",
+         "--scale", "0.002", "--output", tmp_path],
+        capture_output=True, text=True, env=os.environ | {"BNEXP_DATA_DIR": str(data_dir)},
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    (layouts,) = json.loads((tmp_path / "benchmark.json").read_text())["parts"]["layouts"]
+    cases = [(row["model"], row["batch size"], row["threads"]) for row in layouts["rows"]]
+    assert cases == [("conv_bn", size, threads) for size in ("64", "256") for threads in (1, 2)]
+    assert all(row["nchw"] > 0 and row["channels_last8"] for row in layouts["rows"])

@@ -101,7 +101,7 @@ def test_runs_between_two_looks_wait(commands):
         (("-m", "seed=auto", "model.norm=none,batch", "sweep.looks=[5,x]"), "sweep.looks"),
         (
             ("-m", "seed=auto", "model.norm=none,batch", "hydra/launcher=basic"),
-            "seed=auto: needs hydra/launcher=local, slurm or ray",
+            "seed=auto and intervals need hydra/launcher=local, slurm or ray",
         ),
     ],
 )
@@ -122,5 +122,5 @@ def test_a_folder_with_another_plan_is_refused(commands):
         assert "holds a sweep with another plan (sweep.looks=[5, 10, 20, 40] for" in result.err
     result = commands.bnexp("-m", "optimizer.lr=0.002,0.1", "seed=0,1", *QUICK, SWEEP_FOLDER)
     assert result.code == 2
-    assert "holds a sweep that plans its seeds; carry on with seed=auto" in result.err
+    assert "holds a sweep that plans its jobs; carry on with its own command" in result.err
     assert len(commands.runs()) == 10

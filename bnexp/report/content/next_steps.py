@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bnexp.report.analysis.group_comparison import GroupComparison, notable_gain
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.groups import Group
+from bnexp.report.analysis.repeated_looks import DEFAULT_LOOKS
 from bnexp.report.analysis.sample_size import (
     MAX_FORECAST,
     missing_twins_command,
@@ -71,9 +72,20 @@ def _more_seeds(verdict: Verdict, is_forecast: bool) -> Iterator[NextStep]:
     planned = [c for c in verdict.comparisons if c.plan and c.plan.is_forecast is is_forecast]
     planned = [c for c in planned if c.plan and not c.plan.is_hopeless]
     count = min(max((c.plan.high for c in planned if c.plan), default=0), MAX_FORECAST)
-    if count:
+    if count and is_forecast and (command := _planned_seeds(verdict)):
+        yield NextStep(f"as many seeds as the answer takes, at most {DEFAULT_LOOKS[-1]}", (command,))
+    elif count:
         summaries = list({id(s): s for c in planned for s in (c.baseline, c.candidate)}.values())
         yield _seeds_step(planned, summaries, count)
+
+
+def _planned_seeds(verdict: Verdict) -> str | None:
+    """The command that goes on with planned looks; None where the seeds are not the first of the plan."""
+    seeds = {run.seed for run in verdict.runs}
+    is_start = seeds == set(range(len(seeds))) and len(seeds) < DEFAULT_LOOKS[-1]
+    if not is_start or any(run.fold is not None for run in verdict.runs):
+        return None
+    return resume_command([summary.group for summary in verdict.summaries], "seed=auto")
 
 
 def _seeds_step(

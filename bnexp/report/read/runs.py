@@ -27,7 +27,7 @@ from bnexp.report.read.config import (
 )
 from bnexp.report.read.metrics_csv import METRICS_FILE, read_metrics
 from bnexp.runs.environment import ENVIRONMENT
-from bnexp.runs.folder import SUMMARY, load_summary
+from bnexp.runs.folder import SUMMARY, check_is_training, is_descent, load_summary
 
 COMPARABLE = ("finished", "diverged")
 MAX_NAME = 40
@@ -115,7 +115,8 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Problem]]:
                 runs[str(folder)] = run
                 problems += [Problem(str(folder), reason, used=True) for reason in reasons]
             except UserError as error:
-                problems.append(Problem(str(folder), str(error)))
+                if folder == path or not is_descent(folder):  # descents among the runs are passed over
+                    problems.append(Problem(str(folder), str(error)))
     return _in_typed_order(runs.values()), problems
 
 
@@ -200,6 +201,7 @@ def _load_summary(folder: Path) -> dict[str, Any]:
         raise UserError(f"no {SUMMARY}: this run never began or was cleared away")
     try:
         summary = load_summary(folder)
+        check_is_training(folder)
     except UserError as error:
         raise UserError(str(error).replace(f"{folder}{os.sep}", "").removeprefix(f"{folder}: ")) from None
     status, error_text = summary["status"], summary.get("error")

@@ -57,11 +57,35 @@ class FusedLinear(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[1] == self.in_features:
             return F.linear(input, self.weight, self.bias)
-        vectors = input.view(-1, self.replicas, self.in_features).permute(1, 2, 0)  # (R, in, N)
-        matrices = self.weight.view(self.replicas, self.out_features, -1)  # (R, out, in)
-        # In this order the gradient of the weights has their memory layout: it need not be copied.
-        outputs = torch.bmm(matrices, vectors).permute(2, 0, 1).flatten(1).contiguous()  # (N, R·out)
+        outputs = _BatchedProduct.apply(input, self.weight, self.replicas)
         return outputs if self.bias is None else outputs + self.bias
+
+
+class _BatchedProduct(torch.autograd.Function):
+    """The product of each replica's vectors with its own matrix: (N, R·in) and (R·out, in) -> (N, R·out).
+
+    The gradients have the memory layout of what they belong to. Autograd's own would be transposed: the
+    activation in front of the layer takes 18 times as long with such a gradient (8 MLPs of MNIST).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, replicas: int) -> Tensor:
+        ctx.save_for_backward(input, weight)
+        ctx.replicas = replicas
+        vectors, matrices = input.unflatten(1, (replicas, -1)), weight.unflatten(0, (replicas, -1))
+        return torch.bmm(matrices, vectors.permute(1, 2, 0)).permute(2, 0, 1).flatten(1).contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        vectors, matrices = input.unflatten(1, (ctx.replicas, -1)), weight.unflatten(0, (ctx.replicas, -1))
+        gradients = gradient.unflatten(1, (ctx.replicas, -1))  # (N, R, out)
+        input_gradient = None
+        if ctx.needs_input_grad[0]:
+            input_gradient = torch.bmm(gradients.transpose(0, 1), matrices).transpose(0, 1).flatten(1)
+        weight_gradient = torch.bmm(gradients.permute(1, 2, 0), vectors.transpose(0, 1)).flatten(0, 1)
+        return input_gradient, weight_gradient, None
 
 
 class FusedBatchNorm2d(nn.BatchNorm2d):

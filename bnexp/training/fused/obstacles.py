@@ -22,9 +22,12 @@ OPTIMIZER_KEYS = {
     "maximize",
 }
 LOSSES = ("torch.nn.CrossEntropyLoss", "torch.nn.MultiMarginLoss", "bnexp.training.losses.OneHotMSE")
-SCHEDULERS = tuple(
-    f"torch.optim.lr_scheduler.{name}LR"
-    for name in ("Step", "CosineAnnealing", "Exponential", "Polynomial", "OneCycle")
+SCHEDULERS = (
+    "bnexp.training.schedulers.InverseSqrtLR",
+    *(
+        f"torch.optim.lr_scheduler.{name}LR"
+        for name in ("Step", "CosineAnnealing", "Exponential", "Polynomial", "OneCycle")
+    ),
 )
 
 

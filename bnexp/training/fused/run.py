@@ -162,7 +162,10 @@ def fused_trainer(
     optimizer = build.optimizer_of(_with_fused_kernels(config.optimizer), model)
     return FusedTrainer(
         networks, model, build.loss(config, splits, device), optimizer, device,
-        schedule=build.schedule_of(config, optimizer, splits.train.steps(config.batch_size)),
+        schedule=build.schedule_of(
+            config.scheduler, optimizer,
+            epochs=config.epochs, steps_per_epoch=splits.train.steps(config.batch_size),
+        ),
         l1=config.l1, grad_clip=config.grad_clip,
     )  # fmt: skip
 

@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from bnexp.data import DataSplits
-from bnexp.training.fused.layers import FusedBatchNorm2d, FusedConv2d
-from bnexp.training.fused.trainer import FusedMeter, FusedTrainer
+from bnexp.models.initialization import build_seeded
+from bnexp.training.fused.layers import FusedBatchNorm2d, FusedConv2d, FusedLinear, fuse
+from bnexp.training.fused.trainer import FusedMeter, FusedTrainer, memory_format
 from bnexp.training.losses import OneHotMSE
 from bnexp.training.metrics import Meter
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
+from bnexp.training.schedulers import InverseSqrtLR
 from bnexp.training.trainer import Trainer
 from helpers.fused_training import BATCH_SIZE, NETWORKS, SEEDS, data, fused_data, trainers
 
@@ -118,8 +120,9 @@ def test_penalty_and_clipping_are_each_replicas_own(network, keys):
         lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9),
         lambda optimizer: torch.optim.lr_scheduler.PolynomialLR(optimizer, STEPS, 2.0),
         lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, STEPS),  # moves momentum too
+        lambda optimizer: InverseSqrtLR(optimizer, 0.5),
     ],
-    ids=["step", "cosine", "exponential", "polynomial", "onecycle"],
+    ids=["step", "cosine", "exponential", "polynomial", "onecycle", "inverse_sqrt"],
 )
 def test_every_scheduler_without_a_metric(make, interval):
     fused, separate = trainers(
@@ -198,6 +201,46 @@ def test_narrow_1x1_convolutions_with_stride_2_have_right_gradients_in_channels_
     expected = gradients(torch.float64, torch.contiguous_format)
     for value, reference in zip(gradients(torch.float32, torch.channels_last), expected, strict=True):
         torch.testing.assert_close(value, reference, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("network", [name for name in NETWORKS if name not in ("mlp", "lenet")])
+def test_whole_networks_have_right_gradients_in_channels_last(network, norm):
+    """In float32, where oneDNN computes, every gradient is that of the separate network in float64."""
+    torch.manual_seed(0)
+    networks = [build_seeded(lambda: NETWORKS[network](norm), seed) for seed in SEEDS]
+    images, labels = torch.randn(8, 3, 16, 16), torch.arange(8) % 3  # one channel for each replica
+    fused = fuse(networks)
+    fused.to(memory_format=memory_format(fused))
+    logits = fused(images.contiguous(memory_format=memory_format(fused))).unflatten(1, (3, -1))
+    sum(nn.functional.cross_entropy(logits[:, r], labels) for r in range(3)).backward()
+    for replica, single in enumerate(networks):
+        single.double()
+        nn.functional.cross_entropy(single(images[:, replica : replica + 1].double()), labels).backward()
+        # A bias before a batch norm has the gradient zero: its rounding is that of the whole network.
+        scale = float(torch.stack([parameter.grad.norm() for parameter in single.parameters()]).norm())
+        joined = dict(fused.named_parameters())
+        for name, parameter in single.named_parameters():
+            difference = joined[name].grad.chunk(3)[replica].double() - parameter.grad
+            assert float(difference.norm()) <= 1e-4 * float(parameter.grad.norm()) + 1e-5 * scale, name
+
+
+def test_the_gradients_of_a_fused_linear_layer_have_the_layout_of_what_they_belong_to():
+    layer = FusedLinear(nn.Linear(5, 4), 3)
+    nn.init.normal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    vectors = torch.randn(8, 15, requires_grad=True)
+    outputs = layer(vectors)
+    expected = [
+        part @ weight.T for part, weight in zip(vectors.chunk(3, 1), layer.weight.chunk(3), strict=True)
+    ]
+    torch.testing.assert_close(outputs, torch.cat(expected, 1))
+    gradient = torch.randn(outputs.shape)
+    values = torch.autograd.grad(outputs, (vectors, layer.weight), gradient)
+    references = torch.autograd.grad(torch.cat(expected, 1), (vectors, layer.weight), gradient)
+    for value, reference in zip(values, references, strict=True):
+        torch.testing.assert_close(value, reference)
+        assert value.is_contiguous()
 
 
 def test_batch_norm_in_channels_last_is_as_accurate_as_in_contiguous_memory():

@@ -269,7 +269,9 @@ def test_the_reason_not_to_fuse_names_the_key(tmp_path, overrides, reason):
 
 
 @pytest.mark.parametrize("model", ["mlp", "mlp_bn", "conv_bn", "lenet_bn", "resnet", "densenet"])
-@pytest.mark.parametrize("scheduler", ["none", "step", "cosine", "exponential", "polynomial", "onecycle"])
+@pytest.mark.parametrize(
+    "scheduler", ["none", "step", "cosine", "exponential", "polynomial", "onecycle", "inverse_sqrt"]
+)
 def test_the_networks_and_schedulers_of_bnexp_have_no_reason(tmp_path, model, scheduler):
     run = make_run(tmp_path, 0, [f"model={model}", f"scheduler={scheduler}"])
     assert reason_not_to_fuse(run.config) is None

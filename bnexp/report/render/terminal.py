@@ -57,16 +57,16 @@ def print_verdict(verdict: Verdict, file: TextIO | None = None, *, details: bool
         print(render_text(verdict, plain=True, details=details), file=file)
         return
     plain = "utf" not in (file.encoding or "").lower()
-    for text, style in _lines(verdict, min(console.width, MAX_WIDTH), plain, details):
+    for text, style in styled_lines(verdict, min(console.width, MAX_WIDTH), plain, details):
         console.print(Text(text, style=style), soft_wrap=True)
 
 
 def render_text(verdict: Verdict, width: int = 80, *, plain: bool = False, details: bool = False) -> str:
     """All lines as text; ``plain``: in ASCII, except for the user's own names; ``details``: all notes."""
-    return "\n".join(text for text, _ in _lines(verdict, width, plain, details))
+    return "\n".join(text for text, _ in styled_lines(verdict, width, plain, details))
 
 
-def _lines(verdict: Verdict, width: int, plain: bool, details: bool) -> Iterator[Line]:
+def styled_lines(verdict: Verdict, width: int, plain: bool = False, details: bool = False) -> Iterator[Line]:
     for text, style in _page(verdict, width, plain, details):
         yield (text.translate(ASCII) if plain else text).rstrip(), style
 

@@ -8,7 +8,8 @@ from urllib.parse import unquote
 import pytest
 
 from bnexp.report.analysis.verdict import compare
-from bnexp.report.content.applicable_notes import interval_note
+from bnexp.report.content.applicable_notes import applicable_methods, interval_note
+from bnexp.report.content.footnotes import METHODS
 from bnexp.report.content.next_steps import next_steps
 from bnexp.report.read.runs import read_runs
 from bnexp.report.render.html import render_page
@@ -102,8 +103,21 @@ def test_what_the_table_does_not_have_is_not_explained(tmp_path):
     single = compare_groups(tmp_path / "a", {"none": [97.0, 97.2, 96.9], "batch": [98.0, 98.1, 98.2]})
     several = compare_groups(tmp_path / "b", GROUPS | {"layer": [97.1, 97.1, 97.3, 97.0, 97.2]})
     pages = [render_page(verdict, [], {}, tmp_path) for verdict in (single, several)]
-    for passage in ("p.adj", "adjusted p is above", "Holm (1979)", "McNemar"):
+    for passage in (
+        "p.adj",
+        "adjusted p is above",
+        "Holm (1979)",
+        "McNemar",
+        "loss not finite; or at chance",
+    ):
         assert [passage in page for page in pages] == [False, True], passage
+
+
+def test_every_method_has_a_condition(tmp_path):
+    """A method without one would be explained in every report."""
+    verdict = compare_groups(tmp_path, {"none": [97.0, 97.2, 96.9]})
+    assert applicable_methods(verdict) == {}
+    assert len(METHODS) > 10
 
 
 def test_the_first_line_says_when_and_where_the_runs_trained(tmp_path):

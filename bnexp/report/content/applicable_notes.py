@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from bnexp.report.analysis.group_comparison import repetition_noun
 from bnexp.report.analysis.repeated_looks import AnyLooks, PlannedLooks
@@ -43,34 +42,28 @@ def interval_note(verdict: Verdict) -> str:
 
 
 def applicable_methods(verdict: Verdict) -> dict[str, str]:
-    """The methods that this verdict uses, by name."""
-    names = set(_method_names(verdict))
-    return {name: text for name, text in METHODS.items() if name in names}
+    """The methods that this verdict uses, by name; one without a condition here is always shown."""
+    applies = _conditions(verdict)
+    return {name: text for name, text in METHODS.items() if applies.get(name, True)}
 
 
-def _method_names(verdict: Verdict) -> Iterator[str]:
-    if verdict.family > 1:
-        yield "family"
-    if isinstance(verdict.test, PlannedLooks):
-        yield "planned looks"
-    if isinstance(verdict.test, AnyLooks):
-        yield "other looks"
-    if any(summary.lost_runs for summary in verdict.summaries):
-        yield "lost"
-    for c in verdict.comparisons:
-        if c.difference.n:
-            yield "paired" if c.is_paired else "unpaired"
-        if not math.isnan(c.stability.p):
-            yield "stability"
-        if sign_flip_result(c, verdict.family):
-            yield "sign flips"
-        if not math.isnan(c.noise_floor):
-            yield "noise floor"
-        if c.outcome == "leaning":
-            yield "leaning"
-        if c.delta is not None:
-            yield "equivalence"
-        if c.plan is not None:
-            yield "seeds to go"
-        if not math.isnan(c.difference.standardised):
-            yield "standardised"
+def _conditions(verdict: Verdict) -> dict[str, bool]:
+    """For each method, whether a number of this verdict comes from it."""
+    comparisons = verdict.comparisons
+    tested = [c for c in comparisons if c.difference.n]
+    return {
+        "paired": any(c.is_paired for c in tested),
+        "unpaired": any(not c.is_paired for c in tested),
+        "stability": any(not math.isnan(c.stability.p) for c in comparisons),
+        "sign flips": any(sign_flip_result(c, verdict.family) for c in comparisons),
+        "family": verdict.family > 1,
+        "planned looks": isinstance(verdict.test, PlannedLooks),
+        "other looks": isinstance(verdict.test, AnyLooks),
+        "noise floor": any(not math.isnan(c.noise_floor) for c in comparisons),
+        "leaning": any(c.outcome == "leaning" for c in comparisons),
+        "equivalence": any(c.delta is not None for c in comparisons),
+        "published value": verdict.published is not None,
+        "lost": any(summary.lost_runs for summary in verdict.summaries),
+        "seeds to go": any(c.plan is not None for c in comparisons),
+        "standardised": any(not math.isnan(c.difference.standardised) for c in comparisons),
+    }

@@ -34,14 +34,17 @@ def draw_learning_rates(verdict: Verdict) -> Picture | None:
     if len({rate for curve in curves.values() for rate, _ in curve}) < 2:
         return None
     by = verdict.grouping.by
+    has_lost_runs = any(summary.lost_runs for curve in curves.values() for _, summary in curve)
+    lost_runs = (
+        " A cross: runs that were lost (diverged or at chance), and how many." if has_lost_runs else ""
+    )
     return Picture(
         "learning-rates",
         "Which learning rate is best?"
         if by == RATE_KEY
         else f"Which learning rates suit each {verdict.grouping.title}?",
         f"{verdict.metric.label} against the learning rate",
-        "Lines: means of the runs that trained. Small marks: single runs. "
-        "A cross: runs that were lost (diverged or at chance), and how many.",
+        f"Lines: means of the runs that trained. Small marks: single runs.{lost_runs}",
         _draw(verdict, curves, WIDE),
         _draw(verdict, curves, WIDTH),
     )

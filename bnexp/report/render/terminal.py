@@ -14,6 +14,7 @@ from bnexp.report.content.columns import informative_columns
 from bnexp.report.content.footnotes import looks_note
 from bnexp.report.content.heading import implied_settings, scope, shared_settings
 from bnexp.report.content.next_steps import NextStep, next_steps
+from bnexp.report.content.published import published_sentences
 from bnexp.report.content.question import headline
 from bnexp.report.content.sentences import all_sentences
 from bnexp.report.content.supplements import supplements
@@ -94,9 +95,9 @@ def _parts(verdict: Verdict, width: int, plain: bool, details: bool) -> Iterator
     yield 0, [*_table(verdict, width, plain), ("", "")]
     for sentence in all_sentences(verdict):
         yield 0, _wrap(sentence, width)
-    tuning = tuning_sentences(verdict)
+    requested = [*tuning_sentences(verdict), *published_sentences(verdict)]
     for sentence in supplements(verdict):
-        yield 0 if sentence in tuning else 2, _wrap(sentence, width)
+        yield 0 if sentence in requested else 2, _wrap(sentence, width)
     steps = next_steps(verdict)
     for step in steps if details else steps[:1]:
         yield 0, _step_lines(step)

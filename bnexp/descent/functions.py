@@ -68,20 +68,24 @@ def rosenbrock(x1: Tensor, x2: Tensor) -> Tensor:
 
 
 Point = tuple[float, ...]
+MAX_WAVE = 1e6  # beyond it the minima of x cos(c x) are not computed
 
 
-def _wave_minimum(point: Point, c: float) -> Point:
+def _wave_minimum(point: Point, c: float) -> Point | None:
     """The local minimum of x cos(c x) that is nearest to ``point``.
 
     With u = |c| x the minima are among the roots of cos u = u sin u, one in each interval of length pi; for
-    u > 0 they are the second, fourth, ... root, for u < 0 the first, third, ... one.
+    u > 0 they are the second, fourth, ... root, for u < 0 the first, third, ... one. None far out, where
+    rounding hides them.
     """
     if c == 0:
         raise UserError("function.c=0: x cos(0) is a straight line, which has no minimum")
     u = abs(c) * point[0]
-    count = int(abs(u) / math.pi) + 3
-    roots = [_stationary(k) for k in range(count)]
-    minima = [*roots[1::2], *(-root for root in roots[0::2])]
+    if abs(u) > MAX_WAVE:
+        return None
+    k = int(abs(u) / math.pi)
+    numbers = {0, 1, *range(max(0, k - 2), k + 3)}  # of the roots near u, and of the first ones
+    minima = [_stationary(k) if k % 2 else -_stationary(k) for k in sorted(numbers)]
     return (min(minima, key=lambda root: abs(root - u)) / abs(c),)
 
 
@@ -95,7 +99,7 @@ def _stationary(k: int) -> float:
 
 
 # The nearest local minimum to a point, of the functions that have one; ``keys`` are those of the function.
-MINIMA: dict[Callable[..., Tensor], Callable[[Point, Mapping[str, float]], Point]] = {
+MINIMA: dict[Callable[..., Tensor], Callable[[Point, Mapping[str, float]], Point | None]] = {
     square: lambda point, keys: (0.0,),
     cosh: lambda point, keys: (0.0,),
     wave: lambda point, keys: _wave_minimum(point, keys["c"]),

@@ -56,15 +56,22 @@ class Newton(Optimizer):
             loss = closure()
             gradient = _flat([parameter.grad for parameter in parameters])  # g: (d,)
             hessian = hessian_of(gradient, parameters)  # H: (d, d)
-        eigenvalues = torch.linalg.eigvalsh(hessian)
-        smallest = eigenvalues[eigenvalues.abs().argmin()]
-        if smallest.abs() <= len(gradient) * torch.finfo(gradient.dtype).eps * eigenvalues.abs().max():
-            raise SingularHessian(
-                f"optimizer=newton: the Hessian is singular here, with the eigenvalue {smallest.item():.3g}:"
-                " no Newton step exists"
-            )
-        _move(parameters, torch.linalg.solve(hessian, gradient), self.param_groups[0]["lr"])
+        _move(parameters, _newton_direction(hessian, gradient), self.param_groups[0]["lr"])
         return loss
+
+
+def _newton_direction(hessian: Tensor, gradient: Tensor) -> Tensor:
+    """H^(-1) g; not a number where H has an element that is not finite. Raises SingularHessian."""
+    if not hessian.isfinite().all():
+        return torch.full_like(gradient, torch.nan)
+    eigenvalues = torch.linalg.eigvalsh(hessian)
+    smallest = eigenvalues[eigenvalues.abs().argmin()]
+    if smallest.abs() <= len(gradient) * torch.finfo(gradient.dtype).eps * eigenvalues.abs().max():
+        raise SingularHessian(
+            f"optimizer=newton: the Hessian is singular here, with the eigenvalue {smallest.item():.3g}:"
+            " no Newton step exists"
+        )
+    return torch.linalg.solve(hessian, gradient)
 
 
 class Preconditioned(Optimizer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bnexp.descent.outcome import Outcome
@@ -52,14 +52,18 @@ def rank(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
     groups: dict[str, list[Arm]] = {}
     for arm in arms:
         groups.setdefault(arm.function, []).append(arm)
-    return {function: sorted(group, key=_rank_key) for function, group in groups.items()}
+    return {function: sorted(group, key=_rank_key(group)) for function, group in groups.items()}
 
 
-def _rank_key(arm: Arm) -> tuple[bool, float, float]:
-    reached = arm.outcome.epochs_to_tolerance
-    if arm.outcome.gap is None:
-        return False, math.inf, arm.path.last.value
-    return arm.outcome.state == "diverges", math.inf if reached is None else reached, arm.path.last.value
+def _rank_key(group: Sequence[Arm]) -> Callable[[Arm], tuple[bool, float, float]]:
+    has_minimum = any(arm.outcome.gap is not None for arm in group)
+
+    def key(arm: Arm) -> tuple[bool, float, float]:
+        reached = arm.outcome.epochs_to_tolerance
+        is_last = has_minimum and arm.outcome.state == "diverges"
+        return is_last, math.inf if reached is None else reached, arm.path.last.value
+
+    return key
 
 
 def ranking_lines(function: str, arms: Sequence[Arm], tolerance: float) -> Iterator[str]:

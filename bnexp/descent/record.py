@@ -9,11 +9,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bnexp.config.overrides import override_values
-from bnexp.descent.outcome import Outcome, value_at
+from bnexp.descent.outcome import value_at
 from bnexp.descent.path import DescentPath
 from bnexp.descent.picture import draw_paths
 from bnexp.descent.ranking import Arm, rank, ranking_csv, seconds_per_epoch
@@ -109,7 +110,7 @@ def _result(arm: Arm) -> dict[str, Any]:
     if path.by_hand is not None:
         times |= {"by_hand_s": path.by_hand.seconds}
     return {
-        "result": _outcome_values(arm.outcome)
+        "result": asdict(arm.outcome)
         | {
             "function": arm.function,
             "point": dict(zip(path.objective.variables, last.point, strict=True)),
@@ -123,10 +124,6 @@ def _result(arm: Arm) -> dict[str, Any]:
         },
         "time": times,
     }
-
-
-def _outcome_values(outcome: Outcome) -> dict[str, Any]:
-    return dict(vars(outcome))
 
 
 def by_hand_difference(path: DescentPath) -> float | None:

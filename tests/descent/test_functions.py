@@ -58,7 +58,7 @@ def test_the_known_minimum_has_no_gradient_and_a_positive_curvature(name, x):
 
 
 @pytest.mark.parametrize("c", [0.2, -0.7, 3.0])
-@pytest.mark.parametrize("x", [-11.0, -0.2, 0.3, 5.0, 40.0])
+@pytest.mark.parametrize("x", [-11.0, -0.2, 0.3, 5.0, 40.0, 3e5])
 def test_no_local_minimum_of_the_wave_is_nearer(c, x):
     function = make_function(config_of("function=wave", f"function.c={c}").function)
     (nearest,) = function.minimum((x,))
@@ -67,6 +67,11 @@ def test_no_local_minimum_of_the_wave_is_nearer(c, x):
     values = function.grid(places)
     is_minimum = (values[1:-1] < values[:-2]) & (values[1:-1] < values[2:])
     assert not is_minimum.any()
+
+
+@pytest.mark.parametrize("x", [1e9, -1e18, 1e300])
+def test_far_out_no_minimum_of_the_wave_is_known(x):
+    assert function_of("wave").minimum((x,)) is None
 
 
 @pytest.mark.parametrize("name", ["cubic", "tanh", "saddle"])

@@ -90,3 +90,9 @@ def test_a_singular_hessian_is_one_line_with_the_eigenvalue_and_moves_nothing(
     with pytest.raises(SingularHessian, match=eigenvalue):
         optimizer([x], lr=1.0).step(closure_of(function, x))
     assert x.tolist() == start
+
+
+def test_a_hessian_that_is_not_finite_gives_no_point():
+    x = parameter([1e200])
+    Newton([x]).step(closure_of(lambda x: (x**4).sum(), x))
+    assert x.isnan().all()

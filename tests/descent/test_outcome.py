@@ -24,6 +24,7 @@ STATES = [
     ((*SQUARE, "optimizer.lr=1.1"), "diverges", "the steps grow, and the value rises from 100 to 3834"),
     (("function=rosenbrock", "optimizer.lr=0.1"), "diverges", "the value is no finite number"),
     (("function=saddle", "steps=60"), "diverges", "the value falls"),
+    (("function=wave", "optimizer.lr=5", "steps=300"), "diverges", "the value falls"),
     (("function=tanh",), "stalls", r"the gradient vanishes \(0.0013\)"),
     (("optimizer=adam",), "stalls", r"the learning rate is small \(the gradient is 13\)"),
     (("noise=1", "steps=100"), "oscillates", "the noise of the gradient keeps it moving"),
@@ -153,3 +154,10 @@ def test_without_a_minimum_the_lowest_value_is_first_also_where_it_falls_without
     arms = [descend("function=saddle", f"steps={steps}", label=str(steps)) for steps in (20, 60)]
     assert [arm.outcome.state for arm in arms] == ["underway", "diverges"]
     assert [arm.label for arm in rank(arms)["saddle"]] == ["60", "20"]
+
+
+def test_a_path_that_leaves_every_known_minimum_is_last():
+    arms = [descend("function=wave", "steps=300", f"optimizer.lr={lr}", label=lr) for lr in ("5", "0.1")]
+    assert arms[0].path.last.value < arms[1].path.last.value
+    ((_, group),) = rank(arms).items()
+    assert [arm.label for arm in group] == ["0.1", "5"]

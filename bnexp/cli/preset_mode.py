@@ -1,4 +1,4 @@
-"""A preset that is a sweep has ``hydra.mode: MULTIRUN`` in its file. Hydra 1.4 does not read the mode there."""
+"""A preset that is a sweep has ``hydra.mode: MULTIRUN`` in its file; Hydra 1.4 does not read it there."""
 
 from __future__ import annotations
 

@@ -52,11 +52,6 @@ METHODS = {
 MAX_GROUPS = 8  # of more groups, the details are in the written files only
 
 
-def footnotes(verdict: Verdict) -> list[str]:
-    """All notes in the order in which they are printed."""
-    return [*table_notes(verdict), scope_note(verdict)]
-
-
 def table_notes(verdict: Verdict) -> list[str]:
     """The notes about the rows of the table and about this data."""
     notes = [
@@ -68,16 +63,6 @@ def table_notes(verdict: Verdict) -> list[str]:
         *verdict.notes,
     ]
     return [note for note in notes if note]
-
-
-def scope_note(verdict: Verdict) -> str:
-    """What the intervals cover."""
-    noun = repetition_noun(verdict.runs)
-    runs = "training seeds" if noun == "seeds" else noun
-    return (
-        f"The interval covers the mean over {runs}, on this train and test set, configuration and hardware; "
-        "not new data. Intervals are pointwise 95 %: one may leave out 0 while the adjusted p is above .05."
-    )
 
 
 def sign_flip_result(c: GroupComparison, family: int) -> str:

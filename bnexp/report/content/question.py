@@ -45,10 +45,11 @@ BEST_STANDINGS = (
 
 def headline(verdict: Verdict) -> str:
     """``Does batch norm help an MLP on MNIST? Yes: +0.59 points (+0.24 to +0.94), 12 seeds.``"""
-    return f"{_question(verdict)} {_answer(verdict)}"
+    return f"{question_of(verdict)} {answer_of(verdict)}"
 
 
-def _question(verdict: Verdict) -> str:
+def question_of(verdict: Verdict) -> str:
+    """``Does batch norm help an MLP on MNIST?``"""
     subject, place = _subject(verdict)
     values = list(dict.fromkeys(c.candidate.group.value for c in verdict.comparisons))
     if not values:
@@ -102,7 +103,8 @@ def _assignment(verdict: Verdict, value: str) -> str:
     return f"{verdict.grouping.by}={value}"
 
 
-def _answer(verdict: Verdict) -> str:
+def answer_of(verdict: Verdict) -> str:
+    """``Yes: +0.59 points (+0.24 to +0.94), 12 seeds.``"""
     comparisons = verdict.comparisons
     if not comparisons:
         return "Nothing to compare it with: no verdict."

@@ -6,8 +6,8 @@ from bnexp.models.summary import Summary
 
 # Several small networks in one step save the time between operations. Large ones fill a core each, and
 # several of them no longer fit its cache. Images/s of R networks over those of one, on one thread of an
-# AVX-512 processor, medians of 3 (mlp: of 9), with the forward MFLOP of a batch in brackets. The first three lines are of
-# ``scripts/benchmark.py fused``, the others of the bare step with batch 32.
+# AVX-512 processor, medians of 3 (mlp: of 9), with the forward MFLOP of a batch in brackets. The first three
+# lines are of ``scripts/benchmark.py fused``, the others of the bare step with batch 32.
 #     mlp with batch norm (10)          R=2: 0.94   R=4: 0.96   R=8: 1.2    R=16: 1.4
 #     conv with batch norm (37)         R=2: 1.3    R=4: 1.5    R=8: 1.4    R=16: 1.4
 #     lenet with batch norm (36)        R=2: 1.2    R=4: 1.3    R=8: 1.1    R=16: 1.3

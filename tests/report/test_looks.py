@@ -39,9 +39,7 @@ def test_looks_are_counted_in_the_note(tmp_path):
     first = compare_groups(tmp_path / "a", first_seeds(3))
     assert looks_note(first) == ""
     second = compare_groups(tmp_path / "b", GROUPS, looks=first.looks)
-    assert looks_note(second).startswith(
-        "Look 2 at these groups (before: 3 runs a group). Nobody had planned"
-    )
+    assert looks_note(second).startswith("Look 2, unplanned (before: 3 runs a group): p and")
     unchanged = compare_groups(tmp_path / "c", GROUPS, looks=second.looks)
     assert len(unchanged.looks) == 2
 

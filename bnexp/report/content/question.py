@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from bnexp.report.analysis.group_comparison import GroupComparison, notable_gain
 from bnexp.report.analysis.settings import TARGET_SUFFIX
 from bnexp.report.analysis.verdict import Verdict
-from bnexp.report.content.numbers import agree, points, size, unit
+from bnexp.report.content.numbers import agree, points, size, span, unit
 from bnexp.report.content.overview import overview
 from bnexp.report.content.tuning import tuned_keys
 
@@ -144,7 +144,7 @@ def _single_answer(c: GroupComparison) -> str:
         "leaning": f"it leans to {sign}: {_effect(c)}, {n}",
         "small": f"{sign}, but by less than the {delta} that matter: {_effect(c)}, {n}",
         "equivalent": f"no difference that matters (none beyond {delta}), {n}",
-        "undecided": f"not decided: anything from {_interval(c)}{unit(c.metric)} fits, {n}",
+        "undecided": f"not decided: {span(c.difference.low, c.difference.high, c.metric)} fits, {n}",
     }
     prefix = "provisionally " if c.is_provisional and c.outcome in ("better", "worse", "small") else ""
     return prefix + answers[c.outcome]

@@ -93,7 +93,7 @@ class ArmTuning:
         return math.log10(values[-1] / values[0]) if interval.is_log else values[-1] - values[0]
 
     def _standard_error(self) -> float:
-        """Of a trial's score, from the median variance between tuning seeds over the trials without a lost run.
+        """Of a trial's score, from the median variance between its seeds over all trials without a lost run.
 
         The mean variance would be that of the rates at which training fails now and then: it would make the
         plateau too wide. The median of s^2 is sigma^2 times the median of chi^2(k - 1) / (k - 1).

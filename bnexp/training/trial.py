@@ -41,7 +41,7 @@ SAVED_STATE = (
     "what changes in training must be a parameter or a persistent buffer, and random numbers must come from"
     " the global generators of torch, numpy or Python"
 )
-BATCH_TOLERANCE = 0.02  # of the largest logit: above the rounding of bf16
+BATCH_TOLERANCE = {"fp32": 1e-3, "bf16": 0.02, "fp16": 0.02}  # of the largest logit: above the rounding
 STEP_TOLERANCE = 0.01
 MAX_REASON = 300  # characters of an error's text
 MAX_SCHEDULE_STEPS = 10_000  # of a scheduler before training: 0.1 s
@@ -136,7 +136,7 @@ def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> tup
 
 def _warn_of_mixed_images(config: Config, trainer: Trainer, images: Tensor) -> None:
     """Logs where an image has other logits in half of its batch in eval mode, as with batch statistics."""
-    half = max(1, len(images) // 2)
+    half, tolerance = max(1, len(images) // 2), BATCH_TOLERANCE[config.device.precision]
     logits = []
     for count in (len(images), half):
         seed_global(config.seed, "trial")
@@ -145,7 +145,7 @@ def _warn_of_mixed_images(config: Config, trainer: Trainer, images: Tensor) -> N
                 logits.append(trainer.eval_network(images[:count])[:half].float())
         except Exception:  # batches of this size need not occur
             return
-    if (logits[0] - logits[1]).abs().max() > BATCH_TOLERANCE * logits[0].abs().max():
+    if (logits[0] - logits[1]).abs().max() > tolerance * logits[0].abs().max():
         log.warning(
             f"model._target_={config.model.target}: in eval mode an image has other logits in another batch:"
             " every result depends on eval_batch_size; running statistics, for example, do not"

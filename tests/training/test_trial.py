@@ -278,6 +278,12 @@ class BatchStatistics(Net):
         return super().forward(images - images.mean(0))
 
 
+class NoRunningStatistics(nn.Sequential):
+    def __init__(self, in_channels, image_size, num_classes):
+        norm = nn.BatchNorm2d(in_channels, track_running_stats=False)
+        super().__init__(norm, nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
+
+
 class Countdown(torch.optim.SGD):
     """Counts its steps in an attribute, and takes smaller ones."""
 
@@ -459,6 +465,10 @@ def test_parameters_without_a_gradient_are_told(commands):
     ("name", "line"),
     [
         ("CountsForLater", "mine.CountsForLater: calls changes in training, and no checkpoint holds it"),
+        (
+            "NoRunningStatistics",
+            "mine.NoRunningStatistics: in eval mode an image has other logits in another",
+        ),
         ("BatchStatistics", "mine.BatchStatistics: in eval mode an image has other logits in another batch"),
     ],
 )

@@ -82,6 +82,8 @@ def list_images(root: Path) -> Listing:
     if not root.is_dir():
         raise _bad_root(root, "there is no such folder")
     has_train, has_test = (bool(_folders(root / part)) for part in ("train", "test"))
+    if has_train and not has_test and (root / "test").is_dir():
+        raise _bad_root(root, "test holds no class folders; write its images to test/<class>, or remove it")
     if has_test and not has_train:
         raise _bad_root(root, "it has test/<class> folders but no train/<class> folders")
     base = root / "train" if has_train else root
@@ -111,6 +113,9 @@ def list_images(root: Path) -> Listing:
         return Listing(root, classes, *_split_off_test(root, classes, train), tuple(notes))
     if not test:
         raise _bad_root(root, f"{root / 'test'} holds no image")
+    test_labels = {label for _, label in test}
+    if untested := [name for label, name in enumerate(classes) if label not in test_labels]:
+        notes.append(f"test has no image of the class {', '.join(untested)}: nothing is measured on it")
     return Listing(root, classes, train, test, tuple(notes))
 
 
@@ -164,6 +169,9 @@ def _decode(listing: Listing, resize: int | None) -> ImageDataset:
         white = _white(listing.root, paths, headers)
         if transparent := sum(header.has_alpha for header in headers):
             log.info("%s: %d images have transparent pixels: read on white", listing.root, transparent)
+        if several := [path for path, header in zip(paths, headers, strict=True) if header.has_frames]:
+            example = f"{len(several)} files hold several images, and only the first is read: {several[0]}"
+            log.warning("%s: %s", listing.root, example)
         pixels = np.empty((len(paths), 1 if gray else 3, side, side), np.uint8)
 
         def decode_row(row: int) -> None:  # with NumPy: each of these threads would start torch's own threads
@@ -207,6 +215,7 @@ class _Header(NamedTuple):
     mode: str
     size: tuple[int, int]  # width, height
     has_alpha: bool
+    has_frames: bool  # more than one, as an animation or a TIFF of several pages
 
 
 def _white(root: Path, paths: list[str], headers: list[_Header]) -> int:
@@ -237,11 +246,12 @@ def _read_header(root: Path, path: str) -> _Header:
             if mode == "I" and image.format == "PPM":  # at most 16 bits, which Pillow reads as 32
                 mode = "I;16"
             has_alpha = "A" in image.getbands() or "transparency" in image.info
+            has_frames = getattr(image, "is_animated", False)
     except Exception as error:  # PIL raises many types for a broken file
         raise _unreadable(root, path, error) from None
     if mode in UNBOUNDED:
         raise _bad_root(root, f"{path} has 32 bits per pixel; save it with 8")
-    return _Header(mode, size, has_alpha)
+    return _Header(mode, size, has_alpha, has_frames)
 
 
 def _read_pixels(root: Path, path: str, gray: bool, side: int, white: int) -> np.ndarray:

@@ -51,10 +51,17 @@ class Processes:
 
     @contextmanager
     def connect(self, device: torch.device) -> Iterator[None]:
-        """Connects all processes, over nccl on GPUs, else over gloo. Raises ProcessLost when one ends."""
+        """Connects all processes, over nccl on GPUs, else over gloo. Raises ProcessLost when one ends.
+
+        Raises UserError where torchrun has not said how to connect.
+        """
         if not self.is_distributed:
             yield
             return
+        for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+            if not os.environ.get(name):
+                hint = "start with torchrun, or unset WORLD_SIZE"
+                raise UserError(f"WORLD_SIZE={self.world_size}: {name} is not set; {hint}")
         with _report_lost_process():
             backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=timedelta(minutes=10))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
-from bnexp.errors import UserError, one_line
+from bnexp.errors import UserError, WriteError, one_line
 from bnexp.files import write_atomically, write_json, write_text
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.read.looks import RECORD_FILE
@@ -14,6 +15,7 @@ from bnexp.report.render.json_export import SCHEMA, comparison_record
 from bnexp.report.render.markdown import render_markdown
 from bnexp.report.render.tensorboard_means import write_means
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # no mistake of the user
 CSV_FILE, MARKDOWN_FILE, PAGE_FILE = "comparison.csv", "comparison.md", "report.html"
 
 
@@ -21,7 +23,7 @@ def write_report(verdict: Verdict, folder: Path) -> Path:
     """Writes every file and returns the page's path.
 
     Raises UserError where the folder cannot be written, and where a file would replace one that bnexp did not
-    write.
+    write; WriteError where the disk is full or fails.
     """
     from bnexp.report.plots.pictures import draw_pictures
     from bnexp.report.render.html import render_page
@@ -40,9 +42,10 @@ def write_report(verdict: Verdict, folder: Path) -> Path:
         write_means(verdict, folder)
         write_text(folder / PAGE_FILE, render_page(verdict, pictures, record, folder))
     except OSError as error:
-        raise UserError(
-            one_line(f"{error.filename or folder}: cannot be written ({error.strerror})")
-        ) from None
+        name = str(error.filename or folder)
+        if error.errno in DISK_ERRORS:
+            raise WriteError(error.errno, error.strerror, name) from None
+        raise UserError(one_line(f"{name}: cannot be written ({error.strerror})")) from None
     return folder / PAGE_FILE
 
 

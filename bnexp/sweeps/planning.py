@@ -15,6 +15,7 @@ from bnexp.cli.composed_config import config_identity, make_job
 from bnexp.config import instantiate
 from bnexp.config.overrides import override_values, split_override
 from bnexp.config.schema import parse
+from bnexp.errors import UserError
 from bnexp.runs.job import Job
 from bnexp.sweeps.axes import label_of, varying_keys
 from bnexp.sweeps.job_folders import job_folder
@@ -52,6 +53,7 @@ class JobComposer:
         if not self._checked.issuperset(overrides):
             self._checked.update(overrides)
             instantiate.check_components(parse(job.values))
+            _check_images(job)
         return job
 
     def _composed(self, overrides: list[str]) -> DictConfig:
@@ -90,6 +92,18 @@ class JobComposer:
             hydra.runtime.output_dir = os.path.abspath(path)
         HydraConfig.instance().set_config(composed)
         return path
+
+
+def _check_images(job: Job) -> None:
+    """Raises UserError where the images of a folder have no fingerprint, because they cannot be read."""
+    dataset = job.values["dataset"]
+    if dataset["name"] == "image_folder" and dataset["root"] and "dataset" not in job.fingerprints:
+        from bnexp.data.fingerprint import folder_fingerprint  # imports torch
+
+        try:
+            folder_fingerprint(Path(str(dataset["root"])).expanduser())
+        except OSError as error:
+            raise UserError(f"dataset.root: {error.filename} cannot be read ({error.strerror})") from None
 
 
 def _folder_of_job(*, _root_: DictConfig) -> str:

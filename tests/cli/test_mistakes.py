@@ -237,3 +237,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(commands, monkeypatch, arguments:
     assert "FLOPs" not in result.out, "the table of layers comes before the mistake"
     files_after = [path for path in sorted(Path.cwd().rglob("*")) if "__pycache__" not in path.parts]
     assert files_after == files_before, "the command left files"
+
+
+def test_the_environment_of_several_processes_without_torchrun(commands, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = commands.bnexp("epochs=1", "dataset.train_size=100")
+    message = "bnexp: WORLD_SIZE=2: RANK is not set; start with torchrun, or unset WORLD_SIZE\n"
+    assert (result.code, result.err) == (2, message)

@@ -1,17 +1,18 @@
 """comparison.json, comparison.csv and comparison.md, and the folder that they are written into."""
 
 import csv
+import errno
 import json
 
 import pytest
 
-from bnexp.errors import UserError
+from bnexp.errors import UserError, WriteError
 from bnexp.report.analysis.verdict import compare
 from bnexp.report.content.sentences import all_sentences
 from bnexp.report.read.runs import read_runs
 from bnexp.report.render.json_export import comparison_record
 from bnexp.report.write import write_report
-from helpers.run_folders import compare_groups, write_run, write_sweep
+from helpers.run_folders import NONE, compare_groups, shifted, write_run, write_sweep
 
 GROUPS = {"none": [97.0, 97.2, 96.9, None, 97.1], "batch": [98.0, 98.1, 98.2, 98.1, 98.0]}
 
@@ -79,3 +80,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write_report(compare_groups(tmp_path / "runs", GROUPS), tmp_path / "file" / "out")
+
+
+def test_a_full_disk_is_no_mistake_of_the_user(tmp_path, monkeypatch):
+    verdict = compare_groups(tmp_path / "runs", {"none": NONE, "batch": shifted(1, 1.1, 0.9, 1, 1)})
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "out/comparison.csv")
+
+    monkeypatch.setattr("bnexp.report.write.write_text", fail)
+    with pytest.raises(WriteError, match=r"comparison\.csv: cannot be written \(No space left on device\)"):
+        write_report(verdict, tmp_path / "out")

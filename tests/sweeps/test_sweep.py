@@ -408,3 +408,10 @@ class Changes(Net):
     result = commands.bnexp("-m", *networks, *quick, "hydra.launcher.jobs=1", "hydra.sweep.dir=sweep")
     assert result.code == 0, result.err
     assert os.getcwd() == str(tmp_path)
+
+
+def test_a_missing_folder_of_images_is_a_mistake_before_the_sweep_has_a_folder(commands):
+    result = commands.bnexp("-m", "dataset=image_folder", "dataset.root=nowhere,neither", "seed=0,1", *QUICK)
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert "nowhere" in result.err
+    assert not (commands.folder / "outputs").exists()

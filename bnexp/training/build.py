@@ -20,6 +20,7 @@ from bnexp.compute.processes import SINGLE_PROCESS, Processes
 from bnexp.config.instantiate import import_target, instantiate
 from bnexp.config.schema import Component, Config
 from bnexp.data import DataSplits, Split
+from bnexp.data.network_input import NetworkInput
 from bnexp.errors import OutOfMemory, UserError, bad_value, one_line
 from bnexp.models.initialization import build_seeded
 from bnexp.models.norms import has_manual_batch_norm, synchronize_batch_norms
@@ -75,20 +76,20 @@ def split_dataset(dataset: data.ImageDataset, config: Config, device: ComputeDev
     )
 
 
-def model(config: Config, splits: DataSplits, *, is_tried: bool = False) -> nn.Module:
+def model(config: Config, data_shape: NetworkInput, *, is_tried: bool = False) -> nn.Module:
     """The network on the CPU; its initial weights are a function of the seed alone.
 
     ``is_tried``: a network that is not bnexp's is made again, to see that they are.
     """
     import_target(config.model)  # a module may seed or draw when it is imported; afterwards it cannot
-    data_shape = {
-        "in_channels": splits.train.in_channels,
-        "image_size": splits.train.image_size,
-        "num_classes": len(splits.classes),
+    sizes = {
+        "in_channels": data_shape.channels,
+        "image_size": data_shape.image_size,
+        "num_classes": len(data_shape.classes),
     }
 
     def make() -> nn.Module:
-        return instantiate(config.model, data_shape)
+        return instantiate(config.model, sizes)
 
     with memory_guard(f"model={config.model.target}"):
         network = build_seeded(make, config.seed)

@@ -1,9 +1,11 @@
 """Looks: how often these groups were compared while seeds were added."""
 
+import math
 from dataclasses import replace
 
 from bnexp.report.content.footnotes import looks_note
 from bnexp.report.read.looks import earlier_looks, record_look
+from bnexp.report.render.terminal import render_text
 from bnexp.report.write import write_report
 from helpers.run_folders import compare_groups
 
@@ -39,11 +41,20 @@ def test_looks_are_counted_in_the_note(tmp_path):
     first = compare_groups(tmp_path / "a", first_seeds(3))
     assert looks_note(first) == ""
     second = compare_groups(tmp_path / "b", GROUPS, looks=first.looks)
-    assert looks_note(second).startswith(
-        "Look 2 at these groups (before: 3 runs a group). Nobody had planned"
-    )
+    assert looks_note(second).startswith("Look 2, unplanned (before: 3 runs a group): p and")
     unchanged = compare_groups(tmp_path / "c", GROUPS, looks=second.looks)
     assert len(unchanged.looks) == 2
+
+
+def test_too_few_seeds_for_an_interval_at_any_look(tmp_path):
+    """With three seeds the interval that holds at any look has no ends: the words and pictures say so."""
+    looks = ({"at": "2026-01-01", "runs": {"none": 2, "batch": 2}},)
+    verdict = compare_groups(tmp_path / "runs", first_seeds(3), looks=looks)
+    assert math.isinf(verdict.comparisons[0].difference.high)
+    text = render_text(verdict)
+    assert "anything fits, 3 seeds" in " ".join(text.split())
+    write_report(verdict, tmp_path / "out")
+    assert "No line: too few seeds" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_looks_at_other_groups_or_at_a_single_one_do_not_count(tmp_path):

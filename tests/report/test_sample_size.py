@@ -71,9 +71,19 @@ def test_the_command_for_more_seeds(tmp_path):
 def test_more_seeds_of_a_sweep_are_one_line(tmp_path):
     write_sweep(tmp_path, UNDECIDED)
     (tmp_path / "multirun.yaml").write_text("")
+    steps = next_steps(compare(*read_runs([tmp_path])))
+    assert (f"bnexp-resume {tmp_path} seed=auto",) in [step.commands for step in steps]
+    assert "as many seeds as the answer takes, at most 40" in [step.reason for step in steps]
+
+
+def test_seeds_that_do_not_begin_a_plan_are_named(tmp_path):
+    for norm, accuracies in UNDECIDED.items():
+        for seed, accuracy in enumerate(accuracies, 3):
+            write_run(tmp_path, accuracy / 100, model_norm=norm, seed=seed)
+    (tmp_path / "multirun.yaml").write_text("")
     verdict = compare(*read_runs([tmp_path]))
-    plan = verdict.comparisons[0].plan
-    command = f"bnexp-resume {tmp_path} 'seed=range(5,{5 + plan.high})'"
+    first = 3 + len(UNDECIDED["none"])
+    command = f"bnexp-resume {tmp_path} 'seed=range({first},{first + verdict.comparisons[0].plan.high})'"
     assert (command,) in [step.commands for step in next_steps(verdict)]
 
 

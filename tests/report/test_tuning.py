@@ -8,6 +8,7 @@ import statistics
 
 import pytest
 
+from bnexp.errors import UserError
 from bnexp.report.analysis.sweep_verdict import read_evidence
 from bnexp.report.analysis.tuning import ArmTuning, Trial, expected_best, tune
 from bnexp.report.content.question import headline
@@ -153,6 +154,15 @@ def test_a_trial_counts_once_all_its_seeds_have_ended(tmp_path):
 def test_a_design_is_read_back(tmp_path):
     design = write_tuned_sweep(tmp_path)
     assert read_design(tmp_path) == design
+    assert read_design(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"looks": [10, 5]}', '{"looks": "abc"}', "{}", '{"looks": [1]}'])
+def test_a_damaged_design_is_one_line(tmp_path, text):
+    (tmp_path / "design.json").write_text(text)
+    with pytest.raises(UserError, match=r"design\.json: damaged \(") as error:
+        read_design(tmp_path)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_the_page_shows_what_was_tried_in_one_row_of_pictures_and_a_table(tmp_path):

@@ -67,6 +67,27 @@ def test_the_same_command_and_resume_carry_on(commands):
     assert verdict_of(third) == verdict_of(first)
 
 
+def test_a_sweep_with_five_seeds_becomes_a_planned_one(commands):
+    keys = ("optimizer.lr=0.002,0.1", *QUICK, SWEEP_FOLDER)
+    assert commands.bnexp("-m", *keys, "seed=range(5)").code == 0
+    result = commands.resume("sweep", "seed=auto")
+    assert (result.code, len(commands.runs())) == (0, 10)
+    assert result.out.startswith("10 of 10 jobs ended before: skipped")
+    assert "planned looks together" in result.out
+    assert commands.resume("sweep", "seed=7").code == 2  # its seeds are planned now
+
+
+def test_a_comparison_of_a_complete_sweep_is_a_look(commands):
+    keys = ("-m", "optimizer.lr=0.1,0.099", *QUICK, SWEEP_FOLDER)
+    assert commands.bnexp(*keys, "seed=0,1,2").code == 0
+    assert "unplanned" not in commands.compare("sweep").out
+    assert commands.bnexp(*keys, "seed=0,1,2,3,4,5").code == 0
+    text = " ".join(commands.compare("sweep").out.split())
+    assert "Look 2, unplanned (before: 3 runs a group): p and interval hold at any look." in text
+    looks = json.loads((commands.folder / "sweep" / "comparison.json").read_text())["looks"]
+    assert [max(look["runs"].values()) for look in looks] == [3, 6]
+
+
 def test_runs_between_two_looks_wait(commands):
     """A comparison of the folder alone uses the runs of the last planned look."""
     assert commands.bnexp("-m", *CLEAR).code == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from bnexp.report.analysis.group_comparison import MIN_CORRELATED, GroupComparison, repetition_noun
+from bnexp.report.analysis.group_comparison import MIN_CORRELATED, GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.repeated_looks import AnyLooks, PlannedLooks
 from bnexp.report.analysis.statistical_tests import sign_flip_min_n
@@ -52,11 +52,6 @@ METHODS = {
 MAX_GROUPS = 8  # of more groups, the details are in the written files only
 
 
-def footnotes(verdict: Verdict) -> list[str]:
-    """All notes in the order in which they are printed."""
-    return [*table_notes(verdict), scope_note(verdict)]
-
-
 def table_notes(verdict: Verdict) -> list[str]:
     """The notes about the rows of the table and about this data."""
     notes = [
@@ -68,16 +63,6 @@ def table_notes(verdict: Verdict) -> list[str]:
         *verdict.notes,
     ]
     return [note for note in notes if note]
-
-
-def scope_note(verdict: Verdict) -> str:
-    """What the intervals cover."""
-    noun = repetition_noun(verdict.runs)
-    runs = "training seeds" if noun == "seeds" else noun
-    return (
-        f"The interval covers the mean over {runs}, on this train and test set, configuration and hardware; "
-        "not new data. Intervals are pointwise 95 %: one may leave out 0 while the adjusted p is above .05."
-    )
 
 
 def sign_flip_result(c: GroupComparison, family: int) -> str:
@@ -99,12 +84,9 @@ def looks_note(verdict: Verdict) -> str:
     if not isinstance(verdict.test, AnyLooks):
         return ""
     if len(looks) < 2:
-        return "Not at a planned look: interval and p are those that hold however often one looks."
-    earlier, noun = ", ".join(map(str, looks[:-1])), repetition_noun(verdict.runs)
-    return (
-        f"Look {len(looks)} at these groups (before: {earlier} runs a group). Nobody had planned these "
-        f"looks, so interval and p are those that hold however often one looks while {noun} are added."
-    )
+        return "Not at a planned look: p and interval are those that hold at any look."
+    earlier = ", ".join(map(str, looks[:-1]))
+    return f"Look {len(looks)}, unplanned (before: {earlier} runs a group): p and interval hold at any look."
 
 
 def _correlation_note(verdict: Verdict) -> str:

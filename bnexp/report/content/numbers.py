@@ -31,6 +31,13 @@ def mean_and_sd(mean: float, sd: float, decimals: int) -> str:
     return f"{mean:.{decimals}f}" + ("" if math.isnan(sd) else f" ± {sd:.{decimals}f}")
 
 
+def span(low: float, high: float, metric: Metric) -> str:
+    """``anything from -1.17 to +2.29 points``; ``anything`` where the interval has no ends."""
+    if math.isinf(low) or math.isinf(high):
+        return "anything"
+    return f"anything from {points(low, metric)} to {points(high, metric)}{unit(metric)}"
+
+
 def singular(noun: str) -> str:
     return noun.removesuffix("s")
 

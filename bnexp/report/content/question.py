@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from bnexp.report.analysis.group_comparison import GroupComparison, notable_gain
 from bnexp.report.analysis.settings import TARGET_SUFFIX
 from bnexp.report.analysis.verdict import Verdict
-from bnexp.report.content.numbers import agree, points, size, unit
+from bnexp.report.content.numbers import agree, points, size, span, unit
 from bnexp.report.content.overview import overview
 from bnexp.report.content.tuning import tuned_keys
 
@@ -45,10 +45,11 @@ BEST_STANDINGS = (
 
 def headline(verdict: Verdict) -> str:
     """``Does batch norm help an MLP on MNIST? Yes: +0.59 points (+0.24 to +0.94), 12 seeds.``"""
-    return f"{_question(verdict)} {_answer(verdict)}"
+    return f"{question_of(verdict)} {answer_of(verdict)}"
 
 
-def _question(verdict: Verdict) -> str:
+def question_of(verdict: Verdict) -> str:
+    """``Does batch norm help an MLP on MNIST?``"""
     subject, place = _subject(verdict)
     values = list(dict.fromkeys(c.candidate.group.value for c in verdict.comparisons))
     if not values:
@@ -102,7 +103,8 @@ def _assignment(verdict: Verdict, value: str) -> str:
     return f"{verdict.grouping.by}={value}"
 
 
-def _answer(verdict: Verdict) -> str:
+def answer_of(verdict: Verdict) -> str:
+    """``Yes: +0.59 points (+0.24 to +0.94), 12 seeds.``"""
     comparisons = verdict.comparisons
     if not comparisons:
         return "Nothing to compare it with: no verdict."
@@ -142,7 +144,7 @@ def _single_answer(c: GroupComparison) -> str:
         "leaning": f"it leans to {sign}: {_effect(c)}, {n}",
         "small": f"{sign}, but by less than the {delta} that matter: {_effect(c)}, {n}",
         "equivalent": f"no difference that matters (none beyond {delta}), {n}",
-        "undecided": f"not decided: anything from {_interval(c)}{unit(c.metric)} fits, {n}",
+        "undecided": f"not decided: {span(c.difference.low, c.difference.high, c.metric)} fits, {n}",
     }
     prefix = "provisionally " if c.is_provisional and c.outcome in ("better", "worse", "small") else ""
     return prefix + answers[c.outcome]

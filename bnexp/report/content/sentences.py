@@ -15,7 +15,7 @@ from bnexp.report.analysis.sample_size import MAX_FORECAST, SampleSizePlan
 from bnexp.report.analysis.statistical_tests import ALPHA
 from bnexp.report.analysis.sweep_verdict import is_open
 from bnexp.report.analysis.verdict import Verdict
-from bnexp.report.content.numbers import agree, level, p_is, points, singular, size, unit
+from bnexp.report.content.numbers import agree, level, p_is, points, singular, size, span, unit
 from bnexp.report.content.standings import resolution
 
 OFTEN = 0.1  # chance gives a p above this often
@@ -208,12 +208,13 @@ def _undecided(c: GroupComparison) -> str:
             f"the ±{size(c.noise_floor, c.metric)} that chance gives on a test set of this size."
         )
     if c.is_provisional:
+        interval = f", interval {low} to {high}" if math.isfinite(c.difference.low) else ""
         return (
-            f"{names}, {c.difference.n} {c.noun}: difference {mean}, interval {low} to {high}. "
+            f"{names}, {c.difference.n} {c.noun}: difference {mean}{interval}. "
             f"Too wide to decide{_adjustment(c)}{_seeds_needed(c)}."
         )
     return (
-        f"{names}: not decided: anything from {low} to {high}{unit(c.metric)} fits{_adjustment(c)}. "
+        f"{names}: not decided: {span(c.difference.low, c.difference.high, c.metric)} fits{_adjustment(c)}. "
         "This is not evidence of equality."
     )
 

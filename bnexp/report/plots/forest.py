@@ -199,9 +199,10 @@ def _axis_limit(effects: Sequence[GroupComparison]) -> float:
 
 
 def _interval(effect: GroupComparison) -> tuple[float, ...]:
-    """Low and high end; empty with fewer than 3 seeds."""
+    """Low and high end; empty with fewer than 3 seeds, and where they are not finite."""
     difference = effect.difference
-    return (difference.low, difference.high) if difference.n >= 3 and not math.isnan(difference.low) else ()
+    has_ends = difference.n >= 3 and math.isfinite(difference.low) and math.isfinite(difference.high)
+    return (difference.low, difference.high) if has_ends else ()
 
 
 def _caption(verdict: Verdict, effects: Sequence[GroupComparison]) -> str:
@@ -219,8 +220,8 @@ def _caption(verdict: Verdict, effects: Sequence[GroupComparison]) -> str:
         sentences.append(f"Grey band: differences within ±{sizes} do not matter.")
     if _axis_limit(effects) < math.inf:
         sentences.append("Arrow: the difference lies beyond the axis.")
-    if any(effect.difference.n < 3 for effect in effects):
-        sentences.append("No line: fewer than 3 seeds.")
+    if not all(map(_interval, effects)):
+        sentences.append("No line: too few seeds.")
     if any(summary.lost_runs for summary in verdict.summaries):
         sentences.append("Lost: diverged or at chance.")
     return " ".join(sentences) + describe_omissions(verdict)

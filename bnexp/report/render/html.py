@@ -25,7 +25,7 @@ from bnexp.report.content.heading import implied_settings, scope, shared_setting
 from bnexp.report.content.next_steps import next_steps
 from bnexp.report.content.numbers import mean_and_sd, p_is, p_value, points
 from bnexp.report.content.provenance import provenance
-from bnexp.report.content.question import headline
+from bnexp.report.content.question import answer_of, question_of
 from bnexp.report.content.sentences import all_sentences
 from bnexp.report.content.supplements import supplements
 from bnexp.report.content.table import column_titles, difference_cell, mark, mean_and_interval, row_cells
@@ -64,7 +64,7 @@ def render_page(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    question, answer = _question_and_answer(verdict)
+    question, answer = question_of(verdict), answer_of(verdict)
     columns, blocks = _main_table(verdict)
     drawn = [(p, Markup(_recolour(p.svg)), Markup(_recolour(p.narrow_svg))) for p in pictures]  # escaped
     return environment.from_string(source).render(
@@ -97,11 +97,6 @@ def render_page(
         problems=verdict.problems,
         record=json.dumps(record, indent=1, ensure_ascii=False),
     )
-
-
-def _question_and_answer(verdict: Verdict) -> tuple[str, str]:
-    question, mark, answer = headline(verdict).partition("? ")
-    return question + mark.rstrip(), answer
 
 
 def _recolour(svg: str) -> str:

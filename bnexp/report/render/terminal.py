@@ -102,7 +102,9 @@ def _parts(verdict: Verdict, width: int, plain: bool, details: bool) -> Iterator
     for step in steps if details else steps[:1]:
         yield 0, _step_lines(step)
     legend = mark_legend(verdict) if len(verdict.comparisons) > 1 else ""
-    for note in all_notes(verdict) if details else [looks_note(verdict), legend]:
+    if not details:
+        yield 0, _wrap(looks_note(verdict), width, "dim")  # how p and interval are to be read
+    for note in all_notes(verdict) if details else [legend]:
         yield 1, _wrap(note, width, "dim")
 
 

@@ -13,11 +13,13 @@ import sys
 import termios
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from bnexp.runs.folder import lock_folder
+from bnexp.sweeps.plan_file import write_plan
 from bnexp.sweeps.progress.status import SweepReader
 from bnexp.sweeps.progress.view import SweepView, render_status, shorten_label
 from helpers.sweep_folders import planned_jobs, write_job, write_made_plan
@@ -51,6 +53,28 @@ def test_the_rows_fit_the_terminal(sweep, width):
     assert len(rows) == 2
     assert all("97.00 %" in row and "seed=" in row for row in rows)
     assert "2 of 10 done (1 diverged), 2 running, 5 waiting, 1 failed" in " ".join(" ".join(lines).split())
+
+
+def test_what_the_comparisons_stand_at_is_shown_once_and_kept_below_the_rows(tmp_path):
+    jobs = planned_jobs()
+    plan = write_made_plan(tmp_path, jobs)
+    write_job(tmp_path, jobs[0])
+    stream = io.StringIO()
+    line = "batch vs none: +0.31 points, 5 of at most 40 seeds, undecided"
+    with SweepView(tmp_path, stream) as view:
+        view.update()
+        write_plan(tmp_path, replace(plan, standings=(line, "40 seeds resolve about 0.4 points")))
+        view.update()
+        later = line.replace("5 of", "10 of")
+        write_plan(tmp_path, replace(plan, standings=(later,)))
+        view.update()
+        view.update()
+    lines = stream.getvalue().splitlines()
+    assert "test 97.00 %" in lines[0]
+    assert lines[1:] == [line, "40 seeds resolve about 0.4 points", later]
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(render_status(SweepReader(tmp_path).read(), 79, 24))
+    assert stream.getvalue().splitlines()[-2] == later
 
 
 def test_more_running_jobs_than_lines_are_counted(tmp_path):

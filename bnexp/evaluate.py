@@ -80,7 +80,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     from bnexp.compute import device, memory, process_tuning
     from bnexp.data.network_input import NetworkInput
-    from bnexp.report.render.confusion import confusion_matrix, format_confusion
+    from bnexp.report.render.confusion import balanced_accuracy, confusion_matrix, format_confusion
     from bnexp.results import predictions_file
     from bnexp.results.network import load_network
     from bnexp.training import build
@@ -114,7 +114,10 @@ def evaluate(args: argparse.Namespace) -> None:
             )
     print(f"{args.run}, checkpoint {args.checkpoint}, {split}: {len(labels)} images, on {compute_device}")
     print(f"accuracy {accuracy:.4f}, loss {loss:.4f}")
-    print(format_confusion(confusion_matrix(labels, predictions, len(images.classes)), images.classes))
+    counts = confusion_matrix(labels, predictions, len(images.classes))
+    if (balanced := balanced_accuracy(counts)) is not None:
+        print(f"balanced accuracy {balanced:.4f}: the mean over the classes, whose sizes are uneven")
+    print(format_confusion(counts, images.classes))
     for note in notes:
         print(note)
 

@@ -33,7 +33,7 @@ from bnexp.runs.tensorboard_logger import TensorBoardLogger, has_utf8_name
 from bnexp.seeding import seed_global
 from bnexp.training.first_weights import check_first_weights
 from bnexp.training.graph_selection import with_cuda_graph
-from bnexp.training.loss_mean import check_is_mean
+from bnexp.training.loss_mean import balanced_weights, check_is_mean
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
 from bnexp.training.trainer import Trainer
@@ -267,12 +267,14 @@ def loss(config: Config, splits: DataSplits, device: ComputeDevice) -> nn.Module
     """The loss on the device. Raises UserError if it is no mean over images, or has parameters to train."""
     component, classes = config.loss, len(splits.classes)
     keys = dict(component.keys)
-    if keys.get("weight") is not None:
-        if len(keys["weight"]) != classes:
-            rule = f"must have a number for each of the {classes} classes"
-            raise bad_value("loss.weight", keys["weight"], rule)
-        keys["weight"] = torch.tensor(keys["weight"])
-    function = instantiate(Component(component.key, component.target, keys), {})
+    arguments = {}
+    if (weight := keys.pop("weight", None)) == "balanced":
+        arguments["weight"] = balanced_weights(splits.train.labels, classes)
+    elif weight is not None:
+        if len(weight) != classes:
+            raise bad_value("loss.weight", weight, f"must have a number for each of the {classes} classes")
+        arguments["weight"] = torch.tensor(weight)
+    function = instantiate(Component(component.key, component.target, keys), arguments)
     name = f"loss._target_={component.target}"
     if not isinstance(function, nn.Module):
         raise UserError(f"{name}: gives a {type(function).__name__}, not an nn.Module")

@@ -258,6 +258,7 @@ def test_after_a_signal_no_further_run_begins(tmp_path):
         (["scheduler=plateau"], "only these schedulers"),
         (["+scheduler.monitor=val/loss", "scheduler=step"], "scheduler.monitor"),
         (["loss=custom", "loss._target_=torch.nn.NLLLoss"], "only these losses"),
+        (["loss.weight=balanced"], "loss.weight=balanced: the weights follow"),
         (["early_stopping.patience=3"], "early_stopping.patience"),
         (["device.precision=bf16"], "device.precision=bf16"),
         (["device.compile=true"], "device.compile=true"),

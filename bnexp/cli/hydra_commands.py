@@ -60,13 +60,14 @@ TRAIN = HydraCommand(
   bnexp model=conv_bn dataset=mnist epochs=5                one network on MNIST
   bnexp model=resnet model.norm=group dataset=cifar10 'dataset.augment=[flip,crop]'
   bnexp -m model=conv,conv_bn dataset=mnist seed=0,1,2,3,4  a sweep, then its verdict
-  bnexp -m experiment=mnist_mlp model.norm=none,batch seed=0,1,2
+  bnexp -m experiment=mnist_mlp model.norm=none,batch seed=auto  as many seeds as it takes
 """,
     footer="""\
 To set a key that is not listed, write a plus before it: +model.width=64.
 To set a list, write brackets inside quotes: 'model.hidden=[200,200]'.
 [a, b] behind a key: only these choices of the group have it.
--m runs one job for each combination of comma-separated values.
+-m runs one job for each combination of comma-separated values. An interval is tuned for each
+group: 'optimizer.lr=interval(0.001,10)'.
 --cfg job prints the configuration and runs nothing.
 --config-dir DIR adds a folder with groups of your own.
 Shell completion: eval "$(bnexp -sc install=bash)".

@@ -71,12 +71,11 @@ def test_shell_completion_offers_groups_and_choices(shell):
 
 def test_the_examples_of_the_help_compose(commands):
     for line in re.findall(r"^  bnexp(.*)$", help_text(), re.MULTILINE):
-        arguments = shlex.split(re.split(r"\s{2,}", line.strip())[0]) if line.strip() else []
-        overrides = [argument for argument in arguments if argument != "-m"]
-        first_job = [re.split(",", o)[0] if "=[" not in o else o for o in overrides]
-        if arguments and "=" not in line:
-            continue
-        assert commands.bnexp("--cfg", "job", *first_job).code == 0, line
+        arguments = shlex.split(re.split(r"\s{2,}", line)[0])  # behind them stands what the command does
+        if "-m" in arguments:
+            assert commands.plan(*arguments).code == 0, line
+        else:
+            assert commands.bnexp("--cfg", "job", *arguments).code == 0, line
 
 
 @pytest.mark.parametrize(

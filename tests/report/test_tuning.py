@@ -6,6 +6,7 @@ import itertools
 import json
 import statistics
 
+import numpy as np
 import pytest
 
 from bnexp.errors import UserError
@@ -50,6 +51,18 @@ def test_the_middle_of_the_plateau_is_chosen():
     })  # fmt: skip
     assert result.best.values == (0.3,)
     assert result.edges == ()
+
+
+def test_an_unstable_rate_does_not_widen_the_plateau():
+    result = arm({0.01: (95.8, 96.0), 0.1: (97.0, 97.2), 0.3: (97.9, 98.1), 0.5: (97.7, 97.9), 1.0: (30, 60)})
+    assert result.best.values == (0.3,)
+
+
+def test_the_standard_error_is_that_of_normal_scores():
+    """Trials of one standard deviation, 0.3: the standard error of the mean of two seeds is 0.21."""
+    scores = np.random.default_rng(0).normal(97, 0.3, (4001, 2))
+    result = arm(dict(enumerate(map(tuple, scores), 1)))
+    assert result._standard_error() == pytest.approx(0.3 / 2**0.5, rel=0.04)
 
 
 def test_an_edge_is_named_and_lost_runs_count_as_zero():

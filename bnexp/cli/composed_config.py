@@ -192,5 +192,22 @@ def resolve_config(config: DictConfig) -> dict[str, Any]:
         reason = str(error.msg or error).splitlines()[0]  # the lines below it repeat the key
         raise UserError(f"{error.full_key or 'config'}: {one_line(reason)}") from None
     assert isinstance(values, dict)
-    values.pop("experiment", None)
+    preset = values.pop("experiment", None)
+    if preset:
+        raise UserError(
+            f"experiment: {', '.join(map(str, preset))}: no effect, because the first line of the preset's"
+            " file is not '# @package _global_'"
+        )
+    _check_names(values)
     return {str(key): value for key, value in values.items()}
+
+
+def _check_names(values: Mapping[Any, Any], parent: str = "") -> None:
+    """Raises UserError for a key that YAML reads as a number or a truth value, as ``1`` or ``on``."""
+    for key, value in values.items():
+        if not isinstance(key, str):
+            raise UserError(
+                f"{parent}{key}: a key must be text, and YAML reads a {type(key).__name__}; quote it"
+            )
+        if isinstance(value, Mapping):
+            _check_names(value, f"{parent}{key}.")

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from bnexp.cli.config_dir import check_config_dir
 from bnexp.cli.hydra_commands import CONF, TRAIN, HydraCommand
 from bnexp.config.overrides import deletion_error, flatten, override_values, quote_value, split_override
 from bnexp.errors import ExitCalled, UserError, bad_choice, nearest_match, one_line, unknown_key
@@ -70,6 +71,8 @@ def put_flags_first(arguments: list[str], command: HydraCommand = TRAIN) -> list
     parsed = parser.parse_intermixed_args(arguments)
     if parsed.config_dir is not None and not parsed.config_dir.strip():
         raise UserError(f"--config-dir {parsed.config_dir!r}: must name a folder")
+    if parsed.config_dir is not None:
+        check_config_dir(Path(parsed.config_dir), command)
     overrides = list(parsed.overrides)
     flags = list(arguments)
     for override in overrides:
@@ -98,6 +101,14 @@ def _translate(error: Exception, arguments: list[str], command: HydraCommand) ->
         return _explain_broken_yaml(error.__cause__ or error)
     if isinstance(error, UnicodeDecodeError):
         return UserError(f"{_file_that_is_not_utf8(arguments)}: must be saved as UTF-8 ({first_line})")
+    if isinstance(error, RecursionError):
+        own_choices = [
+            f"{group}={choice}"
+            for group, choice in override_values(arguments).items()
+            if group in command.groups and choice not in command.choices(group)
+        ]
+        name = " or ".join(own_choices) or "--config-dir"
+        return UserError(f"{name}: its defaults list names the file itself, directly or through other files")
     for pattern, explain in EXPLANATIONS.items():
         if match := re.search(pattern, text):
             return explain(match, arguments, command)
@@ -232,9 +243,12 @@ def _file_that_is_not_utf8(arguments: list[str]) -> str:
     parsed, _ = get_args_parser().parse_known_args(arguments)
     for path in sorted(Path(parsed.config_dir or ".").rglob("*.yaml")):
         try:
-            path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            if path.is_file():
+                path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
             return str(path)
+        except OSError:  # it is another file that Hydra has read
+            continue
     return "a YAML file"
 
 

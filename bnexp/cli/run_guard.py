@@ -20,7 +20,7 @@ from bnexp.cli.composed_config import (
 )
 from bnexp.cli.exit_codes import exit_code
 from bnexp.compute import torchrun
-from bnexp.config.overrides import check_deletions, flatten
+from bnexp.config.overrides import check_deletions, flatten, override_key
 from bnexp.config.schema import check_name, parse
 from bnexp.errors import UserError
 from bnexp.runs.folder import SUMMARY, check_inside, is_free, load_summary, lock_folder, missing_folders
@@ -73,8 +73,18 @@ def _check(config: DictConfig) -> None:
     keys = [str(key) for key in config if key != "hydra"]
     parse(resolve_config(OmegaConf.masked_copy(config, keys)))
     check_deletions(typed_overrides(config, "task"))
+    _check_no_axes(config)
     if (folder / SUMMARY).exists():
         _check_can_resume(folder, identity_values(config))
+
+
+def _check_no_axes(config: DictConfig) -> None:
+    """Raises UserError for a preset with axes, of which a single run would train none."""
+    typed = {override_key(override) for override in typed_overrides(config, "task")}
+    axes = [str(key) for key in config.hydra.sweeper.get("params") or {} if key not in typed]
+    if axes:
+        preset = config.hydra.runtime.choices.get("experiment")
+        raise UserError(f"experiment={preset}: its axes ({', '.join(axes)}) are a sweep; add -m")
 
 
 def _check_is_folder(path: Path) -> None:

@@ -11,6 +11,8 @@ import functools
 import gc
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Idle OpenMP threads spin before they sleep. libgomp's default of 300,000 turns makes a convolutional step 20
 # times slower when another process needs a core. 1,000 turns cost 40 % of the speed of two threads on a quiet
@@ -59,6 +61,24 @@ def _initial_threads() -> int:
     import torch
 
     return torch.get_num_threads()
+
+
+@contextmanager
+def restored_process() -> Iterator[None]:
+    """Restores what a user's own code may change for the whole process, so that no later job depends on it.
+
+    These are the current folder and torch's default type, default device and gradient mode.
+    """
+    import torch
+
+    folder, dtype, mode = os.getcwd(), torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(None)
+        torch.set_grad_enabled(mode)
+        os.chdir(folder)
 
 
 def set_threads(threads: int | None, flops: float, jobs: int = 1) -> int:

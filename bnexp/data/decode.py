@@ -19,6 +19,7 @@ class Header(NamedTuple):
     mode: str
     size: tuple[int, int]  # width, height
     has_alpha: bool
+    has_frames: bool  # more than one, as an animation or a TIFF of several pages
 
 
 def read_header(path: Path) -> Header:
@@ -29,7 +30,8 @@ def read_header(path: Path) -> Header:
         mode = image.mode
         if mode == "I" and image.format == "PPM":  # at most 16 bits, which Pillow reads as 32
             mode = "I;16"
-        return Header(mode, image.size, "A" in image.getbands() or "transparency" in image.info)
+        has_alpha = "A" in image.getbands() or "transparency" in image.info
+        return Header(mode, image.size, has_alpha, getattr(image, "is_animated", False))
 
 
 def white_level(paths: Sequence[Path], headers: Sequence[Header]) -> int:

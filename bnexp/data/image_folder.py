@@ -76,6 +76,8 @@ def list_images(root: Path) -> Listing:
     if not root.is_dir():
         raise _bad_root(root, "there is no such folder")
     has_train, has_test = (bool(_folders(root / part)) for part in ("train", "test"))
+    if has_train and not has_test and (root / "test").is_dir():
+        raise _bad_root(root, "test holds no class folders; write its images to test/<class>, or remove it")
     if has_test and not has_train:
         raise _bad_root(root, "it has test/<class> folders but no train/<class> folders")
     base = root / "train" if has_train else root
@@ -105,6 +107,9 @@ def list_images(root: Path) -> Listing:
         return Listing(root, classes, *_split_off_test(root, classes, train), tuple(notes))
     if not test:
         raise _bad_root(root, f"{root / 'test'} holds no image")
+    test_labels = {label for _, label in test}
+    if untested := [name for label, name in enumerate(classes) if label not in test_labels]:
+        notes.append(f"test has no image of the class {', '.join(untested)}: nothing is measured on it")
     return Listing(root, classes, train, test, tuple(notes))
 
 
@@ -158,6 +163,9 @@ def _decode(listing: Listing, resize: int | None) -> ImageDataset:
         white = _white(listing.root, paths, headers)
         if transparent := sum(header.has_alpha for header in headers):
             log.info("%s: %d images have transparent pixels: read on white", listing.root, transparent)
+        if several := [path for path, header in zip(paths, headers, strict=True) if header.has_frames]:
+            example = f"{len(several)} files hold several images, and only the first is read: {several[0]}"
+            log.warning("%s: %s", listing.root, example)
         pixels = np.empty((len(paths), 1 if gray else 3, side, side), np.uint8)
 
         def decode_row(row: int) -> None:  # with NumPy: each of these threads would start torch's own threads

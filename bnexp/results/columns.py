@@ -10,6 +10,8 @@ import numpy as np
 
 from bnexp.errors import UserError
 
+MAX_ROWS = 20  # that a notebook shows
+
 
 class Columns(dict[str, np.ndarray]):
     """The columns of a table by name: arrays (rows,) of numbers, or of objects where some cells are texts."""
@@ -32,13 +34,14 @@ class Columns(dict[str, np.ndarray]):
         return pandas.DataFrame(dict(self))
 
     def _repr_html_(self) -> str:
-        """How a notebook shows it."""
+        """How a notebook shows it: the first rows."""
         head = "".join(f"<th>{escape(name)}</th>" for name in self)
-        rows = zip(*self.values(), strict=True)
+        rows = zip(*(column[:MAX_ROWS] for column in self.values()), strict=True)
         body = "".join(
             f"<tr>{''.join(f'<td>{escape(_cell(value))}</td>' for value in row)}</tr>" for row in rows
         )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        note = f"<p>the first {MAX_ROWS} of {self.rows} rows</p>" if self.rows > MAX_ROWS else ""
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
 
 
 def _array(values: Sequence[Any]) -> np.ndarray:

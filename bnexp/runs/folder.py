@@ -65,7 +65,7 @@ class RunFolder:
             changes = describe_changes(self.previous_summary, config, fingerprints)
             reason = changes or "holds a run with another configuration"
             raise UserError(f"{path}: {reason}; choose another folder")
-        records = [path / name for name in RECORDS if (path / name).exists()]
+        records = [path / name for name in RECORDS if (path / name).exists() and not _is_empty(path / name)]
         if self.previous_summary is None and records:
             raise UserError(f"{records[0]}: belongs to no run of bnexp; choose another folder")
         self.summary: dict[str, Any] = {
@@ -127,16 +127,24 @@ class RunFolder:
 def is_free(path: Path) -> bool:
     """Whether a run may write into ``path``: it is missing, empty, or bnexp's own.
 
-    A run that was killed before it wrote summary.json has left its lock, and perhaps its log and .hydra.
+    A run that was killed before it wrote summary.json has left its lock, and perhaps its log, .hydra and the
+    empty folder of its checkpoints.
     """
     if (path / SUMMARY).exists():
         return "config_hash" in load_summary(path)
     if not path.is_dir():
         return True
     names = {entry.name for entry in path.iterdir() if not entry.name.startswith(f".{SUMMARY}.")}
+    if _is_empty(path / "checkpoints"):
+        names.discard("checkpoints")
     if names == {LOG}:
         return (path / LOG).stat().st_size == 0
     return not names or (LOCK in names and names <= {LOCK, LOG, ".hydra"})
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether it is a folder without entries."""
+    return path.is_dir() and not any(path.iterdir())
 
 
 def numbered_checkpoints(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from bnexp.errors import UserError
 from bnexp.report.analysis.tuning import Arm, ArmTuning, arm_of, tune
 from bnexp.report.read.design import Interval, TuningDesign
 from bnexp.report.read.runs import TUNING_FOLDER, read_runs
+from bnexp.runs.identity import PAIRING_KEYS
 from bnexp.sweeps.tree_search import POINTS_AT_ONCE, TreeSearch
 
 FIRST_TUNING_SEED = 1_000_000_000  # far from the seeds that anybody types
@@ -31,6 +32,8 @@ def read_intervals(sweeps: Mapping[str, IntervalSweep], config: DictConfig) -> t
     Raises UserError for an interval that is empty, reversed, not finite, or logarithmic over zero; for an
     unknown tag; and for more than three.
     """
+    if paired := [key for key in sweeps if key.lstrip("+") in PAIRING_KEYS]:
+        raise UserError(f"{paired[0]}=interval(...): repeats a run and is not tuned; give a list or a range")
     if len(sweeps) > MAX_INTERVALS:
         raise UserError(f"{', '.join(sweeps)}: at most {MAX_INTERVALS} intervals are tuned together")
     return tuple(_read_interval(key, sweep, config) for key, sweep in sweeps.items())
@@ -89,8 +92,12 @@ class Tuning:
             return
         count = self.design.trials // len(regions)
         points = [point for region in regions for point in sobol_points(region, count)]
-        yield self.jobs({tuple(arm): points for arm in self.arms})
-        self.read()
+        # Whole numbers come again beyond an edge, and a region can have fewer of them than trials.
+        points = [list(point) for point in dict.fromkeys(map(tuple, points))]
+        points = [point for point in points if point_values(point) not in self._points]
+        if points:
+            yield self.jobs({tuple(arm): points for arm in self.arms})
+            self.read()
 
     def _search_tree(self, region: Sequence[Interval], count: int) -> Iterator[list[Overrides]]:
         """``count`` points of a region for each arm, by a search of its own."""

@@ -329,6 +329,12 @@ def schedule_of(
         if value is None and name in values_for_null:
             keys[name] = values_for_null[name]
     scheduler = instantiate(Component("scheduler", component.target, keys), {"optimizer": optimizer})
+    missing = [name for name in ("step", "state_dict", "load_state_dict") if not hasattr(scheduler, name)]
+    if missing:
+        raise UserError(
+            f"scheduler._target_={component.target}: has no {missing[0]}, which every scheduler needs;"
+            " derive it from torch.optim.lr_scheduler.LRScheduler"
+        )
     if isinstance(scheduler, ReduceLROnPlateau) and interval == "step":
         raise bad_value(
             "scheduler.interval", "step", "must be epoch: this scheduler looks at a metric of epochs"

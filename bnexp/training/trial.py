@@ -37,7 +37,15 @@ KNOWN_TARGETS = {
     ),
     "loss": ("bnexp.training.losses.", "torch.nn.CrossEntropyLoss", "torch.nn.MultiMarginLoss"),
 }
+# The keys of torch's known optimizers that need no trial. Others can ask for what a step does not support.
+KNOWN_OPTIMIZER_KEYS = {"lr", "momentum", "nesterov", "weight_decay", "betas", "eps"}
 METRICS = tuple(f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy"))
+SAVED_STATE = (
+    "what changes in training must be a parameter or a persistent buffer, and random numbers must come from"
+    " the global generators of torch, numpy or Python"
+)
+BATCH_TOLERANCE = {"fp32": 1e-3, "bf16": 0.02, "fp16": 0.02}  # of the largest logit: above the rounding
+STEP_TOLERANCE = 0.01
 MAX_REASON = 300  # characters of an error's text
 MAX_SCHEDULE_STEPS = 10_000  # of a scheduler before training: 0.1 s
 
@@ -45,6 +53,8 @@ MAX_SCHEDULE_STEPS = 10_000  # of a scheduler before training: 0.1 s
 def needs_trial(config: Config) -> bool:
     """Whether a component is not among those that are known to work together."""
     components = (config.model, config.optimizer, config.scheduler, config.loss)
+    if not KNOWN_OPTIMIZER_KEYS.issuperset(config.optimizer.keys):
+        return True
     return any(
         component.target is not None and not component.target.startswith(KNOWN_TARGETS[component.key])
         for component in components
@@ -56,22 +66,32 @@ def try_components(
 ) -> None:
     """Trains a copy of ``network`` for one step and evaluates it; random numbers stay as they were.
 
-    A second copy is restored from what a checkpoint of the first holds, and must give the same logits.
-    Raises UserError that names the key of the part which fails.
+    A second copy is restored from what a checkpoint of the first holds, must give the same logits, and must
+    take the same next step. Raises UserError that names the key of the part which fails.
     """
     device = next(network.parameters()).device
     state = global_rng_state(device)
+    steps_per_epoch = splits.train.steps(config.batch_size)
     try:
         trainer = make_trainer(copy.deepcopy(network))
-        images = _try_components(config, trainer, splits)
-        _check_checkpoint(config, trainer, make_trainer(copy.deepcopy(network)), images)
-        _check_schedule(config, trainer, splits.train.steps(config.batch_size))
+        batch = _try_components(config, trainer, splits)
+        count = config.epochs * (steps_per_epoch if trainer.schedule.interval == "step" else 1)
+        count = min(count, MAX_SCHEDULE_STEPS)
+        _step_schedule(config, trainer, range(1, min(count, 1) + 1))
+        restored = make_trainer(copy.deepcopy(network))
+        _check_checkpoint(config, trainer, restored, batch[0])
+        _warn_of_numbers(config, trainer.model, restored.model)
+        _check_next_step(config, trainer, restored, batch)
+        for other in (trainer, restored):
+            _step_schedule(config, other, range(2, min(count, 2) + 1))
+        _check_equal_lr(config, trainer, restored)
+        _step_schedule(config, trainer, range(3, count + 1))
     finally:
         set_global_rng_state(state, device)
 
 
-def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> Tensor:
-    """One step and one evaluation; returns the images (B, C, H, W) of the step."""
+def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> tuple[Tensor, Tensor]:
+    """One step and one evaluation; returns the images (B, C, H, W) and labels (B,) of the step."""
     order = splits.train.order(config.seed, 1)
     images, labels = splits.train.gather(order, slice(0, min(config.batch_size, len(splits.train))))
     shape = (len(images), len(splits.classes))
@@ -113,7 +133,26 @@ def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> Ten
         with trainer.device.autocast():
             logits = trainer.eval_network(images)
         _check_logits(model, logits, shape, "eval")
-    return images
+    _warn_of_mixed_images(config, trainer, images)
+    return images, labels
+
+
+def _warn_of_mixed_images(config: Config, trainer: Trainer, images: Tensor) -> None:
+    """Logs where an image has other logits in half of its batch in eval mode, as with batch statistics."""
+    half, tolerance = max(1, len(images) // 2), BATCH_TOLERANCE[config.device.precision]
+    logits = []
+    for count in (len(images), half):
+        seed_global(config.seed, "trial")
+        try:
+            with torch.inference_mode(), trainer.device.autocast():
+                logits.append(trainer.eval_network(images[:count])[:half].float())
+        except Exception:  # batches of this size need not occur
+            return
+    if (logits[0] - logits[1]).abs().max() > tolerance * logits[0].abs().max():
+        log.warning(
+            f"model._target_={config.model.target}: in eval mode an image has other logits in another batch:"
+            " every result depends on eval_batch_size; running statistics, for example, do not"
+        )
 
 
 def _warn_without_gradient(key: str, network: nn.Module) -> None:
@@ -177,18 +216,68 @@ def _check_checkpoint(config: Config, trainer: Trainer, restored: Trainer, image
     if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5, equal_nan=True):
         raise UserError(
             f"model._target_={config.model.target}: gives other logits after it was saved and read again;"
-            " what changes in training must be a parameter or a persistent buffer, and random numbers must"
-            " come from the global generators of torch, numpy or Python"
+            f" {SAVED_STATE}"
         )
 
 
-def _check_schedule(config: Config, trainer: Trainer, steps_per_epoch: int) -> None:
-    """Takes all steps of the scheduler; raises UserError where one fails or gives no learning rate."""
+def _warn_of_numbers(config: Config, network: nn.Module, restored: nn.Module) -> None:
+    """Logs a number in an attribute of a network that a step changes: its effect may come later."""
+    for (name, module), other in zip(network.named_modules(), restored.modules(), strict=True):
+        for attribute, value in vars(module).items():
+            is_number = isinstance(value, int | float) and attribute != "training"
+            if is_number and vars(other).get(attribute) != value:
+                path = ".".join(filter(None, (name, attribute)))
+                log.warning(
+                    f"model._target_={config.model.target}: {path} changes in training, and no checkpoint"
+                    " holds it: if a result depends on it, a resumed run and bnexp-eval give another one; a"
+                    " buffer (register_buffer) is saved"
+                )
+
+
+def _check_next_step(
+    config: Config, trainer: Trainer, restored: Trainer, batch: tuple[Tensor, Tensor]
+) -> None:
+    """Raises UserError where the restored trainer takes another step than the one that goes on."""
+    logits, steps = [], []
+    for one_trainer in (trainer, restored):
+        one_trainer.model.train()
+        weights = [value.detach().clone() for value in one_trainer.parameters]
+        seed_global(config.seed, "trial")
+        with blamed_on(f"optimizer._target_={config.optimizer.target}", "its second step fails"):
+            logits.append(one_trainer.update(*batch)[1].float())
+        changes = [new.detach() - old for new, old in zip(one_trainer.parameters, weights, strict=True)]
+        steps.append(torch.cat([change.float().flatten() for change in changes]))
+    if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5, equal_nan=True):
+        raise UserError(
+            f"model._target_={config.model.target}: gives other logits in training mode after it was saved"
+            f" and read again; {SAVED_STATE}"
+        )
+    # Relative to the whole step: on a GPU the sign of a gradient near 0 is chance.
+    if (steps[0] - steps[1]).norm() > STEP_TOLERANCE * steps[0].norm():
+        raise UserError(
+            f"optimizer._target_={config.optimizer.target}: takes another step after it was saved and read"
+            " again; what it counts or remembers must be in self.state or in its param_groups"
+        )
+
+
+def _check_equal_lr(config: Config, trainer: Trainer, restored: Trainer) -> None:
+    rates = [
+        [float(group.get("lr", 0)) for group in one_trainer.optimizer.param_groups]
+        for one_trainer in (trainer, restored)
+    ]
+    if not all(map(math.isclose, *rates)):
+        raise UserError(
+            f"scheduler._target_={config.scheduler.target}: gives the learning rate {rates[1][0]:g} after it"
+            f" was saved and read again, not {rates[0][0]:g}; its state_dict must hold what it counts"
+        )
+
+
+def _step_schedule(config: Config, trainer: Trainer, numbers: range) -> None:
+    """Takes these steps of the scheduler; raises UserError where one fails or gives no learning rate."""
     schedule = trainer.schedule
     if schedule.scheduler is None:
         return
-    count = config.epochs * (steps_per_epoch if schedule.interval == "step" else 1)
-    for number in range(1, min(count, MAX_SCHEDULE_STEPS) + 1):
+    for number in numbers:
         with blamed_on(f"scheduler._target_={config.scheduler.target}", f"its step {number} fails"):
             schedule.after_step()
             schedule.after_epoch(dict.fromkeys(METRICS, 1.0))
@@ -199,7 +288,7 @@ def _check_lr(config: Config, trainer: Trainer, moment: str) -> None:
     part = "optimizer" if config.scheduler.target is None else "scheduler"
     for group in trainer.optimizer.param_groups:
         lr = group.get("lr", 0.0)  # without one: reported after the first step
-        is_number = not isinstance(lr, str) and math.isfinite(lr) and lr >= 0
+        is_number = isinstance(lr, int | float | Tensor) and math.isfinite(lr) and lr >= 0
         if not is_number:
             raise UserError(
                 f"{part}._target_={getattr(config, part).target}: the learning rate is {lr} {moment};"

@@ -41,6 +41,13 @@ BROKEN_YAML = {
     "twice": b"_target_: x\n_target_: y\n",
     "latin1": b"_target_: x  # gr\xf6\xdfe\n",
 }
+CONFIG_DIR = {  # of the user
+    "same_name/model/mlp.yaml": "_target_: nets.Flat\n",
+    "mine/model/number.yaml": "1: 2\n_target_: nets.Flat\n",
+    "mine/model/circle.yaml": "defaults:\n  - circle\n",
+    "mine/experiment/no_package.yaml": "epochs: 1\n",
+    "mine/experiment/axes.yaml": "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 0,1\n",
+}
 MISTAKES = [
     # unknown choices and keys, at any depth, with a plus and without
     ("model=covn", "model=covn: must be one of .*did you mean conv"),
@@ -73,6 +80,13 @@ MISTAKES = [
     ("batch_size=499 dataset.train_size=500 model=mlp_bn", "batch_size=498 will do"),
     ("--config-dir tabs model=mine", r"tabs/model/mine\.yaml, line 2: found character"),
     ("--config-dir twice model=mine", r"twice/model/mine\.yaml, line 2: found duplicate key"),
+    ("--config-dir same_name", r"same_name: model/mlp\.yaml has the name of a file of bnexp"),
+    ("--config-dir mine model=number", r"model\.1: a key must be text, and YAML reads a int; quote it$"),
+    ("-m seed=0,1 --config-dir mine model=number", r"^bnexp: model\.1: a key must be text"),
+    ("--config-dir mine model=circle", "^bnexp: model=circle: its defaults list names the file itself"),
+    ("--config-dir mine experiment=no_package", "^bnexp: experiment: epochs: no effect, because the"),
+    ("-m seed=0,1 --config-dir mine experiment=no_package", "^bnexp: experiment: epochs: no effect"),
+    ("--config-dir mine experiment=axes", r"^bnexp: experiment=axes: its axes \(seed\) are a sweep; add -m$"),
     ("--config-dir latin1 model=mine", r"latin1/model/mine\.yaml: must be saved as UTF-8"),
     ("optimizer.lrr=1", r"optimizer.lrr: unknown key; did you mean optimizer\.lr\?"),
     ("+optimizer.lrr=1", r"optimizer.lrr: unknown key; did you mean optimizer\.lr\?"),
@@ -206,6 +220,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(commands, monkeypatch, arguments:
     for name, content in BROKEN_YAML.items():
         Path(name, "model").mkdir(parents=True)
         Path(name, "model", "mine.yaml").write_bytes(content)
+    for name, text in CONFIG_DIR.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text)
     files_before = sorted(Path.cwd().rglob("*"))
     monkeypatch.syspath_prepend(str(commands.folder))
     for name in ("nets", "broken"):

@@ -368,3 +368,32 @@ def test_parts_with_other_names_are_not_taken_for_classes(root, parts):
                 Image.fromarray(random_pixels(i)).save(root / part / name / f"{i}.png")
     with pytest.raises(UserError, match=r"dataset\.root=.*look like parts, not classes; name them train"):
         datasets.load_dataset("image_folder", str(root), None)
+
+
+@pytest.mark.parametrize("name", ["test/x.png", "test/.hidden/x.png"])
+def test_a_test_folder_without_classes_is_refused(root, name):
+    fill(root / "train")
+    save(root / name, random_pixels(7))
+    assert "test holds no class folders" in error_message(root)
+
+
+def test_a_class_without_a_test_image_is_told(root, caplog):
+    fill(root / "train")
+    save(root / "test" / "dog" / "x.png", random_pixels(7))
+    load(root)
+    assert caplog.text.count("test has no image of the class cat: nothing is measured on it") == 1
+    caplog.clear()
+    save(root / "test" / "cat" / "x.png", random_pixels(8))
+    load(root)
+    assert "no image of the class" not in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["gif", "tif", "webp"])
+def test_files_with_several_images_are_told(root, caplog, ending):
+    fill(root)
+    load(root)
+    assert "several images" not in caplog.text
+    pages = [Image.fromarray(random_pixels(seed)) for seed in (7, 8, 9)]
+    save(root / "cat" / f"pages.{ending}", pages[0], save_all=True, append_images=pages[1:])
+    load(root)
+    assert f"1 files hold several images, and only the first is read: cat/pages.{ending}" in caplog.text

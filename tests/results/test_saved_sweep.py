@@ -33,6 +33,9 @@ def test_the_curves_are_long(made_sweep):
     assert len(set(rows)) == len(rows)
     index = rows.index(("none", 0, 3, "test/accuracy"))
     assert curves["value"][index] == pytest.approx(0.97)
+    html = curves._repr_html_()
+    assert html.count("<tr>") == 1 + 20
+    assert f"the first 20 of {curves.rows} rows" in html
 
 
 def test_the_verdict_is_that_of_bnexp_compare(made_sweep, commands):

@@ -4,7 +4,7 @@ import signal
 import pytest
 
 from bnexp.errors import Diverged, Interrupted, UserError
-from bnexp.runs.folder import RunFolder, discard, load_summary, missing_folders, record_outcome
+from bnexp.runs.folder import RunFolder, discard, is_free, load_summary, missing_folders, record_outcome
 
 CONFIG = {"name": "a", "tags": [], "seed": 0, "epochs": 2, "dataset": {"name": "digits", "root": "/x"}}
 
@@ -94,3 +94,14 @@ def test_a_damaged_summary_is_a_user_error(tmp_path, text):
         (tmp_path / "summary.json").write_text(text)
     with pytest.raises(UserError, match=r"summary\.json"):
         load_summary(tmp_path)
+
+
+def test_a_run_that_was_killed_before_its_summary_blocks_no_folder(tmp_path):
+    """Runs that are trained together make the folder of their checkpoints before they write summary.json."""
+    for name in (".hydra", "checkpoints"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".lock").touch()
+    assert is_free(tmp_path)
+    assert RunFolder(tmp_path, CONFIG, []).previous_summary is None
+    (tmp_path / "checkpoints/last.pt").touch()
+    assert not is_free(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 
@@ -381,3 +382,29 @@ def test_a_recipe_is_composed_once_and_its_seeds_have_the_texts_of_composed_jobs
             path.read_text().replace("/together", "/each").replace("=together", "=each")
             == same_path.read_text()
         )
+
+
+def test_what_a_job_changes_for_the_whole_process_ends_with_it(commands, tmp_path):
+    (commands.folder / "process_nets.py").write_text("""
+import os
+import torch
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, in_channels, image_size, num_classes):
+        super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
+
+class Changes(Net):
+    def __init__(self, in_channels, image_size, num_classes):
+        torch.set_default_dtype(torch.float64)
+        os.chdir("/")
+        super().__init__(in_channels, image_size, num_classes)
+
+    def forward(self, images):
+        return super().forward(images.double())
+""")
+    networks = ("model=custom", "model._target_=process_nets.Changes,process_nets.Net")
+    quick = ("epochs=1", "dataset.train_size=60", "dataset.test_size=40", "tracking.tensorboard=false")
+    result = commands.bnexp("-m", *networks, *quick, "hydra.launcher.jobs=1", "hydra.sweep.dir=sweep")
+    assert result.code == 0, result.err
+    assert os.getcwd() == str(tmp_path)

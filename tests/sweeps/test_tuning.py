@@ -122,3 +122,16 @@ def test_a_search_of_which_every_run_is_lost_ends_with_one_line(commands):
     assert result.code == 2
     assert "model.norm=none" in result.err
     assert "every trial diverged or stayed at chance; choose another interval" in result.err
+
+
+def test_an_interval_of_whole_numbers_tries_each_once(commands):
+    arguments = ("-m", "epochs=interval(1,2)", "sweep.trials=2", "sweep.tuning_seeds=1", "seed=0,1")
+    result = commands.bnexp(*arguments, *QUICK[1:], "hydra.sweep.dir=sweep")
+    assert result.code == 0, result.err
+
+
+def test_an_interval_of_seeds_is_refused(commands):
+    result = commands.bnexp("-m", "seed=interval(0,5)", *QUICK, "hydra.sweep.dir=sweep")
+    assert result.code == 2
+    assert result.err == "bnexp: seed=interval(...): repeats a run and is not tuned; give a list or a range\n"
+    assert not (commands.folder / "sweep").exists()

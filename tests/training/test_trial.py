@@ -255,6 +255,70 @@ class OnlyOnce(Net):
             raise RuntimeError("there can be only one")
 
 
+class OtherGeneratorInTraining(Net):
+    def forward(self, images):
+        logits = super().forward(images)
+        if self.training:
+            if not hasattr(self, "noise"):
+                self.noise = torch.Generator().manual_seed(1)
+            logits = logits + torch.randn(logits.shape, generator=self.noise)
+        return logits
+
+
+class CountsForLater(Net):
+    calls = 0
+
+    def forward(self, images):
+        self.calls += self.training
+        return super().forward(images) * (1 if self.calls < 1000 else 0.5)
+
+
+class BatchStatistics(Net):
+    def forward(self, images):
+        return super().forward(images - images.mean(0))
+
+
+class NoRunningStatistics(nn.Sequential):
+    def __init__(self, in_channels, image_size, num_classes):
+        norm = nn.BatchNorm2d(in_channels, track_running_stats=False)
+        super().__init__(norm, nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
+
+
+class Countdown(torch.optim.SGD):
+    """Counts its steps in an attribute, and takes smaller ones."""
+
+    count = 0
+
+    def step(self, closure=None):
+        self.count += 1
+        self.param_groups[0]["lr"] = 0.1 / self.count
+        super().step(closure)
+
+
+class NoState(torch.optim.lr_scheduler.LRScheduler):
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+    def get_lr(self):
+        return [lr * 0.5**self.last_epoch for lr in self.base_lrs]
+
+
+class NoRate(torch.optim.lr_scheduler.LRScheduler):
+    def get_lr(self):
+        return [None for _ in self.base_lrs]
+
+
+class NoScheduler:
+    def __init__(self, optimizer):
+        pass
+
+    def step(self):
+        pass
+
+
 class NoLr(torch.optim.Optimizer):
     def __init__(self, params):
         super().__init__(params, {})
@@ -319,6 +383,24 @@ MISTAKES = {
     "plateau by step": (
         ["scheduler=custom", "scheduler._target_=mine.Plateau", "scheduler.interval=step"], "must be epoch"
     ),
+    "another generator in training": (
+        ["model._target_=mine.OtherGeneratorInTraining"], "gives other logits in training mode after it was"
+    ),
+    "an optimizer that counts": (
+        ["optimizer=custom", "optimizer._target_=mine.Countdown", "+optimizer.lr=0.1"],
+        "mine.Countdown: takes another step after it was saved and read again",
+    ),
+    "a scheduler without a state": (
+        ["epochs=3", "scheduler=custom", "scheduler._target_=mine.NoState"],
+        "mine.NoState: gives the learning rate 0.05 after it was saved and read again, not 0.025",
+    ),
+    "no rate": (["scheduler=custom", "scheduler._target_=mine.NoRate"], "NoRate: the learning rate is None"),
+    "no scheduler": (
+        ["scheduler=custom", "scheduler._target_=mine.NoScheduler"], "NoScheduler: has no state_dict"
+    ),
+    "a key that no CPU supports": (
+        ["optimizer=adam", "+optimizer.capturable=true"], "torch.optim.Adam: its step fails"
+    ),
     "too few steps": (
         ["scheduler=onecycle", "scheduler.total_steps=3", "batch_size=4"], "must be at least 15"
     ),
@@ -377,6 +459,27 @@ def test_parameters_without_a_gradient_are_told(commands):
     result = commands.bnexp("model=custom", "model._target_=mine.Detached", *QUICK)
     assert result.code == 0, result.err
     assert (result.out + result.err).count("does not depend on 1.weight, 1.bias: the first step") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("CountsForLater", "mine.CountsForLater: calls changes in training, and no checkpoint holds it"),
+        (
+            "NoRunningStatistics",
+            "mine.NoRunningStatistics: in eval mode an image has other logits in another",
+        ),
+        ("BatchStatistics", "mine.BatchStatistics: in eval mode an image has other logits in another batch"),
+    ],
+)
+def test_what_may_change_a_later_result_is_told(commands, name, line):
+    (commands.folder / "mine.py").write_text(MODULE)
+    for network, count in ((name, 1), ("Net", 0)):
+        result = commands.bnexp(
+            "model=custom", f"model._target_=mine.{network}", *QUICK[:-1], f"hydra.run.dir={network}"
+        )
+        assert result.code == 0, result.err
+        assert (result.out + result.err).count(line.replace(name, network)) == count
 
 
 def test_an_error_whose_text_fails_is_recorded(commands):

@@ -6,6 +6,7 @@ import signal
 from functools import partial
 
 from bnexp.cli.exit_codes import failure_of
+from bnexp.compute.process_tuning import restored_process
 from bnexp.errors import Interrupted
 from bnexp.runs.folder import LOG
 from bnexp.runs.job import Job, MachineShare
@@ -22,7 +23,7 @@ def train_unit(unit: Unit, share: MachineShare, stop: StopSignal) -> list[JobEnd
     try:
         for job in unit.jobs:
             job.path.mkdir(parents=True, exist_ok=True)
-        with log_to(*(job.path / LOG for job in unit.jobs)):
+        with log_to(*(job.path / LOG for job in unit.jobs)), restored_process():
             if len(unit.jobs) == 1:
                 return [_train_alone(unit.jobs[0], share, stop)]
             return _train_together(unit, share, stop)

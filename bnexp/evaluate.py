@@ -115,9 +115,9 @@ def evaluate(args: argparse.Namespace) -> None:
     print(f"{args.run}, checkpoint {args.checkpoint}, {split}: {len(labels)} images, on {compute_device}")
     print(f"accuracy {accuracy:.4f}, loss {loss:.4f}")
     counts = confusion_matrix(labels, predictions, len(images.classes))
+    print(format_confusion(counts, images.classes))
     if (balanced := balanced_accuracy(counts)) is not None:
         print(f"balanced accuracy {balanced:.4f}: the mean over the classes, whose sizes are uneven")
-    print(format_confusion(counts, images.classes))
     for note in notes:
         print(note)
 

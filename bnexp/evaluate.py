@@ -1,30 +1,31 @@
-"""``bnexp-eval RUN_DIR``: evaluates a checkpoint. The run's folder is all that it needs."""
+"""``bnexp-eval RUN_DIR``: evaluates a checkpoint, or classifies image files with it."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
-import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
+from typing import TYPE_CHECKING, Any
 
 from bnexp.cli import composed_config, exit_codes
 from bnexp.cli.argument_parser import ArgumentParser, named_path
-from bnexp.config.schema import COMPONENTS, Config, parse
-from bnexp.config.trust import check_target
-from bnexp.errors import UserError, describe, forbid_exit, one_line
-from bnexp.files import write_atomically
+from bnexp.config.schema import COMPONENTS, Config
+from bnexp.errors import UserError, forbid_exit
+from bnexp.report.read.runs import find_runs
+from bnexp.results.saved_config import load_config
 from bnexp.runs.environment import recorded_threads
-from bnexp.runs.folder import check_is_training, check_same_run, load_summary
+from bnexp.runs.folder import SUMMARY, load_summary
 from bnexp.runs.identity import describe_changes
 
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from bnexp.data.network_input import NetworkInput
+
 MAX_BATCH_SIZE = 2**31  # as eval_batch_size
-PREDICTION_COLUMNS = ("image", "label", "prediction")
+SHOWN_CLASSES = 3
 
 
 def arguments() -> argparse.Namespace:
@@ -35,7 +36,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("run", type=named_path, metavar="RUN_DIR", help="the folder of a run")
     parser.add_argument("--checkpoint", default="last", help="last (the default), best, or epoch-N")
-    parser.add_argument("--split", choices=("test", "val", "train"), default="test")
+    parser.add_argument("--split", choices=("test", "val", "train"), help="the images; default test")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), help="use this device instead of the run's"
     )
@@ -43,7 +44,7 @@ def arguments() -> argparse.Namespace:
         "--predictions",
         type=named_path,
         metavar="FILE",
-        help="write label and prediction of every image as CSV",
+        help="write name, label, prediction and probabilities of every image as CSV",
     )
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="images in one step, instead of the run's eval_batch_size"
@@ -52,7 +53,14 @@ def arguments() -> argparse.Namespace:
         "--export",
         type=named_path,
         metavar="FILE",
-        help="write the weights as safetensors, which other programs can read without bnexp",
+        help="write the weights as safetensors, or the network as ONNX (FILE.onnx): usable without bnexp",
+    )
+    parser.add_argument(
+        "--image",
+        nargs="+",
+        type=named_path,
+        metavar="FILE",
+        help="classify these image files; the data set is not needed",
     )
     parser.add_argument(
         "--trust", action="append", default=[], metavar="TARGET",
@@ -61,83 +69,109 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load_config(run: Path, device: str | None, trusted_targets: Collection[str]) -> Config:
-    """The configuration saved in the run's folder, on ``device`` if that is given.
-
-    Raises UserError where it cannot be read or names a ``_target_`` that is not allowed.
-    """
-    load_summary(run)
-    check_is_training(run)
-    try:
-        composed = OmegaConf.load(run / ".hydra" / "config.yaml")
-        hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml").hydra
-        # Hydra is not running: ${hydra:...} is read from the file that it saved.
-        OmegaConf.register_new_resolver("hydra", lambda key: OmegaConf.select(hydra, key), replace=True)
-        values = composed_config.resolve_config(composed)  # type: ignore[arg-type]
-        root = values["dataset"]["root"]
-        if root is not None and Path(hydra.runtime.cwd, root).exists():
-            values["dataset"]["root"] = str(Path(hydra.runtime.cwd, root))
-        if device is not None:
-            values["device"]["name"] = device
-    except UserError:
-        raise
-    except Exception as error:
-        reason = describe(error)
-        raise UserError(f"{run / '.hydra'}: the run's configuration cannot be read ({reason})") from error
-    config = parse(values)
-    for group in COMPONENTS:
-        check_target(f"{group}._target_", getattr(config, group).target, trusted_targets)
-    return config
-
-
 @forbid_exit("the network or the loss")
 def evaluate(args: argparse.Namespace) -> None:
+    _check_is_run(args.run)
+    if args.image:
+        classify_files(args)
+        return
     config = load_config(args.run, args.device, args.trust)
     _warn_of_changes(args.run, config)
 
     from bnexp.compute import device, memory, process_tuning
-    from bnexp.report.render.confusion import confusion_matrix, format_confusion
-    from bnexp.training import build, checkpoint
+    from bnexp.data.network_input import NetworkInput
+    from bnexp.report.render.confusion import balanced_accuracy, confusion_matrix, format_confusion
+    from bnexp.results import predictions_file
+    from bnexp.results.network import load_network
+    from bnexp.training import build
 
+    split = args.split or "test"
     size = config.eval_batch_size if args.batch_size is None else args.batch_size
     if not 1 <= size <= MAX_BATCH_SIZE:
         raise UserError(f"--batch-size={size}: must be at least 1 and at most {MAX_BATCH_SIZE}")
-    if args.predictions and args.export and args.predictions.resolve() == args.export.resolve():
-        raise UserError(f"--export={args.export}: must not be the file of --predictions")
-    _check_replaces_own("--predictions", args.predictions, _is_predictions)
-    _check_replaces_own("--export", args.export, _is_export)
+    _check_files(args)
     config = replace(config, device=device.evaluation_settings(config.device))
     compute_device = device.prepare_device(config.device)
     images = build.load_splits(config, compute_device)
-    batches = getattr(images, args.split)
+    batches = getattr(images, split)
     if batches is None:
         raise UserError("--split=val: this run had no validation set (dataset.val_size=0)")
-    network = build.model(config, images)
     process_tuning.set_threads(config.device.threads or recorded_threads(args.run), float("inf"))
-    path = _checkpoint_path(args.run, args.checkpoint)
-    state = checkpoint.load(path)
-    check_same_run(state, path)
-    try:
-        network.load_state_dict(state["model"])
-    except (RuntimeError, TypeError, AttributeError) as error:  # the last two: it is no state dict
-        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
-        raise UserError(f"{args.run}: the checkpoint does not fit the run's network ({reason})") from error
+    data = NetworkInput.of_splits(images)
+    network, state = load_network(args.run, config, data, args.checkpoint)
+    # The files are written before anything is printed. The export needs the network on the CPU.
+    notes = [] if args.export is None else [_export(args, config, data, network, state)]
     trainer = build.trainer(config, network, compute_device, images)
     with memory.memory_guard(f"--batch-size={size}"):
         loss, accuracy, classes = trainer.classify(batches, size)
-    predictions, labels = classes.tolist(), batches.labels.tolist()
-    notes = []  # the files are written before anything is printed
-    if args.predictions is not None:
-        notes.append(_write_predictions(args.predictions, labels, predictions))
-    if args.export is not None:
-        notes.append(_export_weights(args, config, state))
-    print(
-        f"{args.run}, checkpoint {args.checkpoint}, {args.split}: {len(labels)} images, on {compute_device}"
-    )
+        predictions, labels = classes.tolist(), batches.labels.tolist()
+        if args.predictions is not None:
+            names = predictions_file.image_names(config, split, batches)
+            table = predictions_file.class_probabilities(trainer, batches, size)
+            notes.insert(
+                0,
+                predictions_file.write_predictions(args.predictions, names, labels, table, images.classes),
+            )
+    print(f"{args.run}, checkpoint {args.checkpoint}, {split}: {len(labels)} images, on {compute_device}")
     print(f"accuracy {accuracy:.4f}, loss {loss:.4f}")
-    print(format_confusion(confusion_matrix(labels, predictions, len(images.classes)), images.classes))
+    counts = confusion_matrix(labels, predictions, len(images.classes))
+    print(format_confusion(counts, images.classes))
+    if (balanced := balanced_accuracy(counts)) is not None:
+        print(f"balanced accuracy {balanced:.4f}: the mean over the classes, whose sizes are uneven")
     for note in notes:
         print(note)
+
+
+def classify_files(args: argparse.Namespace) -> None:
+    """Prints the most probable classes of each image file. The data set is not needed."""
+    for option in ("split", "device", "predictions", "batch_size"):
+        if getattr(args, option) is not None:
+            name = option.replace("_", "-")
+            raise UserError(f"--{name}: is for the images of the data set; leave it out with --image")
+    config = load_config(args.run, "cpu", args.trust)
+    _check_files(args)
+
+    from bnexp.data.network_input import NetworkInput
+    from bnexp.results.network import load_network
+    from bnexp.results.predict import predict, preprocess
+
+    data = NetworkInput.from_record(load_summary(args.run).get("input"), args.run)
+    inputs = preprocess(args.image, data)
+    network, state = load_network(args.run, config, data, args.checkpoint)
+    predictions = predict(network, inputs, data.classes)
+    note = "" if args.export is None else _export(args, config, data, network, state)
+    print(f"{args.run}, checkpoint {args.checkpoint}: the {SHOWN_CLASSES} most probable classes")
+    for path, prediction in zip(args.image, predictions, strict=True):
+        ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:SHOWN_CLASSES]
+        print(f"{path}: {', '.join(f'{name} {probability:.4f}' for name, probability in ranked)}")
+    if note:
+        print(note)
+
+
+def _export(
+    args: argparse.Namespace, config: Config, data: NetworkInput, network: Module, state: dict[str, Any]
+) -> str:
+    from bnexp.results.export import describe_export, write_export
+
+    metadata = describe_export(args.run, config, data, args.checkpoint, state)
+    return write_export(args.export, network, data, metadata)
+
+
+def _check_is_run(folder: Path) -> None:
+    """Lists the runs of a sweep, or of any folder above runs, and raises UserError: one of them is needed."""
+    if (folder / SUMMARY).exists() or not folder.is_dir():
+        return
+    if (runs := list(find_runs(folder))) in ([], [folder]):
+        return
+    for run in runs:
+        try:
+            summary = load_summary(run)
+            accuracy = (summary.get("final") or {}).get("test/accuracy")
+            result = summary["status"] + ("" if accuracy is None else f", test accuracy {accuracy:.4f}")
+        except UserError:
+            result = "cannot be read"
+        print(f"{run}: {result}")
+    raise UserError(f"{folder}: holds {len(runs)} runs; give one of them, or bnexp-compare {folder}")
 
 
 def _warn_of_changes(run: Path, config: Config) -> None:
@@ -150,74 +184,23 @@ def _warn_of_changes(run: Path, config: Config) -> None:
         print(f"bnexp-eval: {changes}: the numbers are not those of the run", file=sys.stderr)
 
 
-def _checkpoint_path(run: Path, name: str) -> Path:
-    """The path of a checkpoint. Raises UserError where it is missing, with the names of those that exist."""
-    paths = {path.stem: path for path in sorted((run / "checkpoints").glob("*.pt"))}
-    if name in paths:  # a name, not a path: ../../other/checkpoints/last would be another run's
-        return paths[name]
-    if paths:
-        raise UserError(f"--checkpoint={name or repr('')}: {run} has {', '.join(paths)}")
-    summary = load_summary(run)
-    raise UserError(
-        one_line(f"{run}: no checkpoint; {summary['status']}: {summary.get('error') or 'nothing saved'}")
-    )
+def _check_files(args: argparse.Namespace) -> None:
+    """Raises UserError for a file that cannot be written as asked, before anything is computed."""
+    from bnexp.results.export import check_can_export, is_export
+    from bnexp.results.predictions_file import is_predictions
+
+    if args.predictions and args.export and args.predictions.resolve() == args.export.resolve():
+        raise UserError(f"--export={args.export}: must not be the file of --predictions")
+    _check_replaces_own("--predictions", args.predictions, is_predictions)
+    _check_replaces_own("--export", args.export, is_export)
+    if args.export is not None:
+        check_can_export(args.export)
 
 
 def _check_replaces_own(option: str, path: Path | None, is_own: Callable[[Path], bool]) -> None:
     """Raises UserError where the file exists and was not written with the same option before."""
     if path is not None and path.exists() and not is_own(path):
         raise UserError(f"{option}={path}: this file was not written by bnexp; choose another name")
-
-
-def _is_predictions(path: Path) -> bool:
-    if not path.is_file():  # /dev/stdout, for example: nothing is replaced
-        return True
-    with path.open("rb") as file:
-        return file.readline(100).decode(errors="replace").strip() == ",".join(PREDICTION_COLUMNS)
-
-
-def _is_export(path: Path) -> bool:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():  # a device: it would be replaced
-        return False
-    try:
-        with safe_open(path, "pt") as file:
-            return "config_hash" in (file.metadata() or {})
-    except (OSError, SafetensorError):
-        return False
-
-
-def _write_predictions(path: Path, labels: list[int], predictions: list[int]) -> str:
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(PREDICTION_COLUMNS)
-            writer.writerows((i, *pair) for i, pair in enumerate(zip(labels, predictions, strict=True)))
-    except OSError as error:
-        raise UserError(f"--predictions={path}: cannot be written ({error.strerror})") from error
-    return f"predictions in {path}"
-
-
-def _export_weights(args: argparse.Namespace, config: Config, state: dict[str, Any]) -> str:
-    """Writes the state dict with its own names and numbers. The metadata says which run it
-    comes from."""
-    from safetensors.torch import save
-
-    model, summary = config.model, load_summary(args.run)
-    metadata = {
-        "model": f"{model.target}({', '.join(f'{key}={value!r}' for key, value in model.keys.items())})",
-        "dataset": config.dataset.name,
-        "config_hash": str(summary.get("config_hash")),
-        "checkpoint": f"{args.checkpoint}, after epoch {state.get('progress', {}).get('epoch')}",
-        "format": "pt",
-    }
-    weights = {name: value.contiguous().clone() for name, value in state["model"].items()}
-    try:
-        write_atomically(args.export, lambda file: file.write(save(weights, metadata)))
-    except OSError as error:
-        raise UserError(f"--export={args.export}: cannot be written ({error.strerror})") from error
-    return f"{len(weights)} tensors in {args.export}"
 
 
 def main() -> None:

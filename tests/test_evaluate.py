@@ -96,8 +96,8 @@ def test_the_confusion_matrix_and_the_predictions_equal_those_of_a_plain_forward
     output = evaluate(commands, run, "--predictions", "predictions.csv")
     with open("predictions.csv", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["image", "label", "prediction"]
-    numbers, labels, predictions = (list(map(int, column)) for column in zip(*rows, strict=True))
+    assert header == ["image", "label", "prediction", "probability", *(f"p({i})" for i in range(10))]
+    numbers, labels, predictions = ([int(row[i]) for row in rows] for i in range(3))
     assert numbers == list(range(100))
 
     digits = datasets.load_dataset("digits", None, None).test
@@ -109,6 +109,9 @@ def test_the_confusion_matrix_and_the_predictions_equal_those_of_a_plain_forward
     logits = F.linear(hidden, weights["head.weight"], weights["head.bias"])
     assert labels == digits.labels[index].tolist()
     assert predictions == logits.argmax(1).tolist()
+    probabilities = torch.tensor([[float(cell) for cell in row[4:]] for row in rows], dtype=torch.float64)
+    assert torch.allclose(probabilities, logits.softmax(1), atol=1e-5)
+    assert [float(row[3]) for row in rows] == probabilities.amax(1).tolist()
 
     counts = torch.zeros(10, 10, dtype=torch.int64)
     for label, prediction in zip(labels, predictions, strict=True):

@@ -18,13 +18,13 @@ LAYERS = [
     ["cli"],
     ["models"],
     ["training"],
-    ["sweeps", "descent"],
+    ["sweeps", "descent", "results"],
     ["hydra_entry"],
     ["train", "evaluate", "compare", "plan", "watch", "list_results", "descend"],
     ["resume"],
 ]
 LAYER = {folder: number for number, folders in enumerate(LAYERS) for folder in folders}
-USES_HYDRA = {"cli", "sweeps", "hydra_entry", "evaluate", "plan", "resume", "descend"}
+USES_HYDRA = {"cli", "sweeps", "hydra_entry", "evaluate", "plan", "resume", "descend", "results"}
 IMPORTED_LATE = {"torch", "torchvision", "scipy", "matplotlib", "jinja2"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 

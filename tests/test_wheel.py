@@ -158,6 +158,24 @@ def test_a_run_and_its_evaluation_work(installation, folder):
     assert_opened(installation, opened, "evaluate.py", "training/trainer.py")
     assert f"accuracy {final['test/accuracy']:.4f}, loss {final['test/loss']:.4f}" in out
     assert not list(other_folder.iterdir())
+    out, _ = installation.run(
+        other_folder,
+        "bnexp-eval",
+        str(path.parent),
+        "--export",
+        "weights.safetensors",
+        "--predictions",
+        "p.csv",
+    )
+    assert "tensors in weights.safetensors" in out
+    lines = (
+        "import bnexp, torch",
+        f"run = bnexp.open_run({str(path.parent)!r})",
+        "print(run.model()(run.preprocess(torch.zeros(1, 28, 28, dtype=torch.uint8))).shape)",
+    )
+    out, opened = installation.run(other_folder, "python", "-c", "\n".join(lines))
+    assert out.strip() == "torch.Size([1, 10])"
+    assert_opened(installation, opened, "results/saved_run.py", "results/network.py")
 
 
 def test_help_and_the_configuration_are_printed(installation, folder):

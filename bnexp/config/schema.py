@@ -162,7 +162,7 @@ ARGUMENT_TYPES: dict[str, dict[str, Any]] = {
         "label_smoothing": Annotated[float, Range(0, 1)],
         "p": Literal[1, 2],
         "margin": float,
-        "weight": tuple[NonNegative, ...] | None,
+        "weight": tuple[NonNegative, ...] | Literal["balanced"] | None,
         "reduction": Literal["mean"],
     },
     "model": {},

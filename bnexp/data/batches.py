@@ -127,6 +127,7 @@ class Split:
     ) -> None:
         self.in_channels, side = images.pixels.shape[1:3]
         self.image_size = resize or side
+        self.mean, self.std = tuple(mean), tuple(std)
         self.normalize = Normalization.create(
             mean, std, self.in_channels, side, resize, device, memory_format
         )

@@ -14,17 +14,13 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
-from bnexp.data import cache, image_files, splits
+from bnexp.data import cache, decode, image_files, splits
 from bnexp.data.images import ImageDataset, Images
 from bnexp.errors import UserError, bad_value, nearest_match
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +28,6 @@ TEST_SHARE = 0.2
 # Names of parts in other layouts. A folder with no other names holds no classes.
 PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation"}
 PIXELS = 2  # changes with the way in which files become pixels: older caches are built again
-GRAY = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
-UNBOUNDED = ("I", "F")  # 32 bits per pixel; nothing says which value is white
 
 Rows = list[tuple[str, int]]  # (path below the root, class)
 
@@ -164,7 +158,7 @@ def _decode(listing: Listing, resize: int | None) -> ImageDataset:
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # PIL decodes without holding the GIL
         warnings.simplefilter("ignore")  # PIL warns about unusual metadata
         headers = list(pool.map(lambda path: _read_header(listing.root, path), paths))
-        gray = all(header.mode in GRAY for header in headers)
+        gray = all(header.mode in decode.GRAY for header in headers)
         side = resize or _common_side(paths, [header.size for header in headers])
         white = _white(listing.root, paths, headers)
         if transparent := sum(header.has_alpha for header in headers):
@@ -211,90 +205,28 @@ def _common_side(paths: list[str], sizes: list[tuple[int, int]]) -> int:
     return width
 
 
-class _Header(NamedTuple):
-    mode: str
-    size: tuple[int, int]  # width, height
-    has_alpha: bool
-    has_frames: bool  # more than one, as an animation or a TIFF of several pages
-
-
-def _white(root: Path, paths: list[str], headers: list[_Header]) -> int:
-    """The value of white in the files with 16 bits: the largest number of as many bits as the data set uses.
-
-    12-bit values are often saved with 16 bits. Scaled by 65535, they would become 17 of 256 levels.
-    """
-    from PIL import Image
-
-    maximum = 255
-    for path, header in zip(paths, headers, strict=True):
-        if header.mode.startswith("I;16"):
-            with Image.open(root / path) as image:
-                maximum = max(maximum, int(np.asarray(image).max()))
-    white = (1 << maximum.bit_length()) - 1
+def _white(root: Path, paths: list[str], headers: list[decode.Header]) -> int:
+    white = decode.white_level([root / path for path in paths], headers)
     if white not in (255, 65535):
-        log.info("%s: 16-bit images with values up to %d: %d is white", root, maximum, white)
+        log.info("%s: 16-bit images: %d is white", root, white)
     return white
 
 
-def _read_header(root: Path, path: str) -> _Header:
-    """Mode, size and transparency without decoding the pixels."""
-    from PIL import Image
-
+def _read_header(root: Path, path: str) -> decode.Header:
     try:
-        with Image.open(root / path) as image:
-            mode, size = image.mode, image.size
-            if mode == "I" and image.format == "PPM":  # at most 16 bits, which Pillow reads as 32
-                mode = "I;16"
-            has_alpha = "A" in image.getbands() or "transparency" in image.info
-            has_frames = getattr(image, "is_animated", False)
+        header = decode.read_header(root / path)
     except Exception as error:  # PIL raises many types for a broken file
         raise _unreadable(root, path, error) from None
-    if mode in UNBOUNDED:
+    if header.mode in decode.UNBOUNDED:
         raise _bad_root(root, f"{path} has 32 bits per pixel; save it with 8")
-    return _Header(mode, size, has_alpha, has_frames)
+    return header
 
 
 def _read_pixels(root: Path, path: str, gray: bool, side: int, white: int) -> np.ndarray:
-    """The largest centred square of an image, scaled: uint8 (1 or 3, side, side).
-
-    ``white`` is the value of white in a file with 16 bits.
-    """
-    from PIL import Image, ImageOps
-
     try:
-        with Image.open(root / path) as file:
-            image = _eight_bits(_on_white(ImageOps.exif_transpose(file)), white)
-            image = image.convert("L" if gray else "RGB")
+        return decode.read_pixels(root / path, gray, side, white)
     except Exception as error:
         raise _unreadable(root, path, error) from None
-    if image.size != (side, side):
-        width, height = image.size
-        square = min(width, height)
-        left, top = (width - square) / 2, (height - square) / 2
-        box = (left, top, left + square, top + square)
-        image = image.resize((side, side), Image.Resampling.BILINEAR, box)
-    array = np.asarray(image)
-    return array[None] if gray else array.transpose(2, 0, 1)
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Transparent pixels on white: PIL's own conversion shows the colour below them, which nobody sees."""
-    from PIL import Image
-
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return image
-    overlay = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
-
-
-def _eight_bits(image: Image.Image, white: int) -> Image.Image:
-    """Scales 16-bit gray to 8 bits; PIL's own conversion would turn every value above 255 into 255."""
-    from PIL import Image
-
-    if not image.mode.startswith("I"):  # I: of a PGM file, because other files of this mode are refused
-        return image
-    values = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((values * 510 + white) // (2 * white)).astype(np.uint8))  # rounded
 
 
 def _unreadable(root: Path, path: str, error: Exception) -> UserError:

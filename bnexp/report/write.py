@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from bnexp.errors import UserError, WriteError, one_line
 from bnexp.files import write_atomically, write_json, write_text
 from bnexp.report.analysis.verdict import Verdict
+from bnexp.report.content.methods_text import methods_text
 from bnexp.report.read.looks import RECORD_FILE
-from bnexp.report.render.csv_export import runs_csv
+from bnexp.report.render.csv_export import curves_csv, groups_csv, runs_csv
 from bnexp.report.render.json_export import SCHEMA, comparison_record
+from bnexp.report.render.latex import render_latex
 from bnexp.report.render.markdown import render_markdown
 from bnexp.report.render.tensorboard_means import write_means
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # no mistake of the user
-CSV_FILE, MARKDOWN_FILE, PAGE_FILE = "comparison.csv", "comparison.md", "report.html"
+MARKDOWN_FILE, PAGE_FILE = "comparison.md", "report.html"
+TEXTS: dict[str, Callable[[Verdict], str]] = {
+    "comparison.csv": groups_csv, "runs.csv": runs_csv, "curves.csv": curves_csv,
+    MARKDOWN_FILE: render_markdown, "comparison.tex": render_latex, "methods.txt": methods_text,
+}  # fmt: skip
 
 
 def write_report(verdict: Verdict, folder: Path) -> Path:
@@ -29,16 +36,17 @@ def write_report(verdict: Verdict, folder: Path) -> Path:
     from bnexp.report.render.html import render_page
 
     record, pictures = comparison_record(verdict), draw_pictures(verdict)
-    picture_files = [f"{picture.name}.{ending}" for picture in pictures for ending in ("svg", "png")]
+    picture_files = [f"{picture.name}.{ending}" for picture in pictures for ending in ("svg", "png", "pdf")]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _check_replaces_own(folder, [RECORD_FILE, CSV_FILE, MARKDOWN_FILE, PAGE_FILE, *picture_files])
+        _check_replaces_own(folder, [RECORD_FILE, *TEXTS, PAGE_FILE, *picture_files])
         write_json(folder / RECORD_FILE, record)
-        write_text(folder / CSV_FILE, runs_csv(verdict))
-        write_text(folder / MARKDOWN_FILE, render_markdown(verdict))
+        for name, render in TEXTS.items():
+            write_text(folder / name, render(verdict))
         for picture in pictures:
             write_text(folder / f"{picture.name}.svg", picture.svg)
             write_atomically(folder / f"{picture.name}.png", picture.write_png)
+            write_atomically(folder / f"{picture.name}.pdf", picture.write_pdf)
         write_means(verdict, folder)
         write_text(folder / PAGE_FILE, render_page(verdict, pictures, record, folder))
     except OSError as error:

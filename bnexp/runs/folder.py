@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from bnexp import __version__
 from bnexp.errors import Diverged, UserError, describe, forbid_exit, one_line
 from bnexp.files import write_json
 from bnexp.runs.environment import ENVIRONMENT, describe_environment, read_environment, recorded_threads
@@ -28,6 +29,7 @@ SUMMARY_TYPES: dict[str, tuple[type, ...]] = {
     "status": (str,), "config_hash": (str,), "fingerprints": (dict,), "overrides": (list,),
     "choices": (dict,), "epochs": (int,), "patience": (int,), "seed": (int,), "graph": (bool,),
     "best": (dict,), "final": (dict,), "predictions": (dict,), "time": (dict,),
+    "input": (dict,), "version": (str,),
 }  # fmt: skip
 DESCENT = "descent"  # the ``kind`` in the summary.json of bnexp-descend; a run of training has none
 LOCK = ".lock"
@@ -83,6 +85,8 @@ class RunFolder:
             "images": None,
             "classes": None,
             "majority": None,
+            "input": None,  # what the network reads: channels, sizes, mean, std; and the names of its answers
+            "version": __version__,
             "graph": (self.previous_summary or {}).get("graph"),  # whether a step is a CUDA graph
             "best": None,
             "final": {},
@@ -301,9 +305,16 @@ def check_same_run(state: Mapping[str, Any], checkpoint: Path) -> None:
 
 def recorded_identity(path: Path) -> str | None:
     """The ``checkpoint_identity`` of the run in folder ``path``; None if it recorded none."""
+    return checkpoint_labels(path)["identity"]
+
+
+def checkpoint_labels(path: Path) -> dict[str, Any]:
+    """What each checkpoint of the run in folder ``path`` says of it: its identity, input and version."""
+    summary: dict[str, Any] = {}
     with suppress(UserError):
-        return load_summary(path).get("checkpoint_identity")
-    return None
+        summary = load_summary(path)
+    keys = {"identity": "checkpoint_identity", "input": "input", "version": "version"}
+    return {label: summary.get(key) for label, key in keys.items()}
 
 
 def load_summary(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from bnexp.compute.processes import SINGLE_PROCESS, Processes
 from bnexp.config.instantiate import import_target, instantiate
 from bnexp.config.schema import Component, Config
 from bnexp.data import DataSplits, Split
+from bnexp.data.network_input import NetworkInput
 from bnexp.errors import OutOfMemory, UserError, bad_value, one_line
 from bnexp.models.initialization import build_seeded
 from bnexp.models.norms import has_manual_batch_norm, synchronize_batch_norms
@@ -32,7 +33,7 @@ from bnexp.runs.tensorboard_logger import TensorBoardLogger, has_utf8_name
 from bnexp.seeding import seed_global
 from bnexp.training.first_weights import check_first_weights
 from bnexp.training.graph_selection import with_cuda_graph
-from bnexp.training.loss_mean import check_is_mean
+from bnexp.training.loss_mean import balanced_weights, check_is_mean
 from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
 from bnexp.training.trainer import Trainer
@@ -75,20 +76,20 @@ def split_dataset(dataset: data.ImageDataset, config: Config, device: ComputeDev
     )
 
 
-def model(config: Config, splits: DataSplits, *, is_tried: bool = False) -> nn.Module:
+def model(config: Config, data_shape: NetworkInput, *, is_tried: bool = False) -> nn.Module:
     """The network on the CPU; its initial weights are a function of the seed alone.
 
     ``is_tried``: a network that is not bnexp's is made again, to see that they are.
     """
     import_target(config.model)  # a module may seed or draw when it is imported; afterwards it cannot
-    data_shape = {
-        "in_channels": splits.train.in_channels,
-        "image_size": splits.train.image_size,
-        "num_classes": len(splits.classes),
+    sizes = {
+        "in_channels": data_shape.channels,
+        "image_size": data_shape.image_size,
+        "num_classes": len(data_shape.classes),
     }
 
     def make() -> nn.Module:
-        return instantiate(config.model, data_shape)
+        return instantiate(config.model, sizes)
 
     with memory_guard(f"model={config.model.target}"):
         network = build_seeded(make, config.seed)
@@ -266,12 +267,14 @@ def loss(config: Config, splits: DataSplits, device: ComputeDevice) -> nn.Module
     """The loss on the device. Raises UserError if it is no mean over images, or has parameters to train."""
     component, classes = config.loss, len(splits.classes)
     keys = dict(component.keys)
-    if keys.get("weight") is not None:
-        if len(keys["weight"]) != classes:
-            rule = f"must have a number for each of the {classes} classes"
-            raise bad_value("loss.weight", keys["weight"], rule)
-        keys["weight"] = torch.tensor(keys["weight"])
-    function = instantiate(Component(component.key, component.target, keys), {})
+    arguments = {}
+    if (weight := keys.pop("weight", None)) == "balanced":
+        arguments["weight"] = balanced_weights(splits.train.labels, classes)
+    elif weight is not None:
+        if len(weight) != classes:
+            raise bad_value("loss.weight", weight, f"must have a number for each of the {classes} classes")
+        arguments["weight"] = torch.tensor(weight)
+    function = instantiate(Component(component.key, component.target, keys), arguments)
     name = f"loss._target_={component.target}"
     if not isinstance(function, nn.Module):
         raise UserError(f"{name}: gives a {type(function).__name__}, not an nn.Module")

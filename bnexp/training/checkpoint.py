@@ -15,7 +15,7 @@ import torch
 
 from bnexp.errors import UserError, one_line
 from bnexp.files import name_write_errors, write_atomically
-from bnexp.runs.folder import check_same_run, numbered_checkpoints, recorded_identity
+from bnexp.runs.folder import check_same_run, checkpoint_labels, numbered_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Checkpoints:
         self.previous = folder / "previous.pt"
         with name_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        self.identity = recorded_identity(folder.parent)  # of the run; each checkpoint says whose it is
+        self.labels = checkpoint_labels(folder.parent)  # each checkpoint says whose it is and what it reads
 
     def newest(self) -> dict[str, Any] | None:
         """The newest readable state, on the CPU; None if there is none. best.pt then belongs to this state.
@@ -106,7 +106,7 @@ class Checkpoints:
         if best and is_due:
             self._link(self.last, self.best)
         elif best:
-            save(state | {"identity": self.identity}, self.best)
+            save(state | self.labels, self.best)
         if final:
             self.previous.unlink(missing_ok=True)
 
@@ -114,7 +114,7 @@ class Checkpoints:
         """Saves ``state`` as last.pt and keeps the old last.pt as previous.pt."""
         if self.last.exists():
             self._link(self.last, self.previous)
-        save(state | {"identity": self.identity}, self.last)
+        save(state | self.labels, self.last)
 
     def _link(self, source: Path, target: Path) -> None:
         """Makes ``target`` a hard link to ``source``: checkpoints are never changed in place."""

@@ -31,6 +31,15 @@ def image_weights(loss: nn.Module, labels: Tensor) -> Tensor:
     return weights
 
 
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """A weight for each class (K,), float32 on the CPU: N / (K · its images), for training labels (N,).
+
+    All classes then weigh the same in the loss, and the mean weight of an image is 1 (King and Zeng 2001).
+    """
+    counts = labels.cpu().bincount(minlength=classes).float()
+    return len(labels) / (classes * counts)
+
+
 def check_is_mean(loss: nn.Module, key: str, classes: int, device: torch.device) -> None:
     """Raises UserError, naming ``key``, if the loss is no (weighted) mean over the images of a batch.
 

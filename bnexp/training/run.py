@@ -14,6 +14,7 @@ from bnexp.compute.processes import Processes
 from bnexp.config.instantiate import check_components
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
+from bnexp.data.network_input import NetworkInput
 from bnexp.models.summary import Summary
 from bnexp.runs.chance import is_at_chance
 from bnexp.runs.folder import RunFolder
@@ -42,7 +43,7 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
     smaller_keys = f"batch_size={config.batch_size} or eval_batch_size={config.eval_batch_size}"
     with processes.connect(device.torch_device), memory_guard(smaller_keys):
         splits = processes.agree_on(lambda: build.load_splits(config, device), key=lambda data: data.counts)
-        network = build.model(config, splits, is_tried=True)
+        network = build.model(config, NetworkInput.of_splits(splits), is_tried=True)
         summary = build.summary(network, config, splits)
         # A continued run keeps its number of threads: another one would change the last bits.
         threads = set_threads(
@@ -86,10 +87,10 @@ def tensorboard_texts(config_yaml: str, summary: Summary) -> dict[str, str]:
 
 
 def record_network(folder: RunFolder, summary: Summary, splits: DataSplits) -> None:
-    """Writes the sizes of network and data to the run's summary."""
+    """Writes the sizes of network and data, and what the network reads, to the run's summary."""
     folder.update(
         parameters=summary.parameters, images=splits.counts, classes=len(splits.classes),
-        majority=splits.majority,
+        majority=splits.majority, input=NetworkInput.of_splits(splits).record(),
     )  # fmt: skip
 
 

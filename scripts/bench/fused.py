@@ -13,6 +13,7 @@ from bnexp.compute.device import prepare_device
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits, load_dataset
 from bnexp.data.fused_batches import FusedData
+from bnexp.data.network_input import NetworkInput
 from bnexp.training import build
 from bnexp.training.fused.run import fused_trainer
 from bnexp.training.fused.trainer import FusedMeter, FusedTrainer, memory_format
@@ -56,7 +57,8 @@ def prepare_fused(config: Config, replicas: int) -> tuple[FusedTrainer, FusedDat
     dataset = load_dataset(config.dataset.name, config.dataset.root, config.dataset.resize)
     configs = [replace(config, seed=seed) for seed in range(replicas)]
     splits = [build.split_dataset(dataset, part, device) for part in configs]
-    networks = [build.model(part, images) for part, images in zip(configs, splits, strict=True)]
+    inputs = [NetworkInput.of_splits(images) for images in splits]
+    networks = [build.model(part, data) for part, data in zip(configs, inputs, strict=True)]
     trainer = fused_trainer(config, networks, splits[0], device)
     return trainer, FusedData(splits, range(replicas), memory_format(trainer.model))
 

@@ -18,6 +18,7 @@ from bnexp.compute.device import prepare_device
 from bnexp.compute.process_tuning import set_threads
 from bnexp.config import schema
 from bnexp.data import DataSplits
+from bnexp.data.network_input import NetworkInput
 from bnexp.signals import StopSignal
 from bnexp.training import build
 from bnexp.training.checkpoint import Checkpoints
@@ -73,7 +74,7 @@ def prepare_trainer(config: schema.Config) -> tuple[Trainer, DataSplits]:
     """A new network and its images, with the number of threads that a run would use."""
     compute_device = prepare_device(config.device)
     images = build.load_splits(config, compute_device)
-    network = build.model(config, images)
+    network = build.model(config, NetworkInput.of_splits(images))
     flops = build.summary(network, config, images).flops
     set_threads(config.device.threads, flops * config.batch_size)
     return build.trainer(config, network, compute_device, images), images

@@ -78,6 +78,16 @@ class Picture:
         text = re.sub(r' id="([\w.-]+)"', lambda match: match[0] if match[1] in used_ids else "", text)
         return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
 
+    def write_pdf(self, file: BinaryIO) -> None:
+        """The figure of one column, for a paper; its fonts are embedded as TrueType, which printers keep."""
+        import matplotlib as mpl
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+        figure = self.figure if self.narrow_figure is None else self.narrow_figure
+        figure.set_facecolor("none")
+        with mpl.rc_context(RC_PARAMS | {"pdf.fonttype": 42}):
+            FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})
+
     def write_png(self, file: BinaryIO) -> None:
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+UNEVEN = 1.5  # times as many images in the largest class as in the smallest
 MAX_NAME = 12  # letters of a class name
 
 
@@ -13,6 +14,17 @@ def confusion_matrix(labels: Sequence[int], predictions: Sequence[int], classes:
     for label, prediction in zip(labels, predictions, strict=True):
         counts[label][prediction] += 1
     return counts
+
+
+def balanced_accuracy(counts: Sequence[Sequence[int]]) -> float | None:
+    """The mean of the accuracies of the classes; None where the largest has less than 1.5 times the images
+    of the smallest: it then says the same as the accuracy.
+    """
+    totals = [sum(row) for row in counts if sum(row)]
+    if max(totals) < UNEVEN * min(totals):
+        return None
+    shares = [row[i] / sum(row) for i, row in enumerate(counts) if sum(row)]
+    return sum(shares) / len(shares)
 
 
 def format_confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from bnexp.compute.process_tuning import set_threads
 from bnexp.config.schema import Component, Config
 from bnexp.data import DataSplits
 from bnexp.data.fused_batches import FusedData
+from bnexp.data.network_input import NetworkInput
 from bnexp.errors import Diverged, one_line
 from bnexp.models.summary import Summary
 from bnexp.runs.folder import RunFolder, record_outcome
@@ -192,7 +193,8 @@ def prepare_unit(runs: Sequence[FusedRun]) -> Unit:
     keys = config.dataset
     dataset = data.load_dataset(keys.name, keys.root, keys.resize)
     splits = [build.split_dataset(dataset, run.config, device) for run in runs]
-    networks = [build.model(run.config, part) for run, part in zip(runs, splits, strict=True)]
+    inputs = [NetworkInput.of_splits(part) for part in splits]
+    networks = [build.model(run.config, part) for run, part in zip(runs, inputs, strict=True)]
     summary = build.summary(networks[0], config, splits[0])
     size = replicas_for(summary, config.batch_size, len(runs))
     if size < len(runs):

@@ -17,6 +17,7 @@ from torch import nn
 
 from bnexp.compute.device import prepare_device
 from bnexp.config.schema import Config
+from bnexp.data.network_input import NetworkInput
 from bnexp.signals import StopSignal
 from bnexp.training import build
 from bnexp.training.fused import layers
@@ -257,6 +258,7 @@ def test_after_a_signal_no_further_run_begins(tmp_path):
         (["scheduler=plateau"], "only these schedulers"),
         (["+scheduler.monitor=val/loss", "scheduler=step"], "scheduler.monitor"),
         (["loss=custom", "loss._target_=torch.nn.NLLLoss"], "only these losses"),
+        (["loss.weight=balanced"], "loss.weight=balanced: the weights follow"),
         (["early_stopping.patience=3"], "early_stopping.patience"),
         (["device.precision=bf16"], "device.precision=bf16"),
         (["device.compile=true"], "device.compile=true"),
@@ -292,7 +294,7 @@ def test_runs_that_differ_in_more_than_their_seed_are_trained_apart(tmp_path, ca
 
 def replicas_that_fit(config: Config, limit: int) -> int:
     splits = build.load_splits(config, prepare_device(config.device))
-    summary = build.summary(build.model(config, splits), config, splits)
+    summary = build.summary(build.model(config, NetworkInput.of_splits(splits)), config, splits)
     return replicas_for(summary, config.batch_size, limit)
 
 

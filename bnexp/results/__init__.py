@@ -1,0 +1,1 @@
+"""Runs and sweeps from Python: what ``bnexp.open_run`` and ``bnexp.open_sweep`` return."""

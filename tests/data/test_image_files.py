@@ -224,11 +224,12 @@ def test_test_images_that_equal_training_images_are_reported(root, caplog):
     save(root / "test" / "cat" / "new.png", 77)
     shutil.copy(root / "dog" / "1.png", root / "test" / "cat" / "copy.png")
     shutil.copy(root / "cat" / "2.png", root / "test" / "cat" / "other.png")
+    save(root / "test" / "dog" / "new.png", 78)
     for name in ("cat", "dog"):
         shutil.rmtree(root / name)
     datasets.load_dataset("image_folder", str(root), None)
     example = "test/cat/copy.png equals train/dog/1.png"
-    assert caplog.messages == [f"{root}: 2 of 3 test images are training images: {example}"]
+    assert caplog.messages == [f"{root}: 2 of 4 test images are training images: {example}"]
 
 
 def test_only_files_of_equal_size_are_compared(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ def draw_pictures(verdict: Verdict) -> list[Picture]:
     import matplotlib as mpl
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # the first start builds a list
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # a PDF gets the letters that it uses
     with mpl.rc_context(RC_PARAMS):
         pictures = [draw_learning_rates(verdict), draw_forest(verdict)]
         pictures += [draw_tuning(verdict), draw_budget(verdict)]

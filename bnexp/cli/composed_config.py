@@ -23,7 +23,7 @@ from bnexp.runs.identity import NON_IDENTITY_KEYS, PAIRING_KEYS, config_hash
 from bnexp.runs.job import Job
 
 MAX_SWEEP_NAME = 60
-# For each key of an output folder: the key that does not count then, and what is written.
+# The key of an output folder -> the key that has no effect beside it, and what the command writes.
 OTHER_FOLDER = {
     "hydra.run.dir": ("hydra.sweep.dir", "a run (without -m)"),
     "hydra.sweep.dir": ("hydra.run.dir", "a sweep"),

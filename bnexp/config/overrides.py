@@ -40,7 +40,7 @@ def override_values(overrides: Iterable[str]) -> dict[str, str]:
 
 
 def check_deletions(overrides: Iterable[str]) -> None:
-    """Raises UserError for an override that deletes a key, as ``~optimizer.lr``.
+    """Raises UserError if an override deletes a key: ``~optimizer.lr``.
 
     Its value would be the default of a signature, which no configuration shows. A group whose ``_target_`` is
     replaced may lose the keys that the new class does not take, and ``~experiment`` takes a preset away.

@@ -90,7 +90,7 @@ def _wave_minimum(point: Point, c: float) -> Point | None:
 
 
 def _stationary(k: int) -> float:
-    """The root of cos u - u sin u in the interval from k pi to (k + 1/2) pi."""
+    """The u between k pi and (k + 1/2) pi where the derivative of u cos u, cos u - u sin u, is 0."""
     from scipy.optimize import brentq
 
     return float(

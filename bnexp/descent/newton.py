@@ -35,13 +35,8 @@ class SingularHessian(UserError):
     """Newton's step does not exist: an eigenvalue of the Hessian is 0."""
 
 
-class Newton(Optimizer):
-    """x <- x - lr * H^(-1) g, with the Hessian H of all parameters together.
-
-    A quadratic function is at its minimum after one step with lr = 1, however elongated it is. A smaller lr
-    damps the step, where the function is not quadratic. The cost grows with the cube of the number of
-    parameters: this is for a few hundred. Raises SingularHessian.
-    """
+class HessianOptimizer(Optimizer):
+    """x <- x - lr * d, with a direction d that follows from the gradient and the Hessian."""
 
     needs_hessian = True
 
@@ -56,25 +51,37 @@ class Newton(Optimizer):
             loss = closure()
             gradient = _flat([parameter.grad for parameter in parameters])  # g: (d,)
             hessian = hessian_of(gradient, parameters)  # H: (d, d)
-        _move(parameters, _newton_direction(hessian, gradient), self.param_groups[0]["lr"])
+        _move(parameters, self.direction(gradient, hessian), self.param_groups[0]["lr"])
         return loss
 
-
-def _newton_direction(hessian: Tensor, gradient: Tensor) -> Tensor:
-    """H^(-1) g; not a number where H has an element that is not finite. Raises SingularHessian."""
-    if not hessian.isfinite().all():
-        return torch.full_like(gradient, torch.nan)
-    eigenvalues = torch.linalg.eigvalsh(hessian)
-    smallest = eigenvalues[eigenvalues.abs().argmin()]
-    if smallest.abs() <= len(gradient) * torch.finfo(gradient.dtype).eps * eigenvalues.abs().max():
-        raise SingularHessian(
-            f"optimizer=newton: the Hessian is singular here, with the eigenvalue {smallest.item():.3g}:"
-            " no Newton step exists"
-        )
-    return torch.linalg.solve(hessian, gradient)
+    def direction(self, gradient: Tensor, hessian: Tensor) -> Tensor:
+        """The direction (d,) of a step, from g (d,) and H (d, d). Raises SingularHessian."""
+        raise NotImplementedError
 
 
-class Preconditioned(Optimizer):
+class Newton(HessianOptimizer):
+    """x <- x - lr * H^(-1) g, with the Hessian H of all parameters together.
+
+    A quadratic function is at its minimum after one step with lr = 1, however elongated it is. A smaller lr
+    damps the step, where the function is not quadratic. The cost grows with the cube of the number of
+    parameters: this is for a few hundred. Raises SingularHessian.
+    """
+
+    def direction(self, gradient: Tensor, hessian: Tensor) -> Tensor:
+        """H^(-1) g; not a number where H has an element that is not finite."""
+        if not hessian.isfinite().all():
+            return torch.full_like(gradient, torch.nan)
+        eigenvalues = torch.linalg.eigvalsh(hessian)
+        smallest = eigenvalues[eigenvalues.abs().argmin()]
+        if smallest.abs() <= len(gradient) * torch.finfo(gradient.dtype).eps * eigenvalues.abs().max():
+            raise SingularHessian(
+                f"optimizer=newton: the Hessian is singular here, with the eigenvalue {smallest.item():.3g}:"
+                " no Newton step exists"
+            )
+        return torch.linalg.solve(hessian, gradient)
+
+
+class Preconditioned(HessianOptimizer):
     """x_i <- x_i - lr * g_i / |H_ii|: each parameter has a learning rate of its own, from its curvature.
 
     It costs little more memory than the gradient, and undoes the different scales of the parameters. It
@@ -82,26 +89,14 @@ class Preconditioned(Optimizer):
     go downhill where the curvature is negative. Raises SingularHessian where an H_ii is 0.
     """
 
-    needs_hessian = True
-
-    def __init__(self, params: Any, lr: float = 1.0) -> None:
-        super().__init__(params, {"lr": lr})
-
-    @torch.no_grad()
-    def step(self, closure: Closure) -> Any:  # type: ignore[override]
-        """One step. ``closure`` returns the loss, and leaves gradients that can be differentiated."""
-        parameters = _parameters(self)
-        with torch.enable_grad():
-            loss = closure()
-            gradient = _flat([parameter.grad for parameter in parameters])  # g: (d,)
-            curvature = hessian_of(gradient, parameters).diagonal().abs()  # |H_ii|: (d,)
+    def direction(self, gradient: Tensor, hessian: Tensor) -> Tensor:
+        curvature = hessian.diagonal().abs()  # |H_ii|: (d,)
         if curvature.min() == 0:
             raise SingularHessian(
                 "optimizer=preconditioned: the diagonal of the Hessian is singular here, with the eigenvalue"
                 " 0: no step exists"
             )
-        _move(parameters, gradient / curvature, self.param_groups[0]["lr"])
-        return loss
+        return gradient / curvature
 
 
 def hessian_of(gradient: Tensor, parameters: list[Tensor]) -> Tensor:

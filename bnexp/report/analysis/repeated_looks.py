@@ -92,24 +92,17 @@ class PlannedLooks:
         if math.isnan(last.p):
             return replace(last, method="group-sequential paired t")
         distribution = smallest_p_distribution(self.looks)
-        half95, half90 = (
-            t_quantile(last.df, 1 - distribution.quantile(alpha) / 2) * last.sd / math.sqrt(last.n)
-            for alpha in (ALPHA, 2 * ALPHA)
-        )
-        return replace(
+        tested = [d for d in at_looks if not math.isnan(d.p)]
+        p_equivalent = NAN
+        if delta is not None:
+            smallest = min(1.0, *(2 * one_sided_p(d, delta) for d in tested))
+            p_equivalent = distribution.probability(smallest) / 2
+        return _with_intervals(
             last,
+            self._half_widths(last.n, last.sd),
             method="group-sequential paired t",
-            p=distribution.probability(min(d.p for d in at_looks if not math.isnan(d.p))),
-            low=last.mean - half95,
-            high=last.mean + half95,
-            low90=last.mean - half90,
-            high90=last.mean + half90,
-            p_equivalent=NAN
-            if delta is None
-            else distribution.probability(
-                min(1.0, *(2 * one_sided_p(d, delta) for d in at_looks if not math.isnan(d.p)))
-            )
-            / 2,
+            p=distribution.probability(min(d.p for d in tested)),
+            p_equivalent=p_equivalent,
         )
 
     def stability_p(self, only_candidate: Sequence[Any], only_baseline: Sequence[Any]) -> float:
@@ -146,12 +139,16 @@ class PlannedLooks:
 
     def half_widths_at_last_look(self, sd: float) -> tuple[float, float]:
         """Half of the 95 % and of the 90 % interval at the last look."""
-        n, distribution = self.last_seeds, smallest_p_distribution(self.looks)
-        first, second = (
+        return self._half_widths(self.last_seeds, sd)
+
+    def _half_widths(self, n: int, sd: float) -> tuple[float, float]:
+        """Half of the 95 % and of the 90 % interval of n pairs: t(n - 1, 1 - p*/2) sd / sqrt(n)."""
+        distribution = smallest_p_distribution(self.looks)
+        half95, half90 = (
             t_quantile(n - 1, 1 - distribution.quantile(alpha) / 2) * sd / math.sqrt(n)
             for alpha in (ALPHA, 2 * ALPHA)
         )
-        return first, second
+        return half95, half90
 
 
 class AnyLooks:
@@ -174,14 +171,11 @@ class AnyLooks:
             return replace(plain, method="anytime-valid paired t")
         half95, half90 = (anytime_half_width(plain.n, plain.sd, alpha) for alpha in (ALPHA, 2 * ALPHA))
         differences = _differences(candidate, baseline)
-        return replace(
+        return _with_intervals(
             plain,
+            (half95, half90),
             method="anytime-valid paired t",
             p=anytime_p(differences),
-            low=plain.mean - half95,
-            high=plain.mean + half95,
-            low90=plain.mean - half90,
-            high90=plain.mean + half90,
             p_equivalent=anytime_equivalence_p(differences, delta),
         )
 
@@ -291,6 +285,19 @@ def stability_p_at_any_look(only_candidate: Sequence[Any], only_baseline: Sequen
         log_beta = math.lgamma(b + 0.5) + math.lgamma(c + 0.5) - math.lgamma(b + c + 1)
         largest = max(largest, (b + c) * math.log(2) + log_beta - math.log(math.pi))
     return math.exp(-largest)
+
+
+def _with_intervals(plain: Difference, half_widths: tuple[float, float], **changes: Any) -> Difference:
+    """A plain t test with other intervals, 95 % and 90 %, and other ``changes``."""
+    half95, half90 = half_widths
+    return replace(
+        plain,
+        low=plain.mean - half95,
+        high=plain.mean + half95,
+        low90=plain.mean - half90,
+        high90=plain.mean + half90,
+        **changes,
+    )
 
 
 def with_equivalence(plain: Difference, delta: float | None) -> Difference:

@@ -51,7 +51,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class TuningDesign:
-    """Each arm tries the same ``trials`` values with the same ``seeds``, which the verdict never uses."""
+    """What each arm tries: ``trials`` points, each with the same ``seeds``. The verdict uses other seeds."""
 
     intervals: tuple[Interval, ...]
     trials: int

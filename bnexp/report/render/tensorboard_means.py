@@ -64,7 +64,7 @@ def _folder_names(names: Iterable[str]) -> Iterator[str]:
 
 
 def _events(runs: tuple[Run, ...], wall_time: float) -> Iterator[Event]:
-    """The start of a file, the layout of the charts, and a summary for each epoch."""
+    """The events of one file: its version, the layout of the charts, then the values of each epoch."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
 

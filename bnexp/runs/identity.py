@@ -33,6 +33,9 @@ LATER_KEYS: dict[tuple[str, str], dict[str, Any]] = {
 def experiment(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that changes the numbers of a run."""
     identity = {key: value for key, value in config.items() if key not in NON_IDENTITY_KEYS}
+    if not identity.get("probes"):  # without probes the keys of probes change nothing
+        identity.pop("probes", None)
+        identity.pop("probe", None)
     dataset = dict(config.get("dataset", {}))
     for (group, target), defaults in LATER_KEYS.items():
         if group in identity and str(identity[group].get("_target_", "")).startswith(target):

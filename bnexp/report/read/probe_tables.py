@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from bnexp.runs.probe_logger import PROBE_FOLDER
+from bnexp.runs.folder import PROBE_FOLDER
 
 Cell = float | str
 

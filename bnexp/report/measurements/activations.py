@@ -11,7 +11,8 @@ from bnexp.report.measurements.measurement import (
     Measurement,
     Number,
     Panel,
-    compare_sentence,
+    compare_sentences,
+    comparisons,
     curve_over_seeds,
     estimate,
 )
@@ -23,7 +24,6 @@ MIN_STEPS = 4  # measured steps for a drift
 
 def read_activations(arms: Sequence[Arm]) -> Measurement:
     """The percentiles of the last layer's middle unit over the steps, and how far they drift."""
-    baseline, *others = arms
     numbers = [
         Number("drift of the percentiles", arm.name, estimate([*arm.per_seed(drift).values()]))
         for arm in arms
@@ -34,16 +34,14 @@ def read_activations(arms: Sequence[Arm]) -> Measurement:
         " distance from the 15th to the 85th."
         for number in numbers
     ]
-    sentences += [
-        compare_sentence(
+    for arm, baseline in comparisons(arms):
+        sentences += compare_sentences(
             "Drift of the percentiles",
-            (arm.name, arm.per_seed(drift)),
-            (baseline.name, baseline.per_seed(drift)),
+            drift,
+            (arm, baseline),
             claim="smaller" if "batch" in str(arm.settings.get("model.norm")) else "",
             source="Ioffe & Szegedy (2015, figure 1)",
         )
-        for arm in others
-    ]
     panels = [
         Panel(
             arm.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bnexp.report.analysis.groups import Group
+from bnexp.report.analysis.groups import Group, Grouping
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.measurements.activations import read_activations
 from bnexp.report.measurements.gradients import read_gradients
@@ -20,19 +20,20 @@ MAX_PANELS = 6
 
 def measurements(verdict: Verdict) -> list[Measurement]:
     """In the order of the probes' names. A group without a probe's table is no arm of it."""
-    groups = sorted(verdict.grouping.groups, key=lambda group: group.value != verdict.grouping.baseline)
+    groups = verdict.grouping.groups
     names = dict.fromkeys(name for group in groups for run in group.runs for name in run.probes)
     results = []
     for name in names:
-        arms = [arm for group in groups if (arm := _arm(group, name, groups)).tables]
+        arms = [arm for group in groups if (arm := _arm(group, name, verdict.grouping)).tables]
         results.append(READINGS[name](arms) if name in READINGS else _read_own_probe(name, arms))
     return results
 
 
-def _arm(group: Group, probe: str, groups: Sequence[Group]) -> Arm:
+def _arm(group: Group, probe: str, grouping: Grouping) -> Arm:
     tables = {run.pair_key: run.probes[probe] for run in group.runs if probe in run.probes}
     settings = dict(group.runs[0].settings)
-    return Arm(group.name, groups.index(group), settings, tables)
+    is_baseline = grouping.baseline_of(group) is None
+    return Arm(group.name, grouping.groups.index(group), group.block, is_baseline, settings, tables)
 
 
 def _read_own_probe(name: str, arms: Sequence[Arm]) -> Measurement:

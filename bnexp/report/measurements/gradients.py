@@ -12,7 +12,8 @@ from bnexp.report.measurements.measurement import (
     Measurement,
     Number,
     Panel,
-    compare_sentence,
+    compare_sentences,
+    comparisons,
     curve_over_seeds,
     estimate,
 )
@@ -31,18 +32,16 @@ def read_gradients(arms: Sequence[Arm]) -> Measurement:
     """Growth by depth beside the theory, and the tails of the middle layer, both at the first step."""
     numbers = [*filter(None, map(_growth_number, arms))]
     sentences = [_growth_sentence(number) for number in numbers]
-    baseline, *others = arms
-    for arm in others:
-        sentences += [
-            compare_sentence(
+    for arm, baseline in comparisons(arms):
+        has_claim = _is_batch_norm(arm) and not _is_batch_norm(baseline)
+        for quantity, value in (("Kurtosis", _kurtosis), ("Greatest over median value", _max_over_median)):
+            sentences += compare_sentences(
                 f"{quantity} of the middle layer's gradient at the first step",
-                (arm.name, arm.per_seed(value)),
-                (baseline.name, baseline.per_seed(value)),
-                claim="smaller" if _is_batch_norm(arm) and not _is_batch_norm(baseline) else "",
+                value,
+                (arm, baseline),
+                claim="smaller" if has_claim else "",
                 source="Bjorck et al. (2018)",
             )
-            for quantity, value in (("kurtosis", _kurtosis), ("greatest over median value", _max_over_median))
-        ]
     growth = Panel(
         "gradient by depth",
         "layer",

@@ -18,10 +18,16 @@ PerSeed = Mapping[PairKey, float]
 
 @dataclass(frozen=True)
 class Arm:
-    """A group of runs and the tables of one probe, by seed and fold. The baseline has index 0."""
+    """A group of runs and the tables of one probe, by seed and fold.
+
+    An arm is compared with the baseline of its ``block``, as in the verdict. ``index`` tells the arms apart
+    in a picture.
+    """
 
     name: str
     index: int
+    block: str
+    is_baseline: bool
     settings: Mapping[str, Any]
     tables: Mapping[PairKey, ProbeTable]
 
@@ -95,6 +101,12 @@ class Measurement:
     caption: str
 
 
+def comparisons(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
+    """Each arm with the baseline of its block."""
+    baselines = {arm.block: arm for arm in arms if arm.is_baseline}
+    return [(arm, baselines[arm.block]) for arm in arms if not arm.is_baseline and arm.block in baselines]
+
+
 def estimate(values: Sequence[float]) -> Estimate:
     """Mean and 95 % t interval of independent values."""
     n = len(values)
@@ -118,22 +130,27 @@ def ratio(candidate: PerSeed, baseline: PerSeed) -> Estimate:
     return Estimate(mean, low, high, logs.n)
 
 
-def compare_sentence(
+def compare_sentences(
     quantity: str,
-    candidate: tuple[str, PerSeed],
-    baseline: tuple[str, PerSeed],
+    number: Callable[[ProbeTable], float],
+    pair: tuple[Arm, Arm],
     *,
     claim: Literal["smaller", "greater", ""],
-    source: str,
-) -> str:
-    """One sentence on candidate / baseline, held against what a source claims.
+    source: str = "",
+) -> list[str]:
+    """A sentence on ``number`` of the candidate / that of the baseline, held against what a source claims.
 
-    It says plainly where the claim does not show.
+    It says plainly where the claim does not show. There is none without a seed that has both numbers.
     """
-    quotient = ratio(candidate[1], baseline[1])
+    candidate, baseline = pair
+    quotient = ratio(candidate.per_seed(number), baseline.per_seed(number))
     if not quotient.n:
-        return f"{quantity}: {candidate[0]} and {baseline[0]} have no seed in common that can be compared."
-    text = f"{quantity}: with {candidate[0]} {quotient} times that with {baseline[0]}"
+        return []
+    text = f"{quantity}: with {candidate.name} {quotient} times that with {baseline.name}"
+    return [_against_claim(text, quotient, claim, source)]
+
+
+def _against_claim(text: str, quotient: Estimate, claim: str, source: str) -> str:
     if not claim:
         return f"{text}."
     if math.isnan(quotient.low):

@@ -17,6 +17,7 @@ LAYERS = [
     ["data"],
     ["cli"],
     ["models"],
+    ["probes"],
     ["training"],
     ["sweeps", "descent", "results"],
     ["hydra_entry"],

@@ -29,6 +29,7 @@ CALLER_ARGUMENTS = {
     "optimizer": ("params",),
     "scheduler": ("optimizer",),
     "loss": (),
+    "probes": (),
 }
 
 
@@ -68,7 +69,7 @@ def instantiate(component: Component, caller_arguments: Mapping[str, Any]) -> An
 
 def check_components(config: Config) -> None:
     """Raises UserError for a key that a component's target does not take, before anything is built."""
-    for component in (config.model, config.optimizer, config.scheduler, config.loss):
+    for component in (config.model, config.optimizer, config.scheduler, config.loss, *config.probes):
         if component.target is None:
             continue
         function, group = import_target(component), component.key

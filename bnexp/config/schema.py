@@ -21,11 +21,15 @@ from bnexp.config.validation import (
     check,
     check_mapping,
 )
-from bnexp.errors import UserError, bad_value, unknown_key
+from bnexp.errors import UserError, bad_choice, bad_value, unknown_key
 
 CountOrShare = Annotated[int, Range(1)] | Annotated[float, Range(0, 1, exclude_low=True, exclude_high=True)]
 MIN_LOOK = 3  # seeds; fewer allow no test
 COMPONENTS = ("model", "optimizer", "scheduler", "loss")
+PROBES = {
+    name: f"bnexp.probes.{name}.{name.capitalize()}"
+    for name in ("activations", "gradients", "landscape", "shift", "spectrum", "rank", "precise")
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,13 @@ class Tracking:
 
 
 @dataclass(frozen=True)
+class ProbeKeys:
+    every: Count | None = None
+    layers: tuple[str, ...] = ()
+    images: Count = 1000
+
+
+@dataclass(frozen=True)
 class Report:
     epoch: Literal["auto", "best", "mean", "final"]
 
@@ -125,6 +136,8 @@ class Config:
     tracking: Tracking
     report: Report = Report("auto")  # defaults, because older saved runs lack these keys
     sweep: Sweep = Sweep()
+    probes: tuple[Component, ...] = ()
+    probe: ProbeKeys = ProbeKeys()
 
 
 # The signatures of torch hold no ranges: torch checks these arguments only when the object is built.
@@ -166,6 +179,7 @@ ARGUMENT_TYPES: dict[str, dict[str, Any]] = {
         "reduction": Literal["mean"],
     },
     "model": {},
+    "probes": {},
     "function": {},
 }
 INTERVALS = Literal["epoch", "step"]
@@ -178,6 +192,8 @@ def parse(values: Mapping[str, Any]) -> Config:
     for group in COMPONENTS:
         if group in values:
             values[group] = parse_component(group, values[group])
+    if "probes" in values:
+        values["probes"] = parse_probes(values["probes"])
     if values.get("seed") == "auto":
         raise UserError("seed=auto: plans the seeds of a sweep; add -m and a list to compare")
     config = check_mapping(values, Config)
@@ -186,6 +202,25 @@ def parse(values: Mapping[str, Any]) -> Config:
     _check_monitors(config)
     check_looks(config.sweep.looks)
     return config
+
+
+def parse_probes(values: Any) -> tuple[Component, ...]:
+    """The probes by name, as in probes=[landscape], or with a ``_target_``; raises UserError."""
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise bad_value("probes", values, f"must be a list, as in probes=[{next(iter(PROBES))}]")
+    components = []
+    for value in values:
+        if isinstance(value, Mapping):
+            components.append(parse_component("probes", value))
+        elif value in PROBES:
+            components.append(Component("probes", PROBES[value], {}))
+        else:
+            raise bad_choice("probes", value, PROBES)
+    targets = [component.target for component in components]
+    for component in components:
+        if targets.count(component.target) > 1:
+            raise bad_value("probes", list(values), "must name each probe once")
+    return tuple(components)
 
 
 def check_looks(looks: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from bnexp.errors import UserError
 # Classes that only compute. The pattern leaves out two ways to run a stranger's code: functions such as
 # torch.hub.load, and modules that a torch module imports, which have lower-case names.
 _SAFE_TARGETS = re.compile(
-    r"bnexp\.(models|training\.(losses|schedulers))\.\w+"
+    r"bnexp\.(models|probes\.[a-z]+|training\.(losses|schedulers))\.\w+"
     r"|torch\.nn\.(modules\.\w+\.)?[A-Z]\w*"
     r"|torch\.optim\.(lr_scheduler\.)?[A-Z]\w*"
 )

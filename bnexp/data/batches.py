@@ -175,6 +175,13 @@ class Split:
             images = order.draws.apply(images, positions)
         return self.normalize(images), order.labels[positions]
 
+    def sample(self, count: int) -> tuple[Tensor, Tensor]:
+        """``count`` images (all if there are fewer), evenly spread over the stored order, not augmented."""
+        count = min(count, len(self))
+        positions = torch.arange(count, device=self.device) * len(self) // count
+        rows = positions if self.index is None else self.index[positions]
+        return self.gather(Order(rows, self.labels[positions], None), slice(None))
+
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once in stored order, without augmentation. The tensors must not be changed."""
         self._passes_in_order += 1

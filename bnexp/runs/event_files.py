@@ -11,7 +11,8 @@ from bnexp.files import write_atomically
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
 
-STEP_LOSS = "train/step_loss"  # the only tag whose position is a step; that of all others is an epoch
+STEP_LOSS = "train/step_loss"
+PROBES = "probes/"  # the position of these tags and of STEP_LOSS is a step; that of all others is an epoch
 
 
 def truncate_events(folder: Path, *, epoch: int, step: int, tags: Collection[str]) -> None:
@@ -26,6 +27,8 @@ def truncate_events(folder: Path, *, epoch: int, step: int, tags: Collection[str
         if not event.HasField("summary"):
             return True
         values = event.summary.value
+        if any(value.tag.startswith(PROBES) for value in values):
+            return step > 0 and event.step <= step  # a run without a step measures its start again
         last = step if any(value.tag == STEP_LOSS for value in values) else epoch
         return 0 < event.step <= last and all(
             value.HasField("histo") or value.tag in tags for value in values

@@ -28,14 +28,14 @@ SUMMARY = "summary.json"
 SUMMARY_TYPES: dict[str, tuple[type, ...]] = {
     "status": (str,), "config_hash": (str,), "fingerprints": (dict,), "overrides": (list,),
     "choices": (dict,), "epochs": (int,), "patience": (int,), "seed": (int,), "graph": (bool,),
-    "best": (dict,), "final": (dict,), "predictions": (dict,), "time": (dict,),
+    "best": (dict,), "final": (dict,), "predictions": (dict,), "probes": (dict,), "time": (dict,),
     "input": (dict,), "version": (str,),
 }  # fmt: skip
 DESCENT = "descent"  # the ``kind`` in the summary.json of bnexp-descend; a run of training has none
 LOCK = ".lock"
 LOG = "train.log"
 # A run writes summary.json before any of them.
-RECORDS = (ENVIRONMENT, "metrics.csv", "steps.csv", "checkpoints")
+RECORDS = (ENVIRONMENT, "metrics.csv", "steps.csv", "checkpoints", "probes")
 
 
 class RunFolder:
@@ -90,6 +90,7 @@ class RunFolder:
             "graph": (self.previous_summary or {}).get("graph"),  # whether a step is a CUDA graph
             "best": None,
             "final": {},
+            "probes": {},  # the probes of this run, each with the reason why it failed, or null
             "predictions": {},  # the number of test images given to each class, at the best and final epoch
             "time": {},
             "error": None,
@@ -110,6 +111,7 @@ class RunFolder:
         for path in [*self.path.glob("events.out.tfevents.*"), *numbered_checkpoints(checkpoints)]:
             path.unlink()
         records = [self.path / name for name in ("metrics.csv", "steps.csv")]
+        records += (self.path / "probes").glob("*.csv")
         for path in [*records, *(checkpoints / f"{name}.pt" for name in ("last", "best", "previous"))]:
             path.unlink(missing_ok=True)
 
@@ -169,7 +171,9 @@ def discard(path: Path, new_folders: Iterable[Path]) -> None:
         (path / name).unlink(missing_ok=True)
     for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
         (path / ".hydra" / name).unlink(missing_ok=True)
-    for folder in (path / ".hydra", path / "checkpoints"):
+    for measurement in (path / "probes").glob("*.csv"):
+        measurement.unlink()
+    for folder in (path / ".hydra", path / "checkpoints", path / "probes"):
         with suppress(OSError):  # it holds other files
             folder.rmdir()
     with suppress(OSError):  # the first folder that holds other files ends the loop

@@ -21,6 +21,9 @@ NON_IDENTITY_DATASET_KEYS = ("root", "delta")
 def experiment(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a configuration that changes the numbers of a run."""
     identity = {key: value for key, value in config.items() if key not in NON_IDENTITY_KEYS}
+    if not identity.get("probes"):  # without probes the keys of probes change nothing
+        identity.pop("probes", None)
+        identity.pop("probe", None)
     dataset = dict(config.get("dataset", {}))
     if "loss" in identity:  # a key that came later: its default changes no hash
         loss = dict(identity["loss"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,11 @@ class Logger:
 
     def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None: ...
 
+    def measurement(
+        self, probe: str, index: Sequence[str], rows: Sequence[Mapping[str, float | str]], step: int
+    ) -> None:
+        """What a probe measured at a step; the columns of ``index`` tell the rows apart."""
+
     def final(self, values: dict[str, float], epoch: int) -> None:
         """The metrics of a run that ended at ``epoch``, those of that epoch included."""
 
@@ -54,6 +59,11 @@ class LoggerGroup(Logger):
 
     def epoch(self, values: dict[str, float], epoch: int, model: nn.Module) -> None:
         self._call(lambda logger: logger.epoch(values, epoch, model))
+
+    def measurement(
+        self, probe: str, index: Sequence[str], rows: Sequence[Mapping[str, float | str]], step: int
+    ) -> None:
+        self._call(lambda logger: logger.measurement(probe, index, rows, step))
 
     def final(self, values: dict[str, float], epoch: int) -> None:
         self._call(lambda logger: logger.final(values, epoch))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from bnexp.runs.event_files import STEP_LOSS, truncate_events
+from bnexp.runs.event_files import PROBES, STEP_LOSS, truncate_events
 from bnexp.runs.loggers import NEW_RUN, Logger, RecordedProgress
 
 if TYPE_CHECKING:
@@ -91,6 +91,15 @@ class TensorBoardLogger(Logger):
         if self.histograms:
             self._add_histograms(model, epoch)
         self.writer.flush()
+
+    def measurement(
+        self, probe: str, index: Sequence[str], rows: Sequence[Mapping[str, float | str]], step: int
+    ) -> None:
+        for row in rows:
+            prefix = "/".join([f"{PROBES}{probe}", *(str(row[column]) for column in index)])
+            for column, value in row.items():
+                if column not in index:
+                    self.writer.add_scalar(f"{prefix}/{column}", value, step)
 
     def final(self, values: dict[str, float], epoch: int) -> None:
         for tag in values.keys() - self._tags:

@@ -13,6 +13,7 @@ import torch
 
 from bnexp.data import DataSplits
 from bnexp.errors import Diverged
+from bnexp.probes.runner import NO_PROBES, ProbeRunner
 from bnexp.runs.loggers import Logger
 from bnexp.seeding import global_rng_state
 from bnexp.signals import StopSignal
@@ -54,6 +55,7 @@ def fit(
     logger: Logger,
     checkpoints: Checkpoints,
     stop: StopSignal,
+    probes: ProbeRunner = NO_PROBES,
 ) -> None:
     """Trains from where ``progress`` stands to the last epoch; ``progress.metrics`` are that epoch's.
 
@@ -80,6 +82,8 @@ def fit(
             return False
         return processes.any(stop.received is not None, trainer.device.torch_device)
 
+    if progress.step == 0:
+        probes.at_start()
     while not progress.is_done(settings.epochs, settings.patience):
         start, epoch = time.perf_counter(), progress.epoch + 1
         trainer.begin_epoch(settings.seed, epoch, progress.current.rng_states)
@@ -90,7 +94,12 @@ def fit(
                 progress.interrupt_epoch(time.perf_counter() - start, rng_states)
                 checkpoints.save_last(trainer.state(progress))
                 raise stop.interrupted()
+            step = progress.step + 1
+            if is_measured := probes.is_due(step):
+                start += probes.before_step(step, batch)  # the time of a probe is no time of training
             meter.add(trainer.step(batch))  # the same call for a plain step and a CUDA graph
+            if is_measured:
+                start += probes.after_step(step, batch)
             trainer.schedule.after_step()
             progress.count_step()
             if meter.is_full:
@@ -103,6 +112,7 @@ def fit(
         trainer.schedule.after_epoch(metrics)
         is_best = progress.record(metrics)
         logger.epoch(metrics | {"epoch_s": time.perf_counter() - start}, epoch, trainer.model)
+        probes.after_epoch(progress.step)
         for split in data.watched:
             require_finite(metrics[f"{split}/loss"], f"the {split} images after epoch {epoch}")
         has_untrained = has_untrained or warn_of_untrained(trainer, epoch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from bnexp.compute.device import prepare_device
@@ -16,6 +16,7 @@ from bnexp.config.schema import Config
 from bnexp.data import DataSplits
 from bnexp.data.network_input import NetworkInput
 from bnexp.models.summary import Summary
+from bnexp.probes.probe import Probe
 from bnexp.runs.chance import is_at_chance
 from bnexp.runs.folder import RunFolder
 from bnexp.runs.job import Job, MachineShare
@@ -71,12 +72,15 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             f"{config.name}: seed {config.seed} on {device}, {threads} CPU thread{plural}{process_count}"
         )
         log.log(logging.DEBUG if job.is_in_sweep else logging.INFO, str(summary))
-        folder.update(graph=isinstance(trainer, CudaGraphTrainer))
+        probes = build.probes(config, trainer, splits)
+        folder.update(
+            graph=isinstance(trainer, CudaGraphTrainer), probes={probe.name: None for probe in probes}
+        )
         if not job.is_in_sweep:  # not before: a mistake would leave a link to a folder that is removed
             point_latest(folder.path)
         texts = tensorboard_texts(job.config_yaml, summary)
         metrics, progress = fit_and_test(
-            config, trainer, splits, folder, stop, texts, job, quiet=not share.has_console
+            config, trainer, splits, folder, stop, texts, job, probes, quiet=not share.has_console
         )
     record_metrics(config, folder, metrics, progress, splits)
 
@@ -117,6 +121,7 @@ def fit_and_test(
     stop: StopSignal,
     texts: Mapping[str, str],
     job: Job,
+    probes: Sequence[Probe],
     *,
     quiet: bool,
 ) -> tuple[FinalMetrics, Progress]:
@@ -133,7 +138,14 @@ def fit_and_test(
     with closing(logger):
         for tag, markdown in texts.items():
             logger.text(tag, markdown)
-        fit(trainer, splits, settings, progress, logger=logger, checkpoints=checkpoints, stop=stop)
+        runner = build.probe_runner(config, probes, trainer, splits, logger)
+        try:
+            fit(
+                trainer, splits, settings, progress,
+                logger=logger, checkpoints=checkpoints, stop=stop, probes=runner,
+            )  # fmt: skip
+        finally:
+            folder.summary["probes"].update(runner.failures)
         metrics = final_metrics(
             trainer, splits, progress, batch_size=config.eval_batch_size,
             load_best=lambda: trainer.processes.broadcast(lambda: load(checkpoints.best)),

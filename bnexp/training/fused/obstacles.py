@@ -64,6 +64,8 @@ def _key_reason(config: Config) -> str | None:
         return f"optimizer.{unusual[0]}: it changes how the optimizer works, not only its numbers"
     if config.scheduler.keys.get("monitor") is not None:
         return "scheduler.monitor: the learning rate would follow the metric of each run"
+    if config.probes:
+        return "probes: they measure the steps of one network"
     if config.early_stopping.patience is not None:
         return "early_stopping.patience: each run would end at another epoch"
     return None

@@ -18,6 +18,7 @@ import yaml
 from torch.nn import functional as F
 
 from bnexp.data import datasets, splits
+from bnexp.runs.identity import LATER_KEYS
 from bnexp.training import checkpoint
 from helpers.small_sets import arrays, write_mnist
 
@@ -142,8 +143,12 @@ def test_a_run_saved_before_a_key_existed_is_evaluated(commands, run, tmp_path):
     path = older_run / ".hydra" / "config.yaml"
     saved = yaml.safe_load(path.read_text())
     del saved["dataset"]["delta"], saved["device"]["sync_bn"]
+    for key in LATER_KEYS["model", "bnexp.models."]:
+        del saved["model"][key]
     path.write_text(yaml.safe_dump(saved))
     assert evaluate(commands, older_run) == evaluate(commands, run)
+    assert commands.resume(older_run, "epochs=4").code == 0
+    assert json.loads((older_run / "summary.json").read_text())["epochs"] == 4
 
 
 @pytest.mark.parametrize("keys", [{"precision": "fp16"}, {"graphs": True}, {"sync_bn": True}])

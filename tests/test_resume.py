@@ -97,9 +97,13 @@ SETTINGS = {
     "group norm, hinge, l1": ("model=lenet", "model.norm=group", "loss=hinge", "l1=0.001"),
     "no val": ("model=mlp_bn", "dataset.val_size=0"),
     "clipped": ("grad_clip=0.1", "optimizer=nesterov"),
+    "noisy batch norm": ("model=mlp", "model.norm=batch_noise"),
+    "ghost batches, fixup": (
+        "model=mlp", "model.norm=batch", "model.norm_images=4", "model.residual=fixup", "model.depth=2",
+    ),
     "batch by hand": ("model=mlp", "model.norm=batch_manual", "optimizer=adam"),
     "few checkpoints": ("model=mlp_bn", "checkpoint.every=2", "checkpoint.keep=1"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -98,7 +98,7 @@ def test_twins_see_the_same_batches_from_the_same_start(commands, monkeypatch):
 
     monkeypatch.setattr(Trainer, "step", recording_step)
     records = {}
-    for norm in ("none", "batch", "batch_manual", "layer", "group", "instance"):
+    for norm in ("none", "batch", "batch_manual", "layer", "group", "instance", "batch_noise"):
         weights(
             commands, "model=conv", f"model.norm={norm}", "dataset.augment=[flip,crop]", "model.dropout=0.3"
         )

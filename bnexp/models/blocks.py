@@ -11,15 +11,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from bnexp.models.norms import Norm
 from bnexp.models.pooling import MaxPool
 
-ActivationName = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu"]
+ActivationName = Literal["relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu", "linear"]
 PoolName = Literal["max", "avg"]
+NormPosition = Literal["before", "after"]  # of the activation
 StemName = Literal["small", "large"]
-InitName = Literal["default", "kaiming"]
+InitName = Literal["default", "kaiming", "lecun"]
 LayerFactory = Callable[[], nn.Module]
 
 # None works in place. In a block without a norm that would overwrite the input, which the shortcut needs.
@@ -31,6 +33,7 @@ ACTIVATIONS: dict[ActivationName, LayerFactory] = {
     "silu": nn.SiLU,
     "leaky_relu": nn.LeakyReLU,
     "elu": nn.ELU,
+    "linear": nn.Identity,
 }
 POOLS: dict[PoolName, LayerFactory] = {"max": MaxPool, "avg": lambda: nn.AvgPool2d(2)}
 
@@ -42,6 +45,9 @@ class Network(nn.Module):
         super().__init__()
         self.init = init
 
+    def adjust_first_weights(self) -> None:
+        """Called after each Linear and convolution has its first weights, for a network that changes some."""
+
 
 def conv_layer(
     in_channels: int,
@@ -51,27 +57,63 @@ def conv_layer(
     padding: int,
     norm: Norm,
     activation: LayerFactory,
-    pool: LayerFactory,
+    pool: LayerFactory | None,
+    norm_position: NormPosition = "before",
 ) -> nn.Sequential:
-    """Conv, norm, activation, pool: (N, in, S, S) -> (N, channels, T, T), T = (S + 2 pad - k + 1) // 2."""
-    return nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv2d(in_channels, channels, kernel_size, padding=padding),
-            norm=norm(channels),
-            activation=activation(),
-            pool=pool(),
-        )
+    """Conv, norm, activation, pool: (N, in, S, S) -> (N, channels, T, T), T = (S + 2 pad - k + 1) // 2.
+
+    Without a pool T = S + 2 pad - k + 1.
+    """
+    layer: OrderedDict[str, nn.Module] = OrderedDict(
+        conv=nn.Conv2d(in_channels, channels, kernel_size, padding=padding),
+        norm=norm(channels),
+        activation=activation(),
     )
+    if norm_position == "after":
+        layer.move_to_end("norm")
+    if pool:
+        layer["pool"] = pool()
+    return nn.Sequential(layer)
 
 
 def linear_layer(
-    features: int, units: int, *, norm: Norm, activation: LayerFactory, dropout: float
+    features: int,
+    units: int,
+    *,
+    norm: Norm,
+    activation: LayerFactory,
+    dropout: float,
+    norm_position: NormPosition = "before",
 ) -> nn.Sequential:
     """Linear, norm, activation, and dropout if it is above 0: (N, features) -> (N, units)."""
     layer = OrderedDict(linear=nn.Linear(features, units), norm=norm(units), activation=activation())
+    if norm_position == "after":
+        layer.move_to_end("norm")
     if dropout:
         layer["dropout"] = nn.Dropout(dropout)
     return nn.Sequential(layer)
+
+
+class Scale(nn.Module):
+    """Multiplies its input by a learned number, which starts at ``start``; the shape stays."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((1,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class Shift(nn.Module):
+    """Adds a learned number, which starts at 0, to its input; the shape stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.summand = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.summand
 
 
 class GlobalAverage(nn.Module):

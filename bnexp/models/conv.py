@@ -1,18 +1,33 @@
-"""A small convolutional network."""
+"""A plain convolutional network."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from torch import Tensor, nn
 
 from bnexp.config.validation import Count, CountOrZero, Probability
 from bnexp.errors import bad_value
 from bnexp.models import norms
-from bnexp.models.blocks import ACTIVATIONS, POOLS, ActivationName, InitName, Network, PoolName, conv_layer
+from bnexp.models.blocks import (
+    ACTIVATIONS,
+    POOLS,
+    ActivationName,
+    InitName,
+    Network,
+    NormPosition,
+    PoolName,
+    conv_layer,
+)
+from bnexp.models.norm_variants import GroupImages
 from bnexp.models.norms import NormName
 
 
 class ConvNet(Network):
     """Convolution-norm-activation-pool for each of ``widths``, then dropout and a Linear over all features.
+
+    The list ``widths`` is repeated ``depth`` times, with its kernel sizes and paddings. With
+    ``norm_position=after`` the norm follows the activation.
 
     Raises UserError if ``kernel_size`` or ``padding`` is a list of another length than ``widths``, and if
     the image is too small for the convolutions and pools.
@@ -26,21 +41,24 @@ class ConvNet(Network):
         *,
         norm: NormName,
         norm_groups: Count,
+        norm_images: GroupImages | None = None,
+        norm_position: NormPosition = "before",
         widths: tuple[Count, ...],
+        depth: Count = 1,
         kernel_size: Count | tuple[Count, ...],
         padding: CountOrZero | tuple[CountOrZero, ...],
         activation: ActivationName,
-        pool: PoolName,
+        pool: PoolName | Literal["none"],
         dropout: Probability,
         init: InitName,
     ) -> None:
         super().__init__(init)
-        make_norm = norms.make(norm, norm_groups, spatial=True)
+        make_norm = norms.make(norm, norm_groups, norm_images, spatial=True)
         kernel_sizes = _value_per_conv(kernel_size, len(widths), "model.kernel_size")
         paddings = _value_per_conv(padding, len(widths), "model.padding")
         channels, size = in_channels, image_size
         layers = []
-        for width, kernel, pad in zip(widths, kernel_sizes, paddings, strict=True):
+        for width, kernel, pad in list(zip(widths, kernel_sizes, paddings, strict=True)) * depth:
             layer = conv_layer(
                 channels,
                 width,
@@ -48,16 +66,20 @@ class ConvNet(Network):
                 padding=pad,
                 norm=make_norm,
                 activation=ACTIVATIONS[activation],
-                pool=POOLS[pool],
+                pool=None if pool == "none" else POOLS[pool],
+                norm_position=norm_position,
             )
             layers.append(layer)
-            pooled = (size + 2 * pad - kernel + 1) // 2
-            if pooled < 1:
+            output_size = size + 2 * pad - kernel + 1
+            if pool != "none":
+                output_size //= 2
+            if output_size < 1:
                 layer_input = f"whose input is {size} x {size} pixels"
-                reason = f"too large for convolution {len(layers)} and its pool, {layer_input}"
-                advice = "use smaller kernels, more model.padding, fewer model.widths, or dataset.resize"
+                and_pool = "" if pool == "none" else " and its pool"
+                reason = f"too large for convolution {len(layers)}{and_pool}, {layer_input}"
+                advice = "use smaller kernels, more model.padding, fewer layers, or dataset.resize"
                 raise bad_value("model.kernel_size", kernel_size, f"{reason}; {advice}")
-            channels, size = width, pooled
+            channels, size = width, output_size
         self.layers = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.head = nn.Linear(channels * size * size, num_classes)

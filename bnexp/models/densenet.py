@@ -21,6 +21,7 @@ from bnexp.models.blocks import (
     Stem,
     StemName,
 )
+from bnexp.models.norm_variants import GroupImages
 from bnexp.models.norms import Norm, NormName
 
 
@@ -86,6 +87,7 @@ class DenseNet(Network):
         *,
         norm: NormName,
         norm_groups: Count,
+        norm_images: GroupImages | None = None,
         blocks: tuple[Count, ...],
         growth: Count,
         stem_width: Count,
@@ -99,7 +101,7 @@ class DenseNet(Network):
         super().__init__(init)
         if not blocks:
             raise bad_value("model.blocks", list(blocks), "must list at least one block")
-        make_norm = norms.make(norm, norm_groups, spatial=True)
+        make_norm = norms.make(norm, norm_groups, norm_images, spatial=True)
         make_activation = ACTIVATIONS[activation]
         self.stem = Stem(
             in_channels,

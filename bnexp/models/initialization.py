@@ -12,6 +12,8 @@ from torch.nn.modules.conv import _ConvNd
 from bnexp import seeding
 from bnexp.models.blocks import InitName, Network
 
+GAINS = {"kaiming": 2.0, "lecun": 1.0}  # the variance of a weight, times fan_in
+
 
 def build_seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     """The network that ``build`` returns. Its weights depend on ``seed`` alone, not on earlier random draws.
@@ -30,6 +32,7 @@ def build_with_state(build: Callable[[], nn.Module], seed: int) -> tuple[nn.Modu
         state = seeding.global_rng_state(torch.device("cpu"))
     if isinstance(model, Network):
         initialize(model, seed, model.init)
+        model.adjust_first_weights()
     return model, state
 
 
@@ -40,6 +43,7 @@ def initialize(model: nn.Module, seed: int, init: InitName) -> None:
     fan_in is the number of inputs that one output sums over.
     ``default`` is torch's: weights and biases are uniform in ±1 / sqrt(fan_in).
     ``kaiming``: weights are normal with variance 2 / fan_in (He et al. 2015b, equation 10), biases are 0.
+    ``lecun``: weights are normal with variance 1 / fan_in (LeCun et al. 1998, section 4.6), biases are 0.
 
     Each parameter has its own generator, seeded by (seed, "init", the parameter's qualified name).
     """
@@ -55,4 +59,4 @@ def initialize(model: nn.Module, seed: int, init: InitName) -> None:
             elif parameter is module.bias:
                 parameter.zero_()
             else:
-                parameter.normal_(0, math.sqrt(2 / fan_in), generator=generator)
+                parameter.normal_(0, math.sqrt(GAINS[init] / fan_in), generator=generator)

@@ -17,6 +17,7 @@ from bnexp.models.blocks import (
     conv_layer,
     linear_layer,
 )
+from bnexp.models.norm_variants import GroupImages
 from bnexp.models.norms import NormName
 
 SMALLEST_IMAGE = 16  # pixels a side: 16 -> 12 -> 6 -> 2 -> 1
@@ -38,6 +39,7 @@ class LeNet(Network):
         *,
         norm: NormName,
         norm_groups: Count,
+        norm_images: GroupImages | None = None,
         widths: tuple[Count, Count],
         hidden: tuple[Count, ...],
         activation: ActivationName,
@@ -52,8 +54,8 @@ class LeNet(Network):
                 f"model: two 5x5 convolutions with pooling need {required};"
                 " dataset.resize=28 enlarges the images"
             )
-        make_map_norm = norms.make(norm, norm_groups, spatial=True)
-        make_vector_norm = norms.make(norm, norm_groups, spatial=False)
+        make_map_norm = norms.make(norm, norm_groups, norm_images, spatial=True)
+        make_vector_norm = norms.make(norm, norm_groups, norm_images, spatial=False)
         make_activation = ACTIVATIONS[activation]
         self.layers = nn.Sequential(
             *(

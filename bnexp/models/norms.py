@@ -1,8 +1,12 @@
-"""Batch normalisation written out by hand (class BatchNorm), and every norm by its name (function make)."""
+"""Batch normalisation written out by hand (class BatchNorm), and every norm by its name (function make).
+
+norm_variants.py has what the papers on batch norm change in it: ghost batches, noise after it.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -11,8 +15,9 @@ from torch import Tensor, nn
 
 from bnexp.compute.processes import SumOverProcesses
 from bnexp.errors import bad_choice, bad_value
+from bnexp.models.norm_variants import GhostBatchNorm, GroupImages, MovingNoise
 
-NormName = Literal["none", "batch", "batch_manual", "layer", "group", "instance"]
+NormName = Literal["none", "batch", "batch_manual", "layer", "group", "instance", "batch_noise"]
 Norm = Callable[[int], nn.Module]  # norm(channels) builds a layer
 
 
@@ -132,16 +137,24 @@ class BatchNorm(nn.Module):
         return copy.train(self.training)
 
 
-def make(name: NormName, groups: int, *, spatial: bool, key: str = "model") -> Norm:
+def make(
+    name: NormName, groups: int, images: GroupImages | None = None, *, spatial: bool, key: str = "model"
+) -> Norm:
     """``norm(channels)`` by name, for maps (N, C, H, W) if ``spatial``, else for vectors (N, C).
 
     On maps ``layer`` normalises each image over its channels and pixels, with one scale and one shift per
     channel (group norm with one group: Wu & He 2018, section 3). No norm draws a random number when it is
     built, so the layers around it get the same first weights with every norm.
 
-    Raises UserError, naming ``{key}.norm`` or ``{key}.norm_groups``, for an unknown name and for ``instance``
-    on vectors. ``norm(channels)`` raises it if ``groups`` does not divide the channels.
+    With ``images`` the norm ``batch`` takes its statistics over groups of so many images (GhostBatchNorm).
+    ``batch_noise`` is torch's batch norm with MovingNoise behind it.
+
+    Raises UserError, naming ``{key}.norm``, ``{key}.norm_groups`` or ``{key}.norm_images``, for an unknown
+    name, for ``instance`` on vectors, and for ``images`` with another norm than ``batch``. ``norm(channels)``
+    raises it if ``groups`` does not divide the channels.
     """
+    if images is not None and name != "batch":
+        raise bad_value(f"{key}.norm_images", images, f"needs {key}.norm=batch, not {name}")
     if name == "instance" and not spatial:
         reason = "needs height and width, not a vector; use it where each norm follows a convolution"
         raise bad_value(f"{key}.norm", name, reason)
@@ -152,13 +165,17 @@ def make(name: NormName, groups: int, *, spatial: bool, key: str = "model") -> N
             raise bad_value(f"{key}.norm_groups", groups, rule)
         return nn.GroupNorm(groups, channels)
 
+    torch_batch_norm = nn.BatchNorm2d if spatial else nn.BatchNorm1d
     norms: dict[str, Norm] = {
         "none": lambda channels: nn.Identity(),
-        "batch": nn.BatchNorm2d if spatial else nn.BatchNorm1d,
+        "batch": torch_batch_norm if images is None else lambda channels: GhostBatchNorm(channels, images),
         "batch_manual": BatchNorm,
         "layer": (lambda channels: nn.GroupNorm(1, channels)) if spatial else nn.LayerNorm,
         "group": group_norm,
         "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+        "batch_noise": lambda channels: nn.Sequential(
+            OrderedDict(batch=torch_batch_norm(channels), noise=MovingNoise(channels))
+        ),
     }
     if name not in norms:
         raise bad_choice(f"{key}.norm", name, get_args(NormName))

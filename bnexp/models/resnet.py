@@ -21,6 +21,7 @@ from bnexp.models.blocks import (
     Stem,
     StemName,
 )
+from bnexp.models.norm_variants import GroupImages
 from bnexp.models.norms import Norm, NormName
 
 
@@ -169,6 +170,7 @@ class ResNet(Network):
         *,
         norm: NormName,
         norm_groups: Count,
+        norm_images: GroupImages | None = None,
         block: Literal["basic", "bottleneck", "preact"],
         depths: tuple[Count, ...],
         widths: tuple[Count, ...],
@@ -185,7 +187,7 @@ class ResNet(Network):
             raise bad_value(
                 "model.depths", list(depths), f"must list a number for each of model.widths={list(widths)}"
             )
-        make_norm = norms.make(norm, norm_groups, spatial=True)
+        make_norm = norms.make(norm, norm_groups, norm_images, spatial=True)
         make_activation = ACTIVATIONS[activation]
         self.stem = Stem(
             in_channels,

@@ -11,6 +11,7 @@ from torch import nn
 from bnexp.config.validation import Count
 from bnexp.errors import UserError, bad_value, nearest_match, one_line
 from bnexp.models import norms
+from bnexp.models.norm_variants import GroupImages
 from bnexp.models.norms import Norm, NormName
 
 
@@ -22,6 +23,7 @@ def from_torchvision(
     arch: str,
     norm: NormName | None,
     norm_groups: Count,
+    norm_images: GroupImages | None = None,
 ) -> nn.Module:
     """``torchvision.models.<arch>``, untrained: (N, in_channels, image_size, image_size) -> logits (N, K).
 
@@ -38,10 +40,12 @@ def from_torchvision(
     if in_channels != 3:
         _rebuild_first_conv(model, in_channels)
     if norm is None:
+        if norm_images is not None:
+            raise bad_value("model.norm_images", norm_images, "needs model.norm=batch, not null")
         return model
-    make_norm = norms.make(norm, norm_groups, spatial=True)
+    make_norm = norms.make(norm, norm_groups, norm_images, spatial=True)
     if _contains(model, nn.BatchNorm2d):
-        if norm != "batch":  # for norm=batch they stay
+        if norm != "batch" or norm_images is not None:  # for norm=batch they stay
             _replace_batch_norms(model, make_norm)
     elif _contains(model, nn.LayerNorm):
         if norm != "layer":
@@ -105,8 +109,9 @@ def _rebuild_first_conv(model: nn.Module, in_channels: int) -> None:
 def _replace_batch_norms(model: nn.Module, make_norm: Norm) -> None:
     for old in [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]:
         new = make_norm(old.num_features)
-        if isinstance(new, norms.BatchNorm):  # some architectures have their own eps and momentum
-            new = norms.BatchNorm(old.num_features, old.eps, old.momentum or 0.0)
+        for module in new.modules():
+            if isinstance(module, (norms.BatchNorm, nn.modules.batchnorm._BatchNorm)):
+                module.eps, module.momentum = old.eps, old.momentum or 0.0  # some have values of their own
         _replace(model, old, new)
 
 

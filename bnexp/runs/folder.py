@@ -34,8 +34,9 @@ SUMMARY_TYPES: dict[str, tuple[type, ...]] = {
 DESCENT = "descent"  # the ``kind`` in the summary.json of bnexp-descend; a run of training has none
 LOCK = ".lock"
 LOG = "train.log"
+PROBE_FOLDER = "probes"
 # A run writes summary.json before any of them.
-RECORDS = (ENVIRONMENT, "metrics.csv", "steps.csv", "checkpoints", "probes")
+RECORDS = (ENVIRONMENT, "metrics.csv", "steps.csv", "checkpoints", PROBE_FOLDER)
 
 
 class RunFolder:
@@ -111,7 +112,7 @@ class RunFolder:
         for path in [*self.path.glob("events.out.tfevents.*"), *numbered_checkpoints(checkpoints)]:
             path.unlink()
         records = [self.path / name for name in ("metrics.csv", "steps.csv")]
-        records += (self.path / "probes").glob("*.csv")
+        records += (self.path / PROBE_FOLDER).glob("*.csv")
         for path in [*records, *(checkpoints / f"{name}.pt" for name in ("last", "best", "previous"))]:
             path.unlink(missing_ok=True)
 
@@ -171,9 +172,9 @@ def discard(path: Path, new_folders: Iterable[Path]) -> None:
         (path / name).unlink(missing_ok=True)
     for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
         (path / ".hydra" / name).unlink(missing_ok=True)
-    for measurement in (path / "probes").glob("*.csv"):
+    for measurement in (path / PROBE_FOLDER).glob("*.csv"):
         measurement.unlink()
-    for folder in (path / ".hydra", path / "checkpoints", path / "probes"):
+    for folder in (path / ".hydra", path / "checkpoints", path / PROBE_FOLDER):
         with suppress(OSError):  # it holds other files
             folder.rmdir()
     with suppress(OSError):  # the first folder that holds other files ends the loop

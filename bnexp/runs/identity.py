@@ -16,6 +16,18 @@ RUN_LENGTH_KEYS = ("T_max", "total_iters", "total_steps")
 # sweep chooses its jobs.
 NON_IDENTITY_KEYS = ("name", "tags", "tracking", "checkpoint", "on_failure", "report", "sweep")
 NON_IDENTITY_DATASET_KEYS = ("root", "delta")
+# Keys that came later: (group, how its _target_ begins) -> each key with its default. Runs without the key
+# have trained as the default says, so it changes no hash.
+LATER_KEYS: dict[tuple[str, str], dict[str, Any]] = {
+    ("loss", ""): {"weight": None},
+    ("model", "bnexp.models."): {
+        "depth": 1,
+        "dropout_layers": "all",
+        "norm_images": None,
+        "norm_position": "before",
+        "residual": "none",
+    },
+}
 
 
 def experiment(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,9 +37,13 @@ def experiment(config: Mapping[str, Any]) -> dict[str, Any]:
         identity.pop("probes", None)
         identity.pop("probe", None)
     dataset = dict(config.get("dataset", {}))
-    if "loss" in identity:  # a key that came later: its default changes no hash
-        loss = dict(identity["loss"])
-        identity["loss"] = {key: value for key, value in loss.items() if key != "weight" or value is not None}
+    for (group, target), defaults in LATER_KEYS.items():
+        if group in identity and str(identity[group].get("_target_", "")).startswith(target):
+            identity[group] = {
+                key: value
+                for key, value in identity[group].items()
+                if key not in defaults or value != defaults[key]
+            }
     identity["dataset"] = {key: dataset[key] for key in dataset if key not in NON_IDENTITY_DATASET_KEYS}
     return identity
 

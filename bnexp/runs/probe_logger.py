@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TextIO
 
 from bnexp.files import write_text
+from bnexp.runs.folder import PROBE_FOLDER
 from bnexp.runs.loggers import NEW_RUN, Logger, RecordedProgress
-
-PROBE_FOLDER = "probes"
 
 
 class ProbeLogger(Logger):

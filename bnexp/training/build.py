@@ -23,6 +23,7 @@ from bnexp.data import DataSplits, Split
 from bnexp.data.network_input import NetworkInput
 from bnexp.errors import OutOfMemory, UserError, bad_value, one_line
 from bnexp.models.initialization import build_seeded
+from bnexp.models.norm_variants import GhostBatchNorm
 from bnexp.models.norms import has_manual_batch_norm, synchronize_batch_norms
 from bnexp.models.summary import Summary, summarise
 from bnexp.probes.preserve import preserved
@@ -291,6 +292,8 @@ def _check_shards(config: Config, splits: DataSplits, world_size: int) -> None:
 def _synchronize_batch_norms(network: nn.Module, device: ComputeDevice, processes: Processes) -> nn.Module:
     """``network`` with batch norms that take their statistics over all processes."""
     has_torch_norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+    if any(isinstance(module, GhostBatchNorm) for module in network.modules()):
+        raise bad_value("device.sync_bn", "true", "model.norm_images takes its statistics over fewer images")
     if not has_torch_norms and not has_manual_batch_norm(network):
         raise bad_value("device.sync_bn", "true", "this network has no batch norm to synchronise")
     if has_torch_norms and device.type != "cuda":

@@ -200,6 +200,11 @@ REFUSED = {
     ("batch_size=50", "dataset.val_size=0", "dataset.train_size=51"): "would be 1 for 2 processes",
     ("device.sync_bn=true", "model.norm=batch"): "model.norm=batch_manual is on any device",
     ("device.sync_bn=true", "model.norm=none"): "device.sync_bn=true: this network has no batch norm",
+    (
+        "device.sync_bn=true",
+        "model.norm=batch",
+        "model.norm_images=8",
+    ): "model.norm_images takes its",
     ("-m", "seed=0,1"): "-m: torchrun's processes train one network",
     ("experiment=bn_study",): "-m: torchrun's processes train one network",
 }

@@ -49,6 +49,27 @@ NETWORKS: dict[str, Callable[[str], nn.Module]] = {
     ),
 }  # fmt: skip
 
+# The keys that came later, in networks that are trained together too.
+LATER_NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "after": lambda: _mlp(norm="batch", norm_position="after"),
+    "ghost": lambda: _mlp(norm="batch", norm_images=3),  # groups of 3, 3 and 2 images
+    "ghost_maps": lambda: _conv(norm="batch", norm_images=7),  # one image is left over
+    "deep_conv": lambda: _conv(norm="batch", depth=3, pool="none", norm_position="after"),
+    "plain": lambda: _mlp(norm="batch", depth=2, residual="plain"),
+    "skipinit": lambda: _mlp(norm="none", depth=2, residual="skipinit"),
+    "fixup": lambda: _mlp(norm="none", depth=2, residual="fixup"),
+    "linear": lambda: _mlp(norm="batch", activation="linear", init="lecun"),
+}
+
+
+def _mlp(**keys) -> nn.Module:
+    return MLP(**IMAGES, **(COMMON | {"hidden": (8, 8), "dropout": 0.0} | keys))
+
+
+def _conv(**keys) -> nn.Module:
+    sizes = {"widths": (2, 4), "kernel_size": 3, "padding": (1, 0), "pool": "max", "dropout": 0.0}
+    return ConvNet(**IMAGES, **(COMMON | sizes | keys))
+
 
 def data(*, augment: tuple[str, ...] = (), count: int = 40) -> list[DataSplits]:
     """The splits of each seed: each its own part of one store, each normalised by its own mean."""

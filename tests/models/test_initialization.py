@@ -10,7 +10,7 @@ from bnexp.models import initialization
 from bnexp.models.initialization import build_seeded
 from helpers.yaml_defaults import build
 
-NORMS = ["batch", "batch_manual", "layer", "group", "instance"]
+NORMS = ["batch", "batch_manual", "layer", "group", "batch_noise", "instance"]
 SMALL = {  # smaller networks, for quick tests
     "resnet": {"depths": [1, 1], "widths": [32, 64], "norm_groups": 4},
     "densenet": {"blocks": [2, 2], "growth": 8, "stem_width": 16},
@@ -34,7 +34,7 @@ def assert_equal_layers(model, other_model):
     assert all(torch.equal(parameters[name], other_parameters[name]) for name in parameters)
 
 
-@pytest.mark.parametrize("init", ["default", "kaiming"])
+@pytest.mark.parametrize("init", ["default", "kaiming", "lecun"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_layers_are_bit_equal_with_every_norm(name, init):
     keys = SMALL.get(name, {}) | {"init": init}
@@ -98,10 +98,11 @@ def test_distributions(layer):
         assert 0.9 * bound < parameter.abs().max() <= bound
         assert parameter.mean().abs() < 0.2 * bound
     assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03)
-    initialization.initialize(layer, 0, "kaiming")
-    assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / fan_in), rel=0.03)
-    assert layer.weight.abs().max() > 3 * layer.weight.std()  # normal, not uniform
-    assert not layer.bias.any()
+    for init, gain in {"kaiming": 2, "lecun": 1}.items():
+        initialization.initialize(layer, 0, init)
+        assert layer.weight.std().item() == pytest.approx(math.sqrt(gain / fan_in), rel=0.03)
+        assert layer.weight.abs().max() > 3 * layer.weight.std()  # normal, not uniform
+        assert not layer.bias.any()
 
 
 def test_default_has_torchs_bounds():

@@ -10,8 +10,10 @@ from bnexp.errors import UserError
 from bnexp.models import MLP, norms
 from bnexp.models.blocks import ACTIVATIONS
 from bnexp.models.densenet import DenseBlock, transition
+from bnexp.models.norm_variants import MovingNoise
 from bnexp.models.pooling import MaxPool
 from bnexp.models.resnet import BasicBlock, BottleneckBlock, PreactBlock
+from bnexp.runs.identity import LATER_KEYS
 from helpers.yaml_defaults import CONF, SHAPES, build, defaults, images_for, target, train_step
 
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "custom")
@@ -42,13 +44,15 @@ def test_every_model_with_every_norm(name, norm):
         "layer": (nn.GroupNorm, nn.LayerNorm),
         "group": nn.GroupNorm,
         "instance": nn.InstanceNorm2d,
+        "batch_noise": (nn.modules.batchnorm._BatchNorm, MovingNoise),
     }
-    norm_classes = (
-        tuple(kind for kind in kinds.values() if kind not in (nn.Identity, kinds["layer"])) + kinds["layer"]
-    )
+    several_kinds = ("layer", "batch_noise")
+    norm_classes = tuple(kind for name, kind in kinds.items() if name not in ("none", *several_kinds))
+    norm_classes += tuple(kind for name in several_kinds for kind in kinds[name])
     norm_layers = [module for module in model.modules() if isinstance(module, norm_classes)]
     assert all(isinstance(module, kinds[norm]) for module in norm_layers)
     assert bool(norm_layers) == (norm != "none")
+    assert any(isinstance(module, MovingNoise) for module in norm_layers) == (norm == "batch_noise")
     train_step(model, images_for(name))
     with torch.no_grad():
         logits = model.eval()(images_for(name, 1))
@@ -65,9 +69,13 @@ def test_every_yaml_builds_with_its_own_keys(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_constructors_have_no_default_values(name):
+def test_only_keys_that_came_later_have_default_values_in_constructors(name):
+    """Older runs lack these keys. Their default is the same in the constructor, the YAML and the hash."""
     function = target(name) if name == "torchvision" else target(name).__init__
-    assert not function.__kwdefaults__
+    yaml_keys, later_keys = defaults(name), LATER_KEYS["model", "bnexp.models."]
+    own_keys = {key: value for key, value in later_keys.items() if key in yaml_keys}
+    assert function.__kwdefaults__ == own_keys
+    assert {key: yaml_keys[key] for key in own_keys} == own_keys
 
 
 @pytest.mark.parametrize(
@@ -85,12 +93,21 @@ def test_parameter_counts(name, shape, keys, count):
     assert sum(p.numel() for p in build(name, shape=shape, **keys).parameters()) == count
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "linear"])
 def test_activations_by_name(activation):
     model = build("mlp", activation=activation)
     inputs = torch.linspace(-2, 2, 9)
     function = getattr(nn.functional, activation, None) or getattr(torch, activation)
     torch.testing.assert_close(model.hidden[0].activation(inputs), function(inputs))
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "torchvision"])
+def test_a_network_with_linear_activations_and_no_norm_is_affine(name):
+    keys = {"pool": "avg"} if name in ("conv", "lenet") else {}
+    model = build(name, activation="linear", norm="none", **keys).double()
+    first, second = images_for(name, 4).double().chunk(2)
+    mixture = model(0.3 * first + 0.7 * second)
+    torch.testing.assert_close(mixture, 0.3 * model(first) + 0.7 * model(second))
 
 
 @pytest.mark.parametrize("name", ["conv", "lenet"])
@@ -116,6 +133,53 @@ def test_order_of_modules_in_a_layer():
     assert [type(m) for m in layer] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout]
 
 
+@pytest.mark.parametrize(("name", "layers"), [("mlp", "hidden"), ("conv", "layers")])
+def test_the_norm_stands_before_or_after_the_activation(name, layers):
+    first, pool = ("conv", ["pool"]) if name == "conv" else ("linear", [])
+    for position, order in {"before": ["norm", "activation"], "after": ["activation", "norm"]}.items():
+        model = build(name, norm="batch", norm_position=position)
+        names = [child for child, _ in getattr(model, layers)[0].named_children()]
+        assert names == [first, *order, *pool]
+        train_step(model, images_for(name))
+    # After the activation the inputs of the next layer have mean 0.
+    model = build("mlp", norm="batch", norm_position="after")
+    assert model.hidden(images_for("mlp", 50).flatten(1)).mean(0).abs().max() < 1e-5
+
+
+def test_depth_repeats_the_hidden_layers():
+    model = build("mlp", hidden=[6, 5], depth=3)
+    assert [layer.linear.out_features for layer in model.hidden] == [6, 5] * 3
+    assert [layer.linear.in_features for layer in model.hidden] == [64, 6, 5, 6, 5, 6]
+    explicit = build("mlp", hidden=[6, 5, 6, 5, 6, 5])
+    for name, parameter in explicit.named_parameters():
+        assert torch.equal(parameter, model.get_parameter(name))
+
+
+def test_depth_repeats_the_convolutions_with_their_kernels():
+    model = build("conv", widths=[4, 3], depth=2, kernel_size=[3, 5], padding=[1, 2], pool="none")
+    convs = [layer.conv for layer in model.layers]
+    assert [conv.out_channels for conv in convs] == [4, 3, 4, 3]
+    assert [conv.kernel_size[0] for conv in convs] == [3, 5, 3, 5]
+    assert [conv.padding[0] for conv in convs] == [1, 2, 1, 2]
+
+
+def test_a_deep_plain_convolutional_network_without_pools():
+    model = build(
+        "conv", widths=[16], depth=20, kernel_size=3, padding=1, pool="none", norm="batch", shape=(1, 12)
+    )
+    assert len(model.layers) == 20
+    assert [name for name, _ in model.layers[0].named_children()] == ["conv", "norm", "activation"]
+    assert model.layers(torch.randn(2, 1, 12, 12)).shape == (2, 16, 12, 12)
+    assert build("conv", pool="none").layers(images_for("conv")).shape == (3, 16, 24, 24)
+
+
+@pytest.mark.parametrize(("layers", "expected"), [("all", [1, 1, 1]), ("last", [0, 0, 1])])
+def test_dropout_after_all_hidden_layers_or_after_the_last_alone(layers, expected):
+    model = build("mlp", hidden=[6], depth=3, norm="batch", dropout=0.5, dropout_layers=layers)
+    counts = [sum(isinstance(module, nn.Dropout) for module in layer) for layer in model.hidden]
+    assert counts == expected
+
+
 def test_one_kernel_size_is_used_for_all_convolutions():
     model = build("conv", kernel_size=3, padding=1, widths=[4, 4, 4])
     assert [layer.conv.kernel_size for layer in model.layers] == [(3, 3)] * 3
@@ -128,6 +192,16 @@ def test_one_kernel_size_is_used_for_all_convolutions():
         ("conv", {"kernel_size": [3, 5, 5]}, None, "model.kernel_size=[3, 5, 5]: must be one number, or one"),
         ("conv", {"padding": [1]}, None, "model.padding=[1]: must be one number"),
         ("conv", {}, (1, 8), "too large for convolution 2 and its pool, whose input is 4 x 4 pixels"),
+        ("conv", {"pool": "none", "depth": 2}, (1, 8), "too large for convolution 4, whose input is 4 x 4"),
+        ("conv", {"depth": 0}, None, "model.depth=0: must be a whole number, at least 1"),
+        ("lenet", {"pool": "none"}, None, "model.pool=none: must be one of max, avg"),
+        (
+            "mlp",
+            {"norm_position": "behind"},
+            None,
+            "model.norm_position=behind: must be one of before, after",
+        ),
+        ("mlp", {"dropout_layers": "first"}, None, "model.dropout_layers=first: must be one of all, last"),
         ("lenet", {}, (1, 8), "need 16 x 16 pixels or more, not 8 x 8"),
         ("resnet", {"depths": [2, 2]}, None, "model.depths=[2, 2]: must list a number for each"),
         (

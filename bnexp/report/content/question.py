@@ -19,6 +19,7 @@ NORMS = {
     "layer": "layer norm",
     "group": "group norm",
     "instance": "instance norm",
+    "batch_noise": "noisy batch norm",
 }
 MODELS = {
     "bnexp.models.MLP": "an MLP",

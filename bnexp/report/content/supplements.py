@@ -10,6 +10,7 @@ from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
 from bnexp.report.content.numbers import p_is, points, size, unit
 from bnexp.report.content.published import published_sentences
 from bnexp.report.content.tuning import tuning_sentences
+from bnexp.report.measurements.collect import measurements
 
 MAX_FINAL = 6  # more groups are not listed in one sentence
 CLAIMED: tuple[Outcome, ...] = ("better", "worse", "leaning", "small", "constant")
@@ -27,12 +28,18 @@ FINAL_OUTCOMES: dict[Outcome, str] = {
 def supplements(verdict: Verdict) -> list[str]:
     """The sentences that follow those of the comparisons."""
     return [
+        *measurement_sentences(verdict),
         *published_sentences(verdict),
         *tuning_sentences(verdict),
         *best_block_sentences(verdict),
         *final_epoch_sentences(verdict),
         *gain_sentences(verdict),
     ]
+
+
+def measurement_sentences(verdict: Verdict) -> list[str]:
+    """What the probes show."""
+    return [sentence for measurement in measurements(verdict) for sentence in measurement.sentences]
 
 
 def best_block_sentences(verdict: Verdict) -> list[str]:

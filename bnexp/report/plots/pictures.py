@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 
 from bnexp.report.analysis.verdict import Verdict
+from bnexp.report.measurements.collect import measurements
 from bnexp.report.plots.forest import draw_forest
 from bnexp.report.plots.learning_rates import draw_learning_rates
+from bnexp.report.plots.measurements import draw_measurement
 from bnexp.report.plots.style import RC_PARAMS, Picture, shown_blocks
 from bnexp.report.plots.training_curves import draw_curves, draw_times
 from bnexp.report.plots.tuning import draw_budget, draw_tuning
@@ -25,6 +27,7 @@ def draw_pictures(verdict: Verdict) -> list[Picture]:
     with mpl.rc_context(RC_PARAMS):
         pictures = [draw_learning_rates(verdict), draw_forest(verdict)]
         pictures += [draw_tuning(verdict), draw_budget(verdict)]
+        pictures += [draw_measurement(measurement) for measurement in measurements(verdict)]
         for i, (block, summaries) in enumerate(shown_blocks(verdict)):
             suffix = f"-{i + 1}" if i else ""
             times = draw_times(verdict, summaries, block, suffix)

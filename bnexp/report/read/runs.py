@@ -26,6 +26,7 @@ from bnexp.report.read.config import (
     read_config,
 )
 from bnexp.report.read.metrics_csv import METRICS_FILE, read_metrics
+from bnexp.report.read.probe_tables import ProbeTable, read_probe_tables
 from bnexp.runs.environment import ENVIRONMENT
 from bnexp.runs.folder import SUMMARY, check_is_training, is_descent, load_summary
 
@@ -81,6 +82,7 @@ class Run:
     choices: Mapping[str, str] = field(default_factory=dict)  # the chosen file of each group, as typed
     job_number: int | None = None  # the place in its sweep
     predictions: Mapping[str, Sequence[int]] = field(default_factory=dict)  # test images given to each class
+    probes: Mapping[str, ProbeTable] = field(default_factory=dict)
 
     @property
     def pair_key(self) -> PairKey:
@@ -191,6 +193,7 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
         choices=_choices(summary),
         job_number=job_number if isinstance(job_number := summary.get("job_number"), int) else None,
         predictions=_predictions(summary),
+        probes=read_probe_tables(folder),
     )
     return run, reasons
 

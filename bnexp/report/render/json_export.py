@@ -17,6 +17,8 @@ from bnexp.report.content.footnotes import METHODS, sign_flip_result
 from bnexp.report.content.question import headline
 from bnexp.report.content.sentences import all_sentences, comparison_sentences
 from bnexp.report.content.supplements import supplements
+from bnexp.report.measurements.collect import measurements
+from bnexp.report.measurements.measurement import Measurement
 from bnexp.report.read.runs import PairKey
 
 SCHEMA, SCHEMA_VERSION = "bnexp-comparison", 2
@@ -43,6 +45,7 @@ def comparison_record(verdict: Verdict) -> dict[str, Any]:
             "notes": all_notes(verdict),
             "groups": [_group(summary) for summary in verdict.summaries],
             "comparisons": [_comparison(c, verdict.family) for c in verdict.comparisons],
+            "measurements": [_measurement(m) for m in measurements(verdict)],
             "tuning": [_tuning(summary, result) for summary, result in verdict.tuning],
             "constants": dict(grouping.constants),
             "problems": [asdict(problem) for problem in verdict.problems],
@@ -87,6 +90,15 @@ def _tuning(summary: GroupSummary, result: ArmTuning) -> dict[str, Any]:
         "edges": result.edges,
         "trials": [asdict(trial) for trial in result.trials],
         "expected_best": expected_best([trial.score for trial in result.trials]),
+    }
+
+
+def _measurement(measurement: Measurement) -> dict[str, Any]:
+    return {
+        "probe": measurement.probe,
+        "sentences": list(measurement.sentences),
+        "numbers": [asdict(number) for number in measurement.numbers],
+        "panels": [asdict(panel) for panel in measurement.panels],
     }
 
 

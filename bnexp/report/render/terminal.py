@@ -17,7 +17,7 @@ from bnexp.report.content.next_steps import NextStep, next_steps
 from bnexp.report.content.published import published_sentences
 from bnexp.report.content.question import headline
 from bnexp.report.content.sentences import all_sentences
-from bnexp.report.content.supplements import supplements
+from bnexp.report.content.supplements import measurement_sentences, supplements
 from bnexp.report.content.table import (
     DIFFERENCE,
     LOST_RUNS,
@@ -95,7 +95,9 @@ def _parts(verdict: Verdict, width: int, plain: bool, details: bool) -> Iterator
     yield 0, [*_table(verdict, width, plain), ("", "")]
     for sentence in all_sentences(verdict):
         yield 0, _wrap(sentence, width)
-    requested = [*tuning_sentences(verdict), *published_sentences(verdict)]
+    requested = [
+        *measurement_sentences(verdict), *tuning_sentences(verdict), *published_sentences(verdict)
+    ]  # fmt: skip
     for sentence in supplements(verdict):
         yield 0 if sentence in requested else 2, _wrap(sentence, width)
     steps = next_steps(verdict)

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bnexp.models import blocks, conv, densenet, lenet, mlp, norms, pooling, resnet
+from bnexp.models import blocks, conv, densenet, lenet, mlp, norms, pooling, residual_mlp, resnet
+from bnexp.models.norm_variants import GhostBatchNorm
 
 
 class NotFusable(Exception):
@@ -162,6 +163,32 @@ class FusedConcatenate(nn.Module):
         return torch.cat(parts, 4).flatten(3).permute(0, 3, 1, 2)
 
 
+class FusedScale(blocks.Scale):
+    """The factor of each replica times its features: (N, R·F) -> (N, R·F)."""
+
+    def __init__(self, single: blocks.Scale, replicas: int) -> None:
+        super().__init__(0.0)
+        self.factor = nn.Parameter(torch.empty(replicas))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor.repeat_interleave(x.shape[1] // len(self.factor))
+
+
+class FusedShift(blocks.Shift):
+    """The features of each replica plus its summand: (N, R·F) -> (N, R·F)."""
+
+    def __init__(self, single: blocks.Shift, replicas: int) -> None:
+        super().__init__()
+        self.summand = nn.Parameter(torch.empty(replicas))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.summand.repeat_interleave(x.shape[1] // len(self.summand))
+
+
+def _ghost_batch_norm(single: GhostBatchNorm, replicas: int) -> nn.Module:
+    return GhostBatchNorm(replicas * single.num_features, single.images, single.eps, single.momentum or 0.0)
+
+
 def _batch_norm_1d(single: nn.BatchNorm1d, replicas: int) -> nn.Module:
     return nn.BatchNorm1d(replicas * single.num_features, single.eps, single.momentum)
 
@@ -190,16 +217,19 @@ SWAPS: dict[type[nn.Module], Callable[[Any, int], nn.Module]] = {
     nn.BatchNorm1d: _batch_norm_1d,
     nn.BatchNorm2d: FusedBatchNorm2d,
     norms.BatchNorm: _manual_batch_norm,
+    GhostBatchNorm: _ghost_batch_norm,
     nn.InstanceNorm2d: _instance_norm,
     nn.GroupNorm: _group_norm,
     nn.LayerNorm: _layer_norm,
     densenet.Concatenate: FusedConcatenate,
+    blocks.Scale: FusedScale,
+    blocks.Shift: FusedShift,
 }
 # These treat each channel alone, or only call other modules: they stay as they are.
 UNCHANGED: tuple[type[nn.Module], ...] = (
     *(type(activation()) for activation in blocks.ACTIVATIONS.values()),
     nn.Identity, nn.Sequential, nn.ModuleList, nn.MaxPool2d, nn.AvgPool2d, pooling.MaxPool,
-    blocks.GlobalAverage, blocks.Stem, conv.ConvNet, lenet.LeNet, mlp.MLP,
+    blocks.GlobalAverage, blocks.Stem, conv.ConvNet, lenet.LeNet, mlp.MLP, residual_mlp.ResidualBlock,
     resnet.ResNet, resnet.BasicBlock, resnet.BottleneckBlock, resnet.PreactBlock,
     densenet.DenseNet, densenet.DenseBlock,
 )  # fmt: skip

@@ -57,6 +57,8 @@ def _key_reason(config: Config) -> str | None:
     if config.model.keys.get("dropout"):
         value = config.model.keys["dropout"]
         return f"model.dropout={value}: the runs would draw their noise from one generator"
+    if config.model.keys.get("norm") == "batch_noise":
+        return "model.norm=batch_noise: the runs would draw their noise from one generator"
     if config.loss.keys.get("weight") == "balanced":
         return "loss.weight=balanced: the weights follow the training images of each seed"
     unusual = sorted(set(config.optimizer.keys) - OPTIMIZER_KEYS)

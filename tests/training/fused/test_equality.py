@@ -18,7 +18,7 @@ from bnexp.training.progress import Progress
 from bnexp.training.schedule import Schedule
 from bnexp.training.schedulers import InverseSqrtLR
 from bnexp.training.trainer import Trainer
-from helpers.fused_training import BATCH_SIZE, NETWORKS, SEEDS, data, fused_data, trainers
+from helpers.fused_training import BATCH_SIZE, LATER_NETWORKS, NETWORKS, SEEDS, data, fused_data, trainers
 
 STEPS = 20  # 5 an epoch
 NORMS = ("none", "batch", "batch_manual", "layer", "group", "instance")
@@ -97,6 +97,13 @@ def assert_trains_alike(
 @pytest.mark.parametrize(("network", "norm"), CASES)
 def test_every_network_norm_and_optimizer(network, norm, optimizer):
     fused, separate = trainers(lambda: NETWORKS[network](norm), OPTIMIZERS[optimizer])
+    assert_trains_alike(fused, separate)
+
+
+@pytest.mark.parametrize("network", LATER_NETWORKS)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_later_choices_of_the_networks(network, optimizer):
+    fused, separate = trainers(LATER_NETWORKS[network], OPTIMIZERS[optimizer])
     assert_trains_alike(fused, separate)
 
 

@@ -251,6 +251,7 @@ def test_after_a_signal_no_further_run_begins(tmp_path):
     ("overrides", "reason"),
     [
         (["model.dropout=0.5"], "model.dropout=0.5"),
+        (["model.norm=batch_noise"], "model.norm=batch_noise: the runs would draw their noise from one"),
         (["model=torchvision"], "model._target_=bnexp.models.from_torchvision"),
         (["model=custom", "model._target_=torch.nn.Linear"], "only these networks have a fused form"),
         (["optimizer=custom", "optimizer._target_=torch.optim.LBFGS"], "only these optimizers"),

@@ -25,7 +25,7 @@ PUBLISHED = [name for name in NAMES if re.match(r"[a-z]+\d{4}_", name)]
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_is_a_valid_configuration(name):
     with initialize_config_module("bnexp.conf", version_base="1.3"):
-        composed = compose("config", overrides=[f"experiment={name}"])
+        composed = compose("config", overrides=[f"experiment={name}", "name=preset"])
     assert parse(resolve_config(composed)).epochs >= 1
 
 

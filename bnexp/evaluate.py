@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,12 @@ def arguments() -> argparse.Namespace:
         "--batch-size", type=int, metavar="N", help="images in one step, instead of the run's eval_batch_size"
     )
     parser.add_argument(
+        "--precise-bn",
+        type=int,
+        metavar="N",
+        help="evaluate also with precise batch norm statistics, from N training batches",
+    )
+    parser.add_argument(
         "--export",
         type=named_path,
         metavar="FILE",
@@ -80,15 +86,12 @@ def evaluate(args: argparse.Namespace) -> None:
 
     from bnexp.compute import device, memory, process_tuning
     from bnexp.data.network_input import NetworkInput
-    from bnexp.report.render.confusion import balanced_accuracy, confusion_matrix, format_confusion
-    from bnexp.results import predictions_file
+    from bnexp.results import precise_evaluation, predictions_file
     from bnexp.results.network import load_network
     from bnexp.training import build
 
     split = args.split or "test"
-    size = config.eval_batch_size if args.batch_size is None else args.batch_size
-    if not 1 <= size <= MAX_BATCH_SIZE:
-        raise UserError(f"--batch-size={size}: must be at least 1 and at most {MAX_BATCH_SIZE}")
+    size = _batch_size(args, config)
     _check_files(args)
     config = replace(config, device=device.evaluation_settings(config.device))
     compute_device = device.prepare_device(config.device)
@@ -99,11 +102,17 @@ def evaluate(args: argparse.Namespace) -> None:
     process_tuning.set_threads(config.device.threads or recorded_threads(args.run), float("inf"))
     data = NetworkInput.of_splits(images)
     network, state = load_network(args.run, config, data, args.checkpoint)
+    if args.precise_bn is not None:
+        precise_evaluation.check(network, images.train, config.batch_size, args.precise_bn)
+    precise: list[str] = []
     # The files are written before anything is printed. The export needs the network on the CPU.
     notes = [] if args.export is None else [_export(args, config, data, network, state)]
     trainer = build.trainer(config, network, compute_device, images)
     with memory.memory_guard(f"--batch-size={size}"):
         loss, accuracy, classes = trainer.classify(batches, size)
+        if args.precise_bn is not None:
+            sizes = (config.batch_size, size)
+            precise = precise_evaluation.describe(trainer, images, batches, sizes, args.precise_bn)
         predictions, labels = classes.tolist(), batches.labels.tolist()
         if args.predictions is not None:
             names = predictions_file.image_names(config, split, batches)
@@ -114,17 +123,30 @@ def evaluate(args: argparse.Namespace) -> None:
             )
     print(f"{args.run}, checkpoint {args.checkpoint}, {split}: {len(labels)} images, on {compute_device}")
     print(f"accuracy {accuracy:.4f}, loss {loss:.4f}")
-    counts = confusion_matrix(labels, predictions, len(images.classes))
-    print(format_confusion(counts, images.classes))
+    for line in (*precise, *_class_lines(labels, predictions, images.classes), *notes):
+        print(line)
+
+
+def _batch_size(args: argparse.Namespace, config: Config) -> int:
+    size = config.eval_batch_size if args.batch_size is None else args.batch_size
+    if not 1 <= size <= MAX_BATCH_SIZE:
+        raise UserError(f"--batch-size={size}: must be at least 1 and at most {MAX_BATCH_SIZE}")
+    return int(size)
+
+
+def _class_lines(labels: list[int], predictions: list[int], classes: Sequence[str]) -> Iterator[str]:
+    """The confusion matrix, and the balanced accuracy where the classes have uneven sizes."""
+    from bnexp.report.render.confusion import balanced_accuracy, confusion_matrix, format_confusion
+
+    counts = confusion_matrix(labels, predictions, len(classes))
+    yield format_confusion(counts, classes)
     if (balanced := balanced_accuracy(counts)) is not None:
-        print(f"balanced accuracy {balanced:.4f}: the mean over the classes, whose sizes are uneven")
-    for note in notes:
-        print(note)
+        yield f"balanced accuracy {balanced:.4f}: the mean over the classes, whose sizes are uneven"
 
 
 def classify_files(args: argparse.Namespace) -> None:
     """Prints the most probable classes of each image file. The data set is not needed."""
-    for option in ("split", "device", "predictions", "batch_size"):
+    for option in ("split", "device", "predictions", "batch_size", "precise_bn"):
         if getattr(args, option) is not None:
             name = option.replace("_", "-")
             raise UserError(f"--{name}: is for the images of the data set; leave it out with --image")

@@ -147,7 +147,7 @@ def test_a_run_saved_before_a_key_existed_is_evaluated(commands, run, tmp_path):
         del saved["model"][key]
     path.write_text(yaml.safe_dump(saved))
     assert evaluate(commands, older_run) == evaluate(commands, run)
-    assert commands.resume(older_run, "epochs=4").code == 0
+    assert commands.resume(str(older_run), "epochs=4").code == 0
     assert json.loads((older_run / "summary.json").read_text())["epochs"] == 4
 
 

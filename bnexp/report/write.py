@@ -32,6 +32,7 @@ def write_report(verdict: Verdict, folder: Path) -> Path:
     Raises UserError where the folder cannot be written, and where a file would replace one that bnexp did not
     write; WriteError where the disk is full or fails.
     """
+    from bnexp.report.plots.measurements import MEASUREMENT_PREFIX
     from bnexp.report.plots.pictures import draw_pictures
     from bnexp.report.render.html import render_page
 
@@ -47,7 +48,8 @@ def write_report(verdict: Verdict, folder: Path) -> Path:
             write_text(folder / f"{picture.name}.svg", picture.svg)
             write_atomically(folder / f"{picture.name}.png", picture.write_png)
             write_atomically(folder / f"{picture.name}.pdf", picture.write_pdf)
-        write_means(verdict, folder)
+        measured = [picture.name for picture in pictures if picture.name.startswith(MEASUREMENT_PREFIX)]
+        write_means(verdict, folder, {name: (folder / f"{name}.png").read_bytes() for name in measured})
         write_text(folder / PAGE_FILE, render_page(verdict, pictures, record, folder))
     except OSError as error:
         name = str(error.filename or folder)

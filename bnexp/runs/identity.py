@@ -38,11 +38,10 @@ def experiment(config: Mapping[str, Any]) -> dict[str, Any]:
         identity.pop("probe", None)
     dataset = dict(config.get("dataset", {}))
     for (group, target), defaults in LATER_KEYS.items():
-        if group in identity and str(identity[group].get("_target_", "")).startswith(target):
+        keys = identity.get(group)
+        if isinstance(keys, Mapping) and str(keys.get("_target_", "")).startswith(target):
             identity[group] = {
-                key: value
-                for key, value in identity[group].items()
-                if key not in defaults or value != defaults[key]
+                key: value for key, value in keys.items() if key not in defaults or value != defaults[key]
             }
     identity["dataset"] = {key: dataset[key] for key in dataset if key not in NON_IDENTITY_DATASET_KEYS}
     return identity

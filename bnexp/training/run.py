@@ -26,6 +26,7 @@ from bnexp.training import build
 from bnexp.training.checkpoint import Checkpoints, load
 from bnexp.training.cuda_graph import CudaGraphTrainer
 from bnexp.training.loop import FinalMetrics, FitSettings, final_metrics, fit
+from bnexp.training.probes import build_probes, probe_runner
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
 
@@ -66,13 +67,13 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             graph_used_before=folder.summary["graph"],
             is_tried=True,
         )
+        probes = build_probes(config, trainer, splits)
         process_count = f", {processes.world_size} processes" if processes.is_distributed else ""
         plural = "s" * (threads > 1)
         log.info(
             f"{config.name}: seed {config.seed} on {device}, {threads} CPU thread{plural}{process_count}"
         )
         log.log(logging.DEBUG if job.is_in_sweep else logging.INFO, str(summary))
-        probes = build.probes(config, trainer, splits)
         folder.update(
             graph=isinstance(trainer, CudaGraphTrainer), probes={probe.name: None for probe in probes}
         )
@@ -138,7 +139,7 @@ def fit_and_test(
     with closing(logger):
         for tag, markdown in texts.items():
             logger.text(tag, markdown)
-        runner = build.probe_runner(config, probes, trainer, splits, logger)
+        runner = probe_runner(config, probes, trainer, splits, logger)
         try:
             fit(
                 trainer, splits, settings, progress,

@@ -97,5 +97,5 @@ def test_means_are_replaced_as_a_whole_and_are_no_runs(sweep, monkeypatch):
 
 def test_runs_without_tensorboard_get_no_means(tmp_path):
     write_sweep(tmp_path, {"none": [97.0, 97.2]}, tracking={"tensorboard": False})
-    write_means(verdict_of(tmp_path), tmp_path)
+    write_means(verdict_of(tmp_path), tmp_path, {})
     assert not (tmp_path / "means").exists()

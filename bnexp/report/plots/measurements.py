@@ -19,6 +19,7 @@ from bnexp.report.plots.style import (
     shorten,
 )
 
+MEASUREMENT_PREFIX = "probe-"  # of the files' names
 MAX_MARKERS = 25  # a curve with more points has no marker at each
 HEIGHT = 2.9  # inches, of a row of panels
 
@@ -27,7 +28,11 @@ def draw_measurement(measurement: Measurement) -> Picture:
     """All panels in one row on a wide screen, else below each other."""
     figures = [_draw(measurement, width) for width in (WIDE, WIDTH)]
     return Picture(
-        f"probe-{measurement.probe}", measurement.title, measurement.title, measurement.caption, *figures
+        f"{MEASUREMENT_PREFIX}{measurement.probe}",
+        measurement.title,
+        measurement.title,
+        measurement.caption,
+        *figures,
     )
 
 

@@ -8,8 +8,9 @@ runs, so that means and runs share a chart. Tags with the low and the high end o
 from __future__ import annotations
 
 import re
+import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -24,15 +25,17 @@ if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
-MEANS = "means"
+MEANS, PICTURES = "means", "measurements"  # folders
 TAGS = tuple(f"{split}/{name}" for name in ("accuracy", "loss") for split in ("val", "test", "train"))
 CATEGORY = "bnexp: mean of each group, with its band"  # in the tab Custom Scalars
 SUFFIX = ".means"  # of bnexp's own event files in the folder
 MAX_NAME = 80  # characters of a folder's name
 
 
-def write_means(verdict: Verdict, folder: Path) -> None:
+def write_means(verdict: Verdict, folder: Path, pictures: Mapping[str, bytes]) -> None:
     """Replaces the runs of means in ``folder``; nothing is written where the runs wrote no events either.
+
+    ``pictures`` (PNG, by name) are shown in the tab Images, as those of a further run.
 
     Each file is new as a whole and has a new name: a TensorBoard that is running reads it, and leaves out the
     older points of the same epochs.
@@ -47,6 +50,11 @@ def write_means(verdict: Verdict, folder: Path) -> None:
             path = means / name / f"events.out.tfevents.{now:.0f}{SUFFIX}"
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_file(path, _events(group.runs, now))
+            new_files.append(path)
+        if pictures:
+            path = means / PICTURES / f"events.out.tfevents.{now:.0f}{SUFFIX}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_file(path, _picture_events(pictures, now))
             new_files.append(path)
     for path in {*old_files} - {*new_files}:
         path.unlink()
@@ -79,6 +87,19 @@ def _events(runs: tuple[Run, ...], wall_time: float) -> Iterator[Event]:
     for epoch, values in sorted(epochs.items()):
         scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         yield Event(wall_time=wall_time, step=epoch, summary=Summary(value=scalars))
+
+
+def _picture_events(pictures: Mapping[str, bytes], wall_time: float) -> Iterator[Event]:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    yield Event(wall_time=wall_time, file_version="brain.Event:2")
+    for name, png in pictures.items():
+        width, height = struct.unpack(">II", png[16:24])  # where a PNG file has them
+        image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png)
+        yield Event(
+            wall_time=wall_time, step=0, summary=Summary(value=[Summary.Value(tag=name, image=image)])
+        )
 
 
 def _layout_summary(tags: Iterable[str]) -> Summary:

@@ -82,10 +82,9 @@ def test_a_run_that_was_stopped_in_an_epoch_has_the_same_rows(name, tmp_path, mo
     monkeypatch.setattr(Trainer, "step", step_and_stop)
     with pytest.raises(Interrupted):
         train(tmp_path / "parts", *keys, stop=stop)
-    last_rows = (tmp_path / "parts" / "0" / "probes").glob("*.csv")
-    for path in last_rows:  # as after a kill: a row of a later step, and half a row
-        cells = path.read_text().splitlines()[1].partition(",")[2]
-        path.write_text(f"{path.read_text()}13,{cells}\r\n14,")
+    for path in (tmp_path / "parts" / "0" / "probes").glob("*.csv"):
+        later_row = "13," + path.read_text().splitlines()[1].partition(",")[2]
+        path.write_text(f"{path.read_text()}{later_row}\r\n14,")  # as after a kill
     resumed = train(tmp_path / "parts", *keys)
     assert len(steps) == 2 * STEPS
     assert read_probe(resumed, name) == read_probe(whole, name)

@@ -22,7 +22,7 @@ def render_latex(verdict: Verdict) -> str:
     is_accuracy = verdict.metric.is_accuracy
     titles = {
         NAME: latex(verdict.grouping.title), 1: "$n$", LOST_RUNS: "lost",
-        MEAN: latex("accuracy (%)" if is_accuracy else verdict.metric.label),
+        MEAN: latex(f"{verdict.metric.name} (%)" if is_accuracy else verdict.metric.label),
         DIFFERENCE: latex("difference [95 % CI]"), P: "$p$", P_ADJUSTED: r"$p_\mathrm{Holm}$", WINS: "wins",
     }  # fmt: skip
     lines = [

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnexp.data import Split
 from bnexp.errors import UserError
 from bnexp.models.norms import BatchNorm
+from bnexp.seeding import derive
 
 BatchNormLayer = _BatchNorm | BatchNorm
 
@@ -68,6 +71,34 @@ def batch_norms(network: nn.Module) -> dict[str, BatchNormLayer]:
     }
 
 
+def training_batches(train: Split, batch_size: int, count: int, seed: int) -> Iterator[Tensor]:
+    """The images (B, C, S, S) of ``count`` batches as training gives them, augmentation included.
+
+    Order and augmentation follow from the seed, and are those of no epoch of training.
+    """
+    epoch = train.epoch(batch_size, derive(seed, "population statistics"), 0)
+    return (batch.tensors()[0] for batch in islice(epoch, count))
+
+
+@contextmanager
+def batch_statistics_mode(network: nn.Module) -> Iterator[None]:
+    """Within the block batch norm layers normalise by their batch; all other layers are in eval mode.
+
+    Running statistics and modes are afterwards as before.
+    """
+    norms = batch_norms(network)
+    modes = {module: module.training for module in network.modules()}
+    try:
+        with _restored_buffers(norms.values()):
+            network.eval()
+            for norm in norms.values():
+                norm.training = True  # not train(): a frozen layer may override it
+            yield
+    finally:
+        for module, is_training in modes.items():
+            module.training = is_training
+
+
 def population_statistics(network: nn.Module, batches: Iterable[Tensor]) -> dict[str, ChannelStatistics]:
     """The statistics of the input of each batch norm layer over all ``batches`` of images (B, C, S, S).
 
@@ -76,32 +107,32 @@ def population_statistics(network: nn.Module, batches: Iterable[Tensor]) -> dict
         mean     = mean over k of mu_k
         variance = mean over k of (var_k + mu_k²) - mean²
 
-    (Wu & Johnson 2021, section 3). A smaller batch weighs by its number of values. Batch norm layers are in
-    training mode, so each normalises by the statistics of its own batch. All other layers are in eval mode:
-    dropout is off, as in the network that is evaluated. A layer that no batch reaches is left out.
+    (Wu & Johnson 2021, section 3). A smaller batch weighs by its number of values. Each batch norm layer
+    normalises by the statistics of its own batch. Dropout is off, as in the network that is evaluated. A
+    layer that no batch reaches is left out.
 
     Weights, running statistics and modes are afterwards as before. Raises UserError where a batch gives a
     channel a single value: it has no variance.
     """
+    with batch_statistics_mode(network):
+        return input_statistics(network, batches)
+
+
+@torch.no_grad()
+def input_statistics(network: nn.Module, batches: Iterable[Tensor]) -> dict[str, ChannelStatistics]:
+    """The same statistics with the network in the mode in which it stands."""
     norms = batch_norms(network)
     moments = {name: _Moments() for name in norms}
     hooks = [
         norm.register_forward_pre_hook(_recorder(name, moments[name]), with_kwargs=True)
         for name, norm in norms.items()
     ]
-    modes = {module: module.training for module in network.modules()}
     try:
-        with torch.no_grad(), _restored_buffers(norms.values()):
-            network.eval()
-            for norm in norms.values():
-                norm.training = True  # not train(): a frozen layer may override it
-            for images in batches:
-                network(images)
+        for images in batches:
+            network(images)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, is_training in modes.items():
-            module.training = is_training
     return {name: sums.statistics() for name, sums in moments.items() if sums.count}
 
 
@@ -118,25 +149,27 @@ def precise_statistics(network: nn.Module, statistics: Mapping[str, ChannelStati
 
 @dataclass(frozen=True)
 class StatisticsShift:
-    """How far the running statistics of a layer are from the precise ones, in its worst channel.
+    """How far the running statistics of a layer are from others of its input.
 
-    ``mean`` is |running mean - mean| / sqrt(variance + eps): in standard deviations of the channel.
-    ``variance`` is the ratio of running variance + eps and variance + eps, the larger over the smaller: the
-    layer divides by the square roots of these sums.
+    - ``mean``: the greatest |running mean - mean| / sqrt(variance + eps) of a channel, in standard deviations
+    - ``variance``: the greatest ratio of running variance + eps and variance + eps, the larger over the
+      smaller; the layer divides by the square roots of these sums
+    - ``mean_variance``: the mean of that ratio over the channels
     """
 
     mean: float
     variance: float
+    mean_variance: float
 
 
-def statistics_shift(norm: BatchNormLayer, precise: ChannelStatistics) -> StatisticsShift:
-    """The shift of a batch norm layer against its precise statistics."""
+def statistics_shift(norm: BatchNormLayer, statistics: ChannelStatistics) -> StatisticsShift:
+    """The shift of a batch norm layer's running statistics against ``statistics``."""
     running_mean = norm.get_buffer("running_mean").cpu().double()
     running = norm.get_buffer("running_var").cpu().double() + norm.eps
-    mean, variance = precise.mean.cpu(), precise.variance.cpu() + norm.eps
+    mean, variance = statistics.mean.cpu(), statistics.variance.cpu() + norm.eps
     distance = (running_mean - mean).abs() / variance.sqrt()
     ratio = torch.maximum(running / variance, variance / running)
-    return StatisticsShift(float(distance.max()), float(ratio.max()))
+    return StatisticsShift(float(distance.max()), float(ratio.max()), float(ratio.mean()))
 
 
 def _recorder(name: str, moments: _Moments) -> Callable[[nn.Module, Any, Any], None]:

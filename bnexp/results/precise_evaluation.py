@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from torch import nn
 
 from bnexp.data import DataSplits, Split
 from bnexp.errors import UserError, bad_value
 from bnexp.models.population_statistics import (
-    ChannelStatistics,
     StatisticsShift,
     batch_norms,
     population_statistics,
     precise_statistics,
     statistics_shift,
+    training_batches,
 )
-from bnexp.seeding import derive, seed_global
+from bnexp.seeding import seed_global
 from bnexp.training.trainer import Trainer
 
 OPTION = "--precise-bn"
@@ -41,7 +39,10 @@ def describe(
     """
     batch_size, eval_batch_size = sizes
     try:
-        statistics = _statistics(trainer, splits.train, batch_size, count)
+        batches = training_batches(splits.train, batch_size, count, trainer.seed)
+        seed_global(trainer.seed, "population statistics")  # a network may draw in eval mode too
+        with trainer.device.autocast():
+            statistics = population_statistics(trainer.model, batches)
     except UserError as error:
         raise bad_value(OPTION, count, str(error)) from None
     with precise_statistics(trainer.model, statistics):
@@ -54,18 +55,6 @@ def describe(
         "largest difference of the running statistics: means in standard deviations, variances as a ratio",
         *_table(shifts),
     ]
-
-
-def _statistics(trainer: Trainer, train: Split, batch_size: int, count: int) -> dict[str, ChannelStatistics]:
-    """Precise statistics from ``count`` batches of the size and the augmentation of training.
-
-    Their order and augmentation are those of no epoch of training.
-    """
-    epoch = train.epoch(batch_size, derive(trainer.seed, "population statistics"), 0)
-    images = (batch.tensors()[0] for batch in islice(epoch, count))
-    seed_global(trainer.seed, "population statistics")  # a network may draw in eval mode too
-    with trainer.device.autocast():
-        return population_statistics(trainer.model, images)
 
 
 def _table(shifts: dict[str, StatisticsShift]) -> list[str]:

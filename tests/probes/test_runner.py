@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 from bnexp.config.schema import PROBES
+from bnexp.errors import Interrupted
+from bnexp.signals import StopSignal
+from bnexp.training.trainer import Trainer
 from helpers.probe_runs import STEPS, read_probe, train
 
 WRITTEN = sorted(name for name in PROBES if (Path(__file__).parents[2] / f"bnexp/probes/{name}.py").exists())
@@ -49,6 +53,28 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(name, tmp_path):
     whole = train(tmp_path / "whole", *keys, epochs=2)
     train(tmp_path / "parts", *keys, epochs=1)
     resumed = train(tmp_path / "parts", *keys, epochs=2)
+    assert read_probe(resumed, name) == read_probe(whole, name)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_run_that_was_stopped_in_an_epoch_has_the_same_rows(name, tmp_path, monkeypatch):
+    keys = ("model.norm=batch", "model.dropout=0.2", f"probes=[{name}]", "probe.every=4")
+    whole = train(tmp_path / "whole", *keys)
+    stop, steps, step = StopSignal(), [], Trainer.step
+
+    def step_and_stop(trainer, batch):
+        steps.append(1)
+        stop.received = signal.SIGTERM if len(steps) == 10 else None
+        return step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "step", step_and_stop)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "parts", *keys, stop=stop)
+    for path in (tmp_path / "parts" / "0" / "probes").glob("*.csv"):
+        later_row = "13," + path.read_text().splitlines()[1].partition(",")[2]
+        path.write_text(f"{path.read_text()}{later_row}\r\n14,")  # as after a kill
+    resumed = train(tmp_path / "parts", *keys)
+    assert len(steps) == 2 * STEPS
     assert read_probe(resumed, name) == read_probe(whole, name)
 
 

@@ -18,6 +18,7 @@ from bnexp.data.network_input import NetworkInput
 from bnexp.models.summary import Summary
 from bnexp.probes.probe import Probe
 from bnexp.runs.chance import is_at_chance
+from bnexp.runs.confusion import predicted_classes, write_confusion
 from bnexp.runs.folder import RunFolder
 from bnexp.runs.job import Job, MachineShare
 from bnexp.runs.latest import point_latest
@@ -103,11 +104,16 @@ def record_metrics(
     config: Config, folder: RunFolder, metrics: FinalMetrics, progress: Progress, splits: DataSplits
 ) -> None:
     """Writes what a run achieved to its summary and to the log."""
-    folder.update(**metrics._asdict(), time=progress.times())
+    predictions = {
+        epoch: predicted_classes(confusion, len(splits.classes))
+        for epoch, confusion in metrics.confusions.items()
+    }
+    write_confusion(folder.path, metrics.confusions, splits.classes)
+    folder.update(final=metrics.final, best=metrics.best, predictions=predictions, time=progress.times())
     accuracy, loss = metrics.final["test/accuracy"], metrics.final["test/loss"]
     log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
-    if is_at_chance(accuracy, splits.majority, metrics.predictions["final"]):
-        share = max(metrics.predictions["final"]) / len(splits.test)
+    if is_at_chance(accuracy, splits.majority, predictions["final"]):
+        share = max(predictions["final"]) / len(splits.test)
         log.warning(
             f"{config.name}: at chance, this network has learned nothing: it gives {share:.0%} of the test"
             f" images to one class; always guessing the largest class reaches {splits.majority:.4f}"

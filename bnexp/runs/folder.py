@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 SUMMARY = "summary.json"
 # What a resumed run, bnexp-eval and bnexp-compare read; None and a missing key are allowed.
 SUMMARY_TYPES: dict[str, tuple[type, ...]] = {
-    "status": (str,), "config_hash": (str,), "fingerprints": (dict,), "overrides": (list,),
+    "status": (str,), "config_hash": (str,), "fingerprints": (dict,), "files": (dict,), "overrides": (list,),
     "choices": (dict,), "epochs": (int,), "patience": (int,), "seed": (int,), "graph": (bool,),
     "best": (dict,), "final": (dict,), "predictions": (dict,), "time": (dict,),
     "input": (dict,), "version": (str,),
@@ -75,6 +75,7 @@ class RunFolder:
             "config_hash": config_hash(config, fingerprints),
             "checkpoint_identity": checkpoint_identity(config, fingerprints),
             "fingerprints": fingerprints,  # of the images and of the user's own code
+            "files": {},  # data files that the user's own code has read, and their digests
             "overrides": overrides,
             "choices": dict(choices or {}),  # the chosen file of each group: model, optimizer ...
             "job_number": job_number,  # the place in its sweep, from 0; None for a single run

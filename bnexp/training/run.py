@@ -11,7 +11,7 @@ from bnexp.compute.device import prepare_device
 from bnexp.compute.memory import memory_guard
 from bnexp.compute.process_tuning import set_threads
 from bnexp.compute.processes import Processes
-from bnexp.config.instantiate import check_components
+from bnexp.config.instantiate import check_components, components_of, files_read
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
 from bnexp.data.network_input import NetworkInput
@@ -71,7 +71,7 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             f"{config.name}: seed {config.seed} on {device}, {threads} CPU thread{plural}{process_count}"
         )
         log.log(logging.DEBUG if job.is_in_sweep else logging.INFO, str(summary))
-        folder.update(graph=isinstance(trainer, CudaGraphTrainer))
+        folder.update(graph=isinstance(trainer, CudaGraphTrainer), files=files_read(components_of(config)))
         if not job.is_in_sweep:  # not before: a mistake would leave a link to a folder that is removed
             point_latest(folder.path)
         texts = tensorboard_texts(job.config_yaml, summary)

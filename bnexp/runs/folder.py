@@ -58,6 +58,7 @@ class RunFolder:
         job_number: int | None = None,
     ) -> None:
         self.path = path
+        self.shown = os.path.relpath(path)  # own code can change the current folder
         self.new_folders = tuple(new_folders)
         self.previous_summary = load_summary(path) if (path / SUMMARY).exists() else None
         fingerprints = dict(fingerprints or {})

@@ -14,6 +14,7 @@ import torch
 from bnexp.data import DataSplits
 from bnexp.errors import Diverged
 from bnexp.runs.loggers import Logger
+from bnexp.runs.run_log import restore_log
 from bnexp.seeding import global_rng_state
 from bnexp.signals import StopSignal
 from bnexp.training.checkpoint import Checkpoints
@@ -80,6 +81,7 @@ def fit(
             return False
         return processes.any(stop.received is not None, trainer.device.torch_device)
 
+    restore_signals_and_log(stop)
     while not progress.is_done(settings.epochs, settings.patience):
         start, epoch = time.perf_counter(), progress.epoch + 1
         trainer.begin_epoch(settings.seed, epoch, progress.current.rng_states)
@@ -99,6 +101,7 @@ def fit(
 
         metrics = progress.finish_epoch(len(data.train), time.perf_counter() - start)
         metrics |= trainer.evaluate(data.watched, settings.eval_batch_size)
+        restore_signals_and_log(stop)
         metrics["lr"] = trainer.lr  # of this epoch; with interval=step, of the next step
         trainer.schedule.after_epoch(metrics)
         is_best = progress.record(metrics)
@@ -108,6 +111,15 @@ def fit(
         has_untrained = has_untrained or warn_of_untrained(trainer, epoch)
         is_last = progress.is_done(settings.epochs, settings.patience)
         checkpoints.save(trainer.state(progress), epoch, best=is_best, final=is_last)
+
+
+def restore_signals_and_log(stop: StopSignal) -> None:
+    """Takes the log and the stop signals back from the user's own code; logs that it did the latter."""
+    restore_log()
+    if names := stop.take_back():
+        log.warning(
+            f"{', '.join(names)}: your own code has set a handler; bnexp has taken it back to save the run"
+        )
 
 
 def warn_of_untrained(trainer: Trainer, epoch: int) -> bool:

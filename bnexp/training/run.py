@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from contextlib import closing
 
@@ -20,11 +19,12 @@ from bnexp.runs.chance import is_at_chance
 from bnexp.runs.folder import RunFolder
 from bnexp.runs.job import Job, MachineShare
 from bnexp.runs.latest import point_latest
+from bnexp.runs.run_log import restore_log
 from bnexp.signals import StopSignal
 from bnexp.training import build
 from bnexp.training.checkpoint import Checkpoints, load
 from bnexp.training.cuda_graph import CudaGraphTrainer
-from bnexp.training.loop import FinalMetrics, FitSettings, final_metrics, fit
+from bnexp.training.loop import FinalMetrics, FitSettings, final_metrics, fit, restore_signals_and_log
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
 
@@ -56,6 +56,7 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             **({"command": job.command} if job.command else {}),
         )  # fmt: skip
         record_network(folder, summary, splits)
+        restore_signals_and_log(stop)
         trainer = build.trainer(
             config,
             network,
@@ -65,6 +66,7 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             graph_used_before=folder.summary["graph"],
             is_tried=True,
         )
+        restore_log()
         process_count = f", {processes.world_size} processes" if processes.is_distributed else ""
         plural = "s" * (threads > 1)
         log.info(
@@ -99,8 +101,9 @@ def record_metrics(
 ) -> None:
     """Writes what a run achieved to its summary and to the log."""
     folder.update(**metrics._asdict(), time=progress.times())
+    restore_log()
     accuracy, loss = metrics.final["test/accuracy"], metrics.final["test/loss"]
-    log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
+    log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {folder.shown}")
     if is_at_chance(accuracy, splits.majority, metrics.predictions["final"]):
         share = max(metrics.predictions["final"]) / len(splits.test)
         log.warning(

@@ -44,6 +44,7 @@ def exit_code(command: Callable[[], Any]) -> int:
 def failure_of(command: Callable[[], Any]) -> Failure:
     """Runs ``command`` and returns its exit code, with the lines that say what went wrong; 0 and no line if
     nothing did."""
+    folder = os.getcwd()
     try:
         command()
     except SystemExit as request:  # an inner command has already printed its error
@@ -60,7 +61,7 @@ def failure_of(command: Callable[[], Any]) -> Failure:
         if (message := _expected_failure(error)) is not None:
             return Failure(1, [f"bnexp: {message}"])
         line = f"bnexp: crashed: {describe(error)}"
-        return Failure(1, [line, *_log_traceback(error)])
+        return Failure(1, [line, *_log_traceback(error, folder)])
     return Failure(0, [])
 
 
@@ -93,10 +94,11 @@ def _expected_failure(error: Exception) -> str | None:
     return None
 
 
-def _log_traceback(error: Exception) -> list[str]:
+def _log_traceback(error: Exception, folder: str) -> list[str]:
     """Writes the traceback into the run's log files; returns a line for each, which names the file.
 
-    Where there is no log file it writes to standard error, and returns no line.
+    Where there is no log file it writes to standard error, and returns no line. ``folder`` is the current one
+    of the command's start: the user's own code may have changed it.
     """
     handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
     lines = []
@@ -105,7 +107,7 @@ def _log_traceback(error: Exception) -> list[str]:
             log.name, logging.ERROR, __file__, 0, "crashed", (), (type(error), error, error.__traceback__)
         )
         handler.emit(record)
-        lines.append(f"bnexp: the traceback is in {os.path.relpath(handler.baseFilename)}")
+        lines.append(f"bnexp: the traceback is in {os.path.relpath(handler.baseFilename, folder)}")
     if not handlers:
         sys.excepthook(type(error), error, error.__traceback__)
     return lines

@@ -21,7 +21,7 @@ from bnexp.config.instantiate import import_target, instantiate
 from bnexp.config.schema import Component, Config
 from bnexp.data import DataSplits, Split
 from bnexp.data.network_input import NetworkInput
-from bnexp.errors import OutOfMemory, UserError, bad_value, one_line
+from bnexp.errors import ExitCalled, OutOfMemory, UserError, bad_value, forbid_exit, one_line
 from bnexp.models.initialization import build_seeded
 from bnexp.models.norm_variants import GhostBatchNorm
 from bnexp.models.norms import has_manual_batch_norm, synchronize_batch_norms
@@ -119,12 +119,12 @@ def summary(network: nn.Module, config: Config, splits: DataSplits) -> Summary:
     Raises UserError if the network does not fit the images, the classes or the batch.
     """
     last_batch_size = len(splits.train) % config.batch_size or config.batch_size
-    count, classes = min(last_batch_size, 2), len(splits.classes)
+    count, classes, target = min(last_batch_size, 2), len(splits.classes), config.model.target
     size, channels = splits.train.image_size, splits.train.in_channels
     try:
-        with memory_guard(f"model={config.model.target}"):
+        with memory_guard(f"model={target}"), forbid_exit(f"model._target_={target}"):
             network_summary = summarise(network, torch.zeros(count, channels, size, size))
-    except (UserError, OutOfMemory):
+    except (UserError, OutOfMemory, ExitCalled):
         raise
     except Exception as error:  # anything: a user's own network may raise what it likes
         reason = one_line(error) or type(error).__name__

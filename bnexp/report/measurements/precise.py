@@ -22,6 +22,7 @@ from bnexp.report.read.probe_tables import Cell, ProbeTable
 
 NETWORK = "all"  # the layer column of the row of the whole network
 MOMENTUM = 0.1  # of the batch norm layers of bnexp and torch
+MIN_SHARE = 0.001  # of the initial statistics, to be told
 WU, LI = "Wu & Johnson (2021)", "Li et al. (2019)"
 GAP = "precise minus running accuracy in points"
 SHIFT = "variance shift"
@@ -97,10 +98,10 @@ def _gap_sentence(arm: Arm, early: Estimate, late: Estimate) -> str:
     table = next(iter(arm.tables.values()))
     steps, epochs = table.steps[0], len(table.steps)
     share = initial_share(MOMENTUM, steps)
-    left = f"{100 * share:.2g} %" if share >= 0.001 else "less than 0.1 %"
+    left = f", where {100 * share:.2g} % of the initial statistics is left (theory: 0.9^{steps})"
     return (
-        f"Precise minus running accuracy, {_label(arm)}: {early} points after epoch 1, where {left} of the"
-        f" initial statistics is left (theory: 0.9^{steps}); {late} points after epoch {epochs}."
+        f"Precise minus running accuracy, {_label(arm)}: {early} points after epoch 1"
+        f"{left if share >= MIN_SHARE else ''}; {late} points after epoch {epochs}."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -136,11 +137,12 @@ def _batch_size(args: argparse.Namespace, config: Config) -> int:
 
 def _class_lines(labels: list[int], predictions: list[int], classes: Sequence[str]) -> Iterator[str]:
     """The confusion matrix, and the balanced accuracy where the classes have uneven sizes."""
-    from bnexp.report.render.confusion import balanced_accuracy, confusion_matrix, format_confusion
+    from bnexp.report.render.confusion import format_confusion
+    from bnexp.runs.confusion import balanced_accuracy
 
-    counts = confusion_matrix(labels, predictions, len(classes))
-    yield format_confusion(counts, classes)
-    if (balanced := balanced_accuracy(counts)) is not None:
+    confusion = Counter(zip(labels, predictions, strict=True))
+    yield format_confusion(confusion, classes)
+    if (balanced := balanced_accuracy(confusion)) is not None:
         yield f"balanced accuracy {balanced:.4f}: the mean over the classes, whose sizes are uneven"
 
 

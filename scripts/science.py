@@ -56,7 +56,9 @@ def section(name: str) -> str:
     sweep = SWEEPS / name
     record = json.loads((sweep / "comparison.json").read_text(encoding="utf-8"))
     seconds = json.loads((SWEEPS / f"{name}.json").read_text(encoding="utf-8"))["seconds"]
-    lines = [f"## {question(name)}", "", f"    bnexp experiment={name}    # {duration(seconds)}", ""]
+    question, _, recipe = description(name).partition("? ")
+    command = f"    bnexp experiment={name}    # {duration(seconds)}"
+    lines = [f"## {question}?", "", recipe, "", command, ""]
     pictures = [f"probe-{measurement['probe']}" for measurement in record["measurements"]]
     for picture in pictures or ["forest"]:
         target = f"{name}-{picture.removeprefix('probe-')}.png"
@@ -67,8 +69,8 @@ def section(name: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def question(name: str) -> str:
-    """The comment that begins the preset's file."""
+def description(name: str) -> str:
+    """The comment that begins the preset's file: a question, then the recipe with its source."""
     lines = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     return next(line for line in lines[1:] if line.startswith("# ")).removeprefix("# ")
 

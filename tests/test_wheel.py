@@ -16,7 +16,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
@@ -200,14 +202,48 @@ def test_a_descent_runs(installation, folder):
     assert len(list(folder.glob("outputs/*/*/path.png"))) >= 1
 
 
-def test_a_sweep_writes_its_report(installation, folder):
+READ_SWEEP = """
+import bnexp, onnxruntime, torch
+sweep = bnexp.open_sweep("sweep")
+print(len(sweep.runs["final test/accuracy"]), sweep.curves.rows > 0, sweep.verdict().answer)
+run = sweep.run(0)
+images = run.preprocess("image.png")
+session = onnxruntime.InferenceSession("network.onnx", providers=["CPUExecutionProvider"])
+logits = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+print(torch.allclose(logits, run.model()(images), atol=1e-4), run.predict("image.png")[0].name)
+"""
+
+
+def test_a_sweep_leads_to_its_report_the_notebook_and_the_paper(installation, folder):
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason="the export to ONNX is a part of this test")
     arguments = ("-m", "seed=0,1", *QUICK, "tracking.tensorboard=false", "hydra.sweep.dir=sweep")
-    _, opened = installation.run(folder, "bnexp", *arguments)
+    _, opened = installation.run(folder, "bnexp", *arguments, "loss.weight=balanced")
     assert_opened(
         installation, opened, "sweeps/sweep.py", "report/render/html.py", "report/render/page.html.j2"
     )
-    assert len(list(folder.glob("sweep/*/summary.json"))) == 2
+    run, _ = sorted(path.parent.name for path in folder.glob("sweep/*/summary.json"))
     assert "</html>" in (folder / "sweep" / "report.html").read_text()
+    for name, part in {
+        "comparison.csv": "group", "runs.csv": "final test/accuracy", "curves.csv": "epoch,metric,value",
+        "comparison.tex": r"\toprule", "methods.txt": "mean",
+    }.items():  # fmt: skip
+        text = (folder / "sweep" / name).read_text()
+        assert part in text or name == "methods.txt", name
+    pictures = {path.stem for path in (folder / "sweep").glob("*.pdf")}
+    assert {"curves", "confusion"} <= pictures
+
+    Image.fromarray(np.full((28, 28), 90, np.uint8)).save(folder / "image.png")
+    arguments = (f"sweep/{run}", "--image", "image.png", "--export", "network.onnx")
+    out, opened = installation.run(folder, "bnexp-eval", *arguments)
+    assert_opened(installation, opened, "results/predict.py", "results/export.py")
+    predicted = re.search(r"^image\.png: (\d) 0\.\d{4}, ", out, re.MULTILINE)[1]
+    assert "the network as ONNX in network.onnx" in out
+    out, opened = installation.run(folder, "python", "-c", READ_SWEEP)
+    assert_opened(installation, opened, "results/saved_sweep.py", "report/analysis/verdict.py")
+    first, second = out.splitlines()
+    assert first.startswith("2 True ")
+    assert second == f"True {predicted}"
 
 
 def test_a_users_preset_composes_with_those_of_the_wheel(installation, folder):

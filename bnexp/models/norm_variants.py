@@ -73,10 +73,12 @@ class GhostBatchNorm(_BatchNorm):
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size {x.shape[1:]}"
             )
-        var, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
+        mean = x.mean(dims, keepdim=True)
+        centred = x - mean
+        var = centred.square().mean(dims, keepdim=True)
         per_channel = (-1,) + (1,) * (x.dim() - 3)  # views (C,) as (C,) or (C, 1, 1), to broadcast
         scale = self.weight.view(per_channel) * torch.rsqrt(var + self.eps)
-        output = torch.addcmul(self.bias.view(per_channel), x - mean, scale).flatten(0, 1)
+        output = torch.addcmul(self.bias.view(per_channel), centred, scale).flatten(0, 1)
         means, variances = (
             statistic.detach().view(group_count, channels).sum(0) for statistic in (mean, var)
         )

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 
 class MaxPool(nn.MaxPool2d):
@@ -53,16 +52,33 @@ class _MaxPoolFunction(torch.autograd.Function):
         return torch.maximum(upper, lower)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        left_is_max, upper_is_max = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _MaxPoolGradient.apply(grad, *ctx.saved_tensors, ctx.shape)
+
+
+class _MaxPoolGradient(torch.autograd.Function):
+    """Carries a gradient to the largest pixel of each window; its own gradient comes back from there."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, grad: Tensor, left_is_max: Tensor, upper_is_max: Tensor, shape: tuple[int, ...]
+    ) -> Tensor:
+        ctx.save_for_backward(left_is_max, upper_is_max)
         pair_grad = grad.new_empty(left_is_max.shape)  # one gradient for each pair of horizontal neighbours
         torch.mul(grad, upper_is_max, out=pair_grad[:, :, 0::2])
         torch.sub(grad, pair_grad[:, :, 0::2], out=pair_grad[:, :, 1::2])
-        has_odd_side = any(size % 2 for size in ctx.shape[2:])
-        maps_grad = grad.new_zeros(ctx.shape) if has_odd_side else grad.new_empty(ctx.shape)
+        has_odd_side = any(size % 2 for size in shape[2:])
+        maps_grad = grad.new_zeros(shape) if has_odd_side else grad.new_empty(shape)
         height, width = left_is_max.shape[2], 2 * left_is_max.shape[3]
         left_grad = maps_grad[:, :, :height, 0:width:2]
         torch.mul(pair_grad, left_is_max, out=left_grad)
         torch.sub(pair_grad, left_grad, out=maps_grad[:, :, :height, 1:width:2])
         return maps_grad
+
+    @staticmethod
+    def backward(ctx: Any, maps: Tensor) -> tuple[Tensor, None, None, None]:
+        left_is_max, upper_is_max = ctx.saved_tensors
+        height, width = left_is_max.shape[2], 2 * left_is_max.shape[3]
+        left, right = maps[:, :, :height, 0:width:2], maps[:, :, :height, 1:width:2]
+        pairs = torch.where(left_is_max, left, right)
+        return torch.where(upper_is_max, pairs[:, :, 0::2], pairs[:, :, 1::2]), None, None, None

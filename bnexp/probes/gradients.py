@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bnexp.probes.layers import WEIGHTED, choose_layers, layer_names, recorded
+from bnexp.probes.layers import recorded, weight_name, weighted_layers
 from bnexp.probes.loss_function import LossFunction
 from bnexp.probes.probe import Moment, Probe, Row, Setup
 from bnexp.seeding import generator
@@ -31,14 +31,11 @@ class Gradients(Probe):
     name, index = "gradients", ("layer",)
 
     def check(self, setup: Setup) -> None:
-        self._layers(setup)
-
-    def _layers(self, setup: Setup) -> list[str]:
-        names = layer_names(setup.network, WEIGHTED)
-        return choose_layers(setup.network, setup.keys.layers, names, "layer with weights")
+        weighted_layers(setup.network, setup.keys.layers)
 
     def before_step(self, moment: Moment) -> list[Row]:
-        network, names = moment.network, self._layers(moment.setup)
+        network = moment.network
+        names = weighted_layers(network, moment.setup.keys.layers)
         network.train()
         _, weight_gradients = LossFunction(
             network, moment.setup.loss, moment.images, moment.labels
@@ -55,10 +52,10 @@ class Gradients(Probe):
             {
                 "layer": name,
                 "depth": depth,
-                "weight_norm": float(weight_gradients[f"{name}.weight"].double().norm()),
+                "weight_norm": float(weight_gradients[weight_name(name)].double().norm()),
                 "output_square": mean_square_norm(output_gradient),
                 "random_square": mean_square_norm(random_gradient),
-                **tail_statistics(weight_gradients[f"{name}.weight"]),
+                **tail_statistics(weight_gradients[weight_name(name)]),
             }
             for depth, (name, output_gradient, random_gradient) in enumerate(
                 zip(names, of_loss, of_noise, strict=True), 1

@@ -45,6 +45,25 @@ def choose_layers(network: nn.Module, names: Sequence[str], default: Iterable[st
     return layers
 
 
+def weighted_layers(network: nn.Module, names: Sequence[str]) -> list[str]:
+    """``names`` (probe.layers), or every linear and convolutional layer, whose weights are trained.
+
+    Raises UserError as ``choose_layers``, and for a named layer without trained weights.
+    """
+    trained = {name for name, value in network.named_parameters() if value.requires_grad}
+    default = [name for name in layer_names(network, WEIGHTED) if weight_name(name) in trained]
+    layers = choose_layers(network, names, default, "layer with trained weights")
+    for name in layers:
+        if weight_name(name) not in trained:
+            raise bad_choice("probe.layers", name, default)
+    return layers
+
+
+def weight_name(layer: str) -> str:
+    """The name of a layer's weights; a network can be a layer itself."""
+    return f"{layer}.weight" if layer else "weight"
+
+
 @contextmanager
 def recorded(
     network: nn.Module, names: Iterable[str], *, inputs: bool = False

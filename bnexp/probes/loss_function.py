@@ -16,8 +16,9 @@ Parameters = Mapping[str, Tensor]
 class LossFunction:
     """``loss(network(images), labels)`` as a function of the trained parameters, by name.
 
-    The network is in the mode in which it stands. Each call sees the same buffers and the same noise: the
-    value depends on the parameters alone. The network's own parameters and buffers stay as they are.
+    The network is in the mode in which it stands. Each call sees the buffers and the noise of the moment at
+    which the function was made: the value depends on the parameters alone. The network's own parameters and
+    buffers stay as they are.
     """
 
     def __init__(self, network: nn.Module, loss: nn.Module, images: Tensor, labels: Tensor) -> None:
@@ -25,13 +26,14 @@ class LossFunction:
         self.parameters: Parameters = {
             name: value for name, value in network.named_parameters() if value.requires_grad
         }
+        self._buffers = {name: value.clone() for name, value in network.named_buffers()}
         self._device = images.device
         self._noise = global_rng_state(images.device)
 
     def __call__(self, parameters: Parameters) -> Tensor:
         """The loss ()."""
         set_global_rng_state(self._noise, self._device)
-        buffers = {name: value.clone() for name, value in self.network.named_buffers()}
+        buffers = {name: value.clone() for name, value in self._buffers.items()}
         logits = functional_call(self.network, {**buffers, **parameters}, (self.images,))
         return self.loss(logits, self.labels)
 

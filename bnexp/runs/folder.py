@@ -18,6 +18,7 @@ from typing import Any
 from bnexp import __version__
 from bnexp.errors import Diverged, UserError, describe, forbid_exit, one_line
 from bnexp.files import write_json
+from bnexp.runs.confusion import CONFUSION_FILE
 from bnexp.runs.environment import ENVIRONMENT, describe_environment, read_environment, recorded_threads
 from bnexp.runs.identity import can_resume, checkpoint_identity, config_hash, describe_changes
 
@@ -36,7 +37,7 @@ LOCK = ".lock"
 LOG = "train.log"
 PROBE_FOLDER = "probes"
 # A run writes summary.json before any of them.
-RECORDS = (ENVIRONMENT, "metrics.csv", "steps.csv", "checkpoints", PROBE_FOLDER)
+RECORDS = (ENVIRONMENT, "metrics.csv", "steps.csv", CONFUSION_FILE, "checkpoints", PROBE_FOLDER)
 
 
 class RunFolder:
@@ -111,7 +112,7 @@ class RunFolder:
         checkpoints = self.path / "checkpoints"
         for path in [*self.path.glob("events.out.tfevents.*"), *numbered_checkpoints(checkpoints)]:
             path.unlink()
-        records = [self.path / name for name in ("metrics.csv", "steps.csv")]
+        records = [self.path / name for name in ("metrics.csv", "steps.csv", CONFUSION_FILE)]
         records += (self.path / PROBE_FOLDER).glob("*.csv")
         for path in [*records, *(checkpoints / f"{name}.pt" for name in ("last", "best", "previous"))]:
             path.unlink(missing_ok=True)

@@ -9,16 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
-
 from bnexp.data import DataSplits
 from bnexp.errors import Diverged
 from bnexp.probes.runner import NO_PROBES, ProbeRunner
+from bnexp.runs.confusion import Confusion, metrics_of_test
 from bnexp.runs.loggers import Logger
 from bnexp.seeding import global_rng_state
 from bnexp.signals import StopSignal
 from bnexp.training.checkpoint import Checkpoints
-from bnexp.training.metrics import Meter
+from bnexp.training.metrics import Meter, confusion_counts, confusion_pairs
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
 
@@ -38,12 +37,12 @@ class FitSettings:
 class FinalMetrics(NamedTuple):
     """What a finished run achieved; ``best`` is None where no validation set chose an epoch.
 
-    ``predictions`` counts, at the final and at the best epoch, the test images given to each class.
+    ``confusions`` are the confusion matrices of the test set at the final and at the best epoch.
     """
 
     final: dict[str, float]
     best: dict[str, float] | None
-    predictions: dict[str, list[int]]
+    confusions: dict[str, Confusion[int]]
 
 
 def fit(
@@ -163,21 +162,21 @@ def final_metrics(
     final = {name: value for name, value in progress.metrics.items() if "/" in name}  # SPLIT/METRIC
     final |= trainer.evaluate({"train_eval": data.train}, batch_size)
     require_finite(final["train_eval/loss"], "the final evaluation (train_eval)")
-    test, counts = _test(trainer, data, batch_size)
+    test, confusion = _test(trainer, data, batch_size)
     require_finite(test["test/loss"], "the final evaluation (test)")
     final |= test
-    predictions = {"final": counts}
+    confusions = {"final": confusion}
     if progress.best is None:
-        return FinalMetrics(final, None, predictions)
+        return FinalMetrics(final, None, confusions)
     if progress.best["epoch"] != progress.epoch:
         trainer.load_model(load_best())
-        test, counts = _test(trainer, data, batch_size)
-    return FinalMetrics(final, progress.best | test, predictions | {"best": counts})
+        test, confusion = _test(trainer, data, batch_size)
+    return FinalMetrics(final, progress.best | test, confusions | {"best": confusion})
 
 
-def _test(trainer: Trainer, data: DataSplits, batch_size: int) -> tuple[dict[str, float], list[int]]:
-    """Loss and accuracy on the test set, and how many of its images the network gives to each class."""
+def _test(trainer: Trainer, data: DataSplits, batch_size: int) -> tuple[dict[str, float], Confusion[int]]:
+    """The metrics on the test set, and its confusion matrix."""
     loss, accuracy, classes = trainer.classify(data.test, batch_size)
-    counts = torch.bincount(classes[classes >= 0], minlength=len(data.classes))
-    metrics = {"test/loss": loss, "test/accuracy": accuracy}
-    return metrics, trainer.processes.sum_(counts).tolist()
+    counts = trainer.processes.sum_(confusion_counts(data.test.labels, classes, len(data.classes)))
+    confusion = confusion_pairs(counts)
+    return metrics_of_test(loss, accuracy, confusion), confusion

@@ -60,3 +60,21 @@ class Meter:
         correct = self.processes.sum_((classes == torch.cat(labels)).sum())
         step_losses = self.processes.sum_(torch.stack(losses))
         return Window(step_losses.tolist(), list(batch_sizes), int(correct))
+
+
+def confusion_counts(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
+    """Images int64 (K, K) by true and by predicted class, of K ``classes``.
+
+    ``labels`` and ``predictions`` are int64 (N,). Images of other processes have the prediction -1.
+    """
+    is_own = predictions >= 0
+    cells = labels[is_own] * classes + predictions[is_own]
+    return torch.bincount(cells, minlength=classes * classes).view(classes, classes)
+
+
+def confusion_pairs(counts: Tensor) -> dict[tuple[int, int], int]:
+    """The cells of ``confusion_counts`` that hold images."""
+    counts = counts.cpu()
+    pairs = counts.nonzero()  # (n, 2)
+    images = counts[pairs[:, 0], pairs[:, 1]].tolist()
+    return {(label, prediction): n for (label, prediction), n in zip(pairs.tolist(), images, strict=True)}

@@ -18,6 +18,7 @@ from bnexp.data.network_input import NetworkInput
 from bnexp.models.summary import Summary
 from bnexp.probes.probe import Probe
 from bnexp.runs.chance import is_at_chance
+from bnexp.runs.confusion import predicted_classes, write_confusion
 from bnexp.runs.folder import RunFolder
 from bnexp.runs.job import Job, MachineShare
 from bnexp.runs.latest import point_latest
@@ -26,6 +27,7 @@ from bnexp.training import build
 from bnexp.training.checkpoint import Checkpoints, load
 from bnexp.training.cuda_graph import CudaGraphTrainer
 from bnexp.training.loop import FinalMetrics, FitSettings, final_metrics, fit
+from bnexp.training.probes import build_probes, probe_runner
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
 
@@ -66,13 +68,13 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             graph_used_before=folder.summary["graph"],
             is_tried=True,
         )
+        probes = build_probes(config, trainer, splits)
         process_count = f", {processes.world_size} processes" if processes.is_distributed else ""
         plural = "s" * (threads > 1)
         log.info(
             f"{config.name}: seed {config.seed} on {device}, {threads} CPU thread{plural}{process_count}"
         )
         log.log(logging.DEBUG if job.is_in_sweep else logging.INFO, str(summary))
-        probes = build.probes(config, trainer, splits)
         folder.update(
             graph=isinstance(trainer, CudaGraphTrainer), probes={probe.name: None for probe in probes}
         )
@@ -102,11 +104,16 @@ def record_metrics(
     config: Config, folder: RunFolder, metrics: FinalMetrics, progress: Progress, splits: DataSplits
 ) -> None:
     """Writes what a run achieved to its summary and to the log."""
-    folder.update(**metrics._asdict(), time=progress.times())
+    predictions = {
+        epoch: predicted_classes(confusion, len(splits.classes))
+        for epoch, confusion in metrics.confusions.items()
+    }
+    write_confusion(folder.path, metrics.confusions, splits.classes)
+    folder.update(final=metrics.final, best=metrics.best, predictions=predictions, time=progress.times())
     accuracy, loss = metrics.final["test/accuracy"], metrics.final["test/loss"]
     log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
-    if is_at_chance(accuracy, splits.majority, metrics.predictions["final"]):
-        share = max(metrics.predictions["final"]) / len(splits.test)
+    if is_at_chance(accuracy, splits.majority, predictions["final"]):
+        share = max(predictions["final"]) / len(splits.test)
         log.warning(
             f"{config.name}: at chance, this network has learned nothing: it gives {share:.0%} of the test"
             f" images to one class; always guessing the largest class reaches {splits.majority:.4f}"
@@ -138,7 +145,7 @@ def fit_and_test(
     with closing(logger):
         for tag, markdown in texts.items():
             logger.text(tag, markdown)
-        runner = build.probe_runner(config, probes, trainer, splits, logger)
+        runner = probe_runner(config, probes, trainer, splits, logger)
         try:
             fit(
                 trainer, splits, settings, progress,

@@ -12,11 +12,11 @@ from helpers.fused_runs import make_run
 STEPS = 20  # of one epoch
 
 
-def train(root: Path, *overrides: str, epochs: int = 2) -> Path:
+def train(root: Path, *overrides: str, epochs: int = 2, stop: StopSignal | None = None) -> Path:
     """Trains the run in ``root``, or carries it on; returns its folder."""
     texts = ("batch_size=10", f"epochs={epochs}", "tracking.tensorboard=false", *overrides)
     run = make_run(root, 0, texts)
-    train_run(run.config, run.folder, run.job, run.share, StopSignal())
+    train_run(run.config, run.folder, run.job, run.share, stop or StopSignal())
     run.folder.update(status="finished")
     return root / "0"
 

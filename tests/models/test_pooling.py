@@ -78,3 +78,19 @@ def test_a_network_has_torchs_keys_and_trains_to_the_same_bits():
         states.append(network.state_dict())
     assert list(states[0]) == list(states[1])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("size", [(6, 4), (5, 3)])
+def test_second_derivatives_equal_torchs(size):
+    maps = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    results = []
+    for pool in (MaxPool(), nn.MaxPool2d(2)):
+        leaf = maps.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(pool(leaf).pow(3).sum(), leaf, create_graph=True)
+        gradient.square().sum().backward()
+        results.append((gradient.detach(), leaf.grad))
+    (gradient, second), (torch_gradient, torch_second) = results
+    assert second.abs().max() > 1
+    assert torch.equal(gradient, torch_gradient)
+    torch.testing.assert_close(second, torch_second)
+    assert torch.autograd.gradgradcheck(MaxPool(), maps.requires_grad_())

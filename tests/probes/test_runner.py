@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from bnexp.config.schema import PROBES
+from bnexp.errors import Interrupted
+from bnexp.signals import StopSignal
+from bnexp.training.trainer import Trainer
 from helpers.probe_runs import STEPS, read_probe, train
 
 WRITTEN = sorted(name for name in PROBES if (Path(__file__).parents[2] / f"bnexp/probes/{name}.py").exists())
@@ -23,20 +28,30 @@ def test_every_named_probe_exists():
     assert sorted(PROBES) == WRITTEN
 
 
+# What the networks need that a probe measures, beside a batch norm.
+KEYS = {"branches": ("model.residual=plain",)}
+
+
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("plain") / "run", "model.norm=batch", "model.dropout=0.2")
+    """The folder of a run without probes, for some keys."""
+
+    @cache
+    def run(*keys: str) -> Path:
+        return train(tmp_path_factory.mktemp("plain") / "run", "model.norm=batch", "model.dropout=0.2", *keys)
+
+    return run
 
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_the_trained_bits_are_those_without_a_probe(name, plain, tmp_path):
-    probed = train(
-        tmp_path / "run", "model.norm=batch", "model.dropout=0.2", f"probes=[{name}]", "probe.every=7"
-    )
-    expected = weights(plain)
+    keys = KEYS.get(name, ())
+    names = ("model.norm=batch", "model.dropout=0.2", f"probes=[{name}]", "probe.every=7")
+    probed, unprobed = train(tmp_path / "run", *names, *keys), plain(*keys)
+    expected = weights(unprobed)
     for key, value in weights(probed).items():
         assert torch.equal(value, expected[key]), key
-    assert (probed / "steps.csv").read_text() == (plain / "steps.csv").read_text()
+    assert (probed / "steps.csv").read_text() == (unprobed / "steps.csv").read_text()
     rows = read_probe(probed, name)
     assert rows
     assert all(math.isfinite(float(row["step"])) for row in rows)
@@ -45,10 +60,33 @@ def test_the_trained_bits_are_those_without_a_probe(name, plain, tmp_path):
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(name, tmp_path):
-    keys = ("model.norm=batch", f"probes=[{name}]", "probe.every=9")
+    keys = ("model.norm=batch", f"probes=[{name}]", "probe.every=9", *KEYS.get(name, ()))
     whole = train(tmp_path / "whole", *keys, epochs=2)
     train(tmp_path / "parts", *keys, epochs=1)
     resumed = train(tmp_path / "parts", *keys, epochs=2)
+    assert read_probe(resumed, name) == read_probe(whole, name)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_run_that_was_stopped_in_an_epoch_has_the_same_rows(name, tmp_path, monkeypatch):
+    names = ("model.norm=batch", "model.dropout=0.2", f"probes=[{name}]", "probe.every=4")
+    keys = (*names, *KEYS.get(name, ()))
+    whole = train(tmp_path / "whole", *keys)
+    stop, steps, step = StopSignal(), [], Trainer.step
+
+    def step_and_stop(trainer, batch):
+        steps.append(1)
+        stop.received = signal.SIGTERM if len(steps) == 10 else None
+        return step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "step", step_and_stop)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "parts", *keys, stop=stop)
+    for path in (tmp_path / "parts" / "0" / "probes").glob("*.csv"):
+        later_row = "13," + path.read_text().splitlines()[1].partition(",")[2]
+        path.write_text(f"{path.read_text()}{later_row}\r\n14,")  # as after a kill
+    resumed = train(tmp_path / "parts", *keys)
+    assert len(steps) == 2 * STEPS
     assert read_probe(resumed, name) == read_probe(whole, name)
 
 

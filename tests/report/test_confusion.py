@@ -1,9 +1,89 @@
-from bnexp.report.render.confusion import confusion_matrix, format_confusion
+"""The confusion matrix: as text, and the mean of each group as a picture or a table."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bnexp.report.analysis.confusion import largest_confusions, mean_confusion
+from bnexp.report.analysis.verdict import compare
+from bnexp.report.content.confusion import confusion_table
+from bnexp.report.read.runs import read_runs
+from bnexp.report.render.confusion import format_confusion
+from bnexp.report.write import write_report
+from bnexp.runs.confusion import write_confusion
+from helpers.run_folders import compare_groups, write_run
 
 
 def test_rows_are_true_classes_and_end_in_their_accuracy():
-    counts = confusion_matrix([0, 0, 1], [0, 1, 1], 3)
-    assert counts == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
-    lines = format_confusion(counts, ["cat", "dog", "owl"]).splitlines()
+    lines = format_confusion({(0, 0): 1, (0, 1): 1, (1, 1): 1}, ["cat", "dog", "owl"]).splitlines()
     assert lines[1].split() == ["cat", "1", "1", "0", "0.5000"]
+    assert lines[2].split() == ["dog", "0", "1", "0", "1.0000"]
     assert lines[3].endswith("no images")
+
+
+def write_matrices(sweep: Path, matrices: dict[str, list[dict[tuple[int, int], int]]], classes) -> None:
+    """A sweep over ``model.norm`` whose runs have recorded these matrices at their final epoch."""
+    for norm, confusions in matrices.items():
+        for seed, confusion in enumerate(confusions):
+            run = write_run(sweep, 0.9 + 0.01 * seed, model_norm=norm, seed=seed)
+            write_confusion(run, {"final": confusion}, classes)
+
+
+MATRICES = {
+    "none": [{(0, 0): 8, (0, 1): 2, (1, 1): 10}, {(0, 0): 6, (0, 1): 4, (1, 0): 1, (1, 1): 9}],
+    "batch": [{(0, 0): 10, (1, 1): 10}, {(0, 0): 9, (0, 1): 1, (1, 1): 10}],
+}
+
+
+@pytest.fixture
+def verdict(tmp_path):
+    write_matrices(tmp_path / "runs", MATRICES, ["cat", "dog"])
+    return compare(*read_runs([tmp_path / "runs"]))
+
+
+def test_the_mean_matrix_of_a_group_is_in_percent_of_the_true_class(verdict):
+    none, batch = map(mean_confusion, verdict.summaries)
+    expected = {("cat", "cat"): 70, ("cat", "dog"): 30, ("dog", "dog"): 95, ("dog", "cat"): 5}
+    assert none.shares == pytest.approx(expected)
+    assert (none.classes, none.n) == (("cat", "dog"), 2)
+    assert largest_confusions([none, batch], 9) == [("cat", "dog"), ("dog", "cat")]
+
+
+def test_a_picture_shows_the_matrices_side_by_side(verdict, tmp_path):
+    write_report(verdict, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Which classes are confused?" in page
+    assert "Largest confusions" not in page
+    svg = (tmp_path / "out" / "confusion.svg").read_text()
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    for text in ("none (n=2)", "batch (n=2)", "70.0", "30.0", "95.0", "5.0", "100"):
+        assert text in texts, text
+    assert texts.count("cat") == 3  # below each matrix, and once beside them
+    opacity = r"fill: #d55e00; fill-opacity: ([\d.]+)"  # the strongest colour is the largest share, 30 %
+    assert {round(float(text), 4) for text in re.findall(opacity, svg)} == {round(5 / 30, 4)}
+
+
+def test_many_classes_are_a_table_of_the_largest_confusions(tmp_path):
+    classes = [f"class {i}" for i in range(25)]
+    even = {(i, i): 10 for i in range(25)}
+    mistakes = {(0, 0): 6, (0, 7): 4}
+    write_matrices(tmp_path / "runs", {"none": [even | mistakes], "batch": [even]}, classes)
+    verdict = compare(*read_runs([tmp_path / "runs"]))
+    assert confusion_table(verdict) == [
+        ["true class", "predicted class", "none", "batch"],
+        ["class 0", "class 7", "40.0 %", "0.0 %"],
+    ]
+    write_report(verdict, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Largest confusions" in page
+    assert "Which classes are confused?" not in page
+    assert not (tmp_path / "out" / "confusion.svg").exists()
+
+
+def test_older_runs_without_a_matrix_show_nothing(tmp_path):
+    verdict = compare_groups(tmp_path / "runs", {"none": [97.0, 97.2], "batch": [98.0, 98.1]})
+    write_report(verdict, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "confus" not in page
+    assert not list((tmp_path / "out").glob("confusion*"))

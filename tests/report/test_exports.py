@@ -111,7 +111,7 @@ def test_the_latex_table_says_n_test_and_interval(folder):
     titles = next(line for line in text.splitlines() if "$n$" in line)
     assert row.count("&") == titles.count("&") == 6  # Holm's column: two tests, one of lost runs
     assert r"$98.08 \pm 0.08$" in row
-    assert re.search(r"\$\+1\.0\d \[\+0\.\d\d, \+1\.\d\d\]\$", row)
+    assert re.search(r"\$\+1\.0\d\\\ \[\+0\.\d\d, \+1\.\d\d\]\$", row)
     assert re.search(r"none\$\^\*\$ & \$4\$ & \$1\$ &", text)
 
 

@@ -67,7 +67,9 @@ def test_discard_removes_only_folders_that_were_created_for_the_run(tmp_path):
     assert (tmp_path / "outputs").exists()
 
 
-@pytest.mark.parametrize("name", ["metrics.csv", "steps.csv", "environment.json", "checkpoints/last.pt"])
+@pytest.mark.parametrize(
+    "name", ["metrics.csv", "steps.csv", "confusion.csv", "environment.json", "checkpoints/last.pt"]
+)
 def test_records_without_a_summary_belong_to_no_run(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("text")
@@ -78,7 +80,8 @@ def test_records_without_a_summary_belong_to_no_run(tmp_path, name):
 
 def test_clear_removes_only_what_a_run_writes(tmp_path):
     make_folder(tmp_path / "run").update()
-    names = ["metrics.csv", "checkpoints/last.pt", "checkpoints/epoch-3.pt", "checkpoints/epoch-final.pt"]
+    names = ["metrics.csv", "confusion.csv", "checkpoints/last.pt", "checkpoints/epoch-3.pt"]
+    names.append("checkpoints/epoch-final.pt")
     (tmp_path / "run/checkpoints").mkdir()
     for name in names:
         (tmp_path / "run" / name).write_text("text")

@@ -181,7 +181,7 @@ def test_a_real_tensorboard_serves_every_tag(tmp_path, server):
     )
     groups = [group["hparams"] for group in response["sessionGroups"]]
     columns = [{key: value for key, value in group.items() if value not in (None, "")} for group in groups]
-    assert sorted(columns, key=str) == [
+    assert sorted(columns, key=sorted) == [
         {"model": "mlp", "model.norm": "batch"},
         {"model": "mlp", "optimizer.lr": 0.1},
     ]

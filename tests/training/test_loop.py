@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -173,11 +174,11 @@ def test_final_metrics_include_the_test_set_at_the_best_epochs_weights(tmp_path)
     progress = run(trained, tmp_path, data=data, epochs=2)
     progress.best = {"epoch": 1, "val/loss": 1.0}
     state = {"model": network().state_dict()}
-    final, best, predictions = final_metrics(trained, data, progress, batch_size=8, load_best=lambda: state)
-    assert [sum(counts) for counts in predictions.values()] == [30, 30]
+    final, best, confusions = final_metrics(trained, data, progress, batch_size=8, load_best=lambda: state)
+    assert [sum(confusion.values()) for confusion in confusions.values()] == [30, 30]
     _, _, classes = trainer().classify(data.test, 8)
-    assert predictions["best"] == classes.bincount(minlength=len(data.classes)).tolist()
-    assert predictions["final"] != predictions["best"]
+    assert confusions["best"] == Counter(zip(data.test.labels.tolist(), classes.tolist(), strict=True))
+    assert confusions["final"] != confusions["best"]
     assert best["test/loss"] == trainer().evaluate({"test": data.test}, 8)["test/loss"]
     assert final["test/loss"] != best["test/loss"]
     assert {"train/loss", "train_eval/accuracy", "val/loss", "test/accuracy"} <= set(final)

@@ -2,7 +2,7 @@
 
 import torch
 
-from bnexp.training.metrics import Meter, StepOutput
+from bnexp.training.metrics import Meter, StepOutput, confusion_counts, confusion_pairs
 
 LABELS = torch.tensor([0, 1, 2])
 LOGITS = torch.tensor([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [3.0, 0.0, 0.0]])
@@ -24,3 +24,9 @@ def test_scores_may_be_classes_instead_of_logits():
     meter = Meter(capacity=1)
     meter.add(StepOutput(torch.tensor(1.0), torch.tensor([0, 1, 1]), LABELS, 3))
     assert meter.read().correct == 2
+
+
+def test_confusions_are_counted_for_the_images_of_this_process():
+    counts = confusion_counts(torch.tensor([0, 0, 2, 2, 1]), torch.tensor([0, 1, 2, 2, -1]), 3)
+    assert counts.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 2]]
+    assert confusion_pairs(counts) == {(0, 0): 1, (0, 1): 1, (2, 2): 2}

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from bnexp.report.analysis.curves import late_gain, late_jumps
-from bnexp.report.analysis.group_summary import GroupSummary, Metric
+from bnexp.report.analysis.group_summary import BALANCED_METRIC, GroupSummary, Metric
 from bnexp.report.analysis.repeated_looks import PairedTest, with_equivalence
 from bnexp.report.analysis.sample_size import ENOUGH_SEEDS, SampleSizePlan, plan_sample_size
 from bnexp.report.analysis.statistical_tests import (
@@ -24,6 +24,7 @@ from bnexp.report.analysis.statistical_tests import (
     welch_t_test,
 )
 from bnexp.report.read.runs import PairKey, Run
+from bnexp.runs.confusion import effective_images
 
 Outcome = Literal[
     "nothing", "single", "few", "identical", "constant", "better", "worse", "leaning", "small", "equivalent",
@@ -106,8 +107,10 @@ class GroupComparison:
 
         nan where the metric is no accuracy on a known number of images that were not trained on.
         """
-        split = self.metric.key.partition("/")[0]
-        images = self.candidate.group.runs[0].images.get(split)
+        split, run = self.metric.key.partition("/")[0], self.candidate.group.runs[0]
+        images: float | None = run.images.get(split)
+        if self.metric.key == BALANCED_METRIC:
+            images = next((effective_images(confusion) for confusion in run.confusion.values()), None)
         if not self.metric.is_accuracy or split.startswith("train") or not images:
             return math.nan
         if not self.candidate.values or not self.baseline.values:

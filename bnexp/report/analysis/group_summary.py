@@ -12,9 +12,11 @@ from bnexp.report.analysis.groups import Group
 from bnexp.report.analysis.statistical_tests import mean_sd
 from bnexp.report.read.runs import PairKey, Run
 from bnexp.runs.chance import is_at_chance
+from bnexp.runs.confusion import BALANCED_ACCURACY
 
 DEFAULT_METRIC = "test/accuracy"
-SECONDARY_METRICS = tuple(f"{split}/{name}" for split in ("val", "test") for name in ("accuracy", "loss"))
+BALANCED_METRIC = f"test/{BALANCED_ACCURACY}"
+SECONDARY_METRICS = ("val/accuracy", "val/loss", "test/accuracy", BALANCED_METRIC, "test/loss")
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,16 @@ class Metric:
 
     @property
     def is_accuracy(self) -> bool:
-        return self.key.endswith("/accuracy")
+        return self.key.endswith(("/accuracy", f"/{BALANCED_ACCURACY}"))
 
     @property
     def label(self) -> str:
-        return self.key.replace("/", " ")
+        return self.key.replace("/", " ").replace(BALANCED_ACCURACY, "balanced accuracy")
+
+    @property
+    def name(self) -> str:
+        """The label without its split."""
+        return self.label.partition(" ")[2] or self.label
 
     @property
     def scale(self) -> float:

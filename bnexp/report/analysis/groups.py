@@ -13,10 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from bnexp.errors import UserError, bad_choice
+from bnexp.errors import bad_choice
+from bnexp.report.analysis.compared_key import (
+    Columns,
+    choose_key,
+    forms_blocks,
+    naming_keys,
+    number_of,
+)
 from bnexp.report.analysis.settings import (
     ABSENT,
-    TARGET_SUFFIX,
     collect_typed_names,
     display_value,
     format_value,
@@ -28,14 +34,8 @@ from bnexp.report.analysis.settings import (
 )
 from bnexp.report.read.runs import PairKey, Problem, Run
 
-DATASET = "dataset.name"  # accuracies on different data sets are never compared
-# The first of these that varies is compared, unless the user names a key.
-PREFERRED_KEYS = (
-    "model.norm", "model", f"model{TARGET_SUFFIX}", "optimizer", f"optimizer{TARGET_SUFFIX}", "optimizer.lr",
-)  # fmt: skip
 DEFAULT_BASELINES = ("none", "null", "false")
 VERSIONS = ("bnexp", "torch", "torchvision", "device")
-Columns = Mapping[str, list[str]]  # a varying key's value in each run
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,12 @@ def group_runs(
         for key, column in tabulate_typed_keys(runs, settings_columns).items()
         if key.lstrip("+") not in tuned_keys
     }
-    by = _choose_key(by, typed_columns, settings_columns, constants)
+    by = choose_key(by, typed_columns, settings_columns, constants)
     if by is not None and by not in typed_columns:
         typed_columns = {}  # a setting is compared, which no override names
     columns, implied_keys = _merge_columns(typed_columns, settings_columns)
-    block_keys = [key for key in columns if key != by and _forms_blocks(key, columns, by)]
-    name_keys = _naming_keys(by, block_keys, columns)
+    block_keys = [key for key in columns if key != by and forms_blocks(key, columns, by)]
+    name_keys = naming_keys(by, block_keys, columns)
     labels = {key: short_key(key, name_keys) for key in name_keys}
     typed_names = collect_typed_names(runs)
     members: dict[tuple[str, ...], list[int]] = {}
@@ -206,47 +206,8 @@ def _merge_columns(typed: Columns, settings: Columns) -> tuple[dict[str, list[st
 
 def _label(by: str | None, value: str) -> str:
     """The value alone, or with its key where it is a number, true, false or null."""
-    is_word = _number(value) is None and value not in ("true", "false", "null")
+    is_word = number_of(value) is None and value not in ("true", "false", "null")
     return value if is_word else f"{by}={value}"
-
-
-def _choose_key(
-    by: str | None, typed: Columns, settings: Columns, constants: Mapping[str, str]
-) -> str | None:
-    """The compared key: ``by`` completed to its full name, or the preferred one of the varying keys."""
-    choices = [key for key in dict.fromkeys((*typed, *settings)) if key != DATASET]
-    if by is None:
-        return _default_key(choices, typed, settings)
-    if by == DATASET:
-        raise UserError(f"--by={by}: accuracies on different data sets are not compared")
-    matches = [key for key in choices if key == by or short_key(key) == by]
-    if by in matches:
-        return by
-    if matches:
-        return matches[0]
-    if by in constants:
-        raise UserError(
-            f"--by={by}: is {constants[by]} in every run; these differ: {', '.join(choices) or 'none'}"
-        )
-    if not choices:
-        raise UserError(f"--by={by}: all runs have the same settings, so nothing can be compared")
-    raise bad_choice("--by", by, choices)
-
-
-def _default_key(choices: Sequence[str], typed: Columns, settings: Columns) -> str | None:
-    """A typed key that tells all groups apart, else another typed key, else a setting."""
-    rows = [str(row) for row in zip(*settings.values(), strict=True)]
-    decisive = [key for key, column in typed.items() if is_function_of(rows, column)]
-    candidates = [key for key in choices if not (DATASET in settings and key.startswith("dataset."))]
-    for keys in (decisive, list(typed), candidates):
-        order = [*PREFERRED_KEYS, *(key for key in keys if key.endswith(TARGET_SUFFIX)), *keys]
-        key = next((key for key in order if key in keys and key in candidates), None)
-        if key is not None:
-            break
-    model = f"model{TARGET_SUFFIX}"
-    if key == "model.norm" and model in settings and _always_together(settings[key], settings[model]):
-        return model  # each model brings its own norm, so the models are compared
-    return key
 
 
 def _choose_baseline(baseline: str | None, groups: Sequence[Group]) -> str:
@@ -258,42 +219,11 @@ def _choose_baseline(baseline: str | None, groups: Sequence[Group]) -> str:
     by_name |= {group.label: group.value for group in groups}
     if baseline in by_name:
         return by_name[baseline]
-    if (number := _number(baseline)) is not None:
+    if (number := number_of(baseline)) is not None:
         for value in values:
-            if _number(value) == number:
+            if number_of(value) == number:
                 return value
     raise bad_choice("--baseline", baseline, values)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _forms_blocks(key: str, columns: Columns, by: str | None) -> bool:
-    return key == DATASET or (by is not None and _splits(columns[key], columns[by]))
-
-
-def _splits(column: Sequence[str], other: Sequence[str]) -> bool:
-    """``column`` takes several values within one value of ``other``."""
-    return len(set(zip(other, column, strict=True))) > len(set(other))
-
-
-def _always_together(column: Sequence[str], other: Sequence[str]) -> bool:
-    """Each value of one column belongs to one value of the other."""
-    return len(set(zip(column, other, strict=True))) == len(set(column)) == len(set(other))
-
-
-def _naming_keys(by: str | None, block_keys: Sequence[str], columns: Columns) -> list[str]:
-    """The compared key, the data set, and the fewest further keys that tell the groups apart."""
-    chosen = [by] if by else []
-    for key in sorted(block_keys, key=lambda key: (key != DATASET, not key.endswith(TARGET_SUFFIX))):
-        names = [str([columns[name][i] for name in chosen]) for i in range(len(columns[key]))]
-        if key == DATASET or _splits(columns[key], names):
-            chosen.append(key)
-    return chosen
 
 
 def _newest_runs(runs: Sequence[Run], name: str) -> tuple[tuple[Run, ...], list[Problem]]:
@@ -330,7 +260,7 @@ def _ranks(column: Sequence[str]) -> dict[str, int]:
     """Numbers by size, then other values in the order of their first appearance."""
 
     def size(value: str) -> float:
-        number = _number(value)
+        number = number_of(value)
         return math.inf if number is None else number
 
     return {value: rank for rank, value in enumerate(sorted(dict.fromkeys(column), key=size))}

@@ -157,7 +157,7 @@ def holm_adjust(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def chance_sd(error1: float, error2: float, images: int) -> float:
+def chance_sd(error1: float, error2: float, images: float) -> float:
     """Standard deviation of the difference of two runs of one configuration: sqrt((err1 + err2) / (2 N)).
 
     As a share, on N ``images``. Jordan (2023): over training seeds the variance of one configuration's test

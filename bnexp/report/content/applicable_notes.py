@@ -60,6 +60,9 @@ def _conditions(verdict: Verdict) -> dict[str, bool]:
         "planned looks": isinstance(verdict.test, PlannedLooks),
         "other looks": isinstance(verdict.test, AnyLooks),
         "noise floor": any(not math.isnan(c.noise_floor) for c in comparisons),
+        "balanced accuracy": any(
+            "balanced_accuracy" in name for s in verdict.summaries for name in s.secondary
+        ),
         "leaning": any(c.outcome == "leaning" for c in comparisons),
         "equivalence": any(c.delta is not None for c in comparisons),
         "published value": verdict.published is not None,

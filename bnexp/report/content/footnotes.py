@@ -33,6 +33,11 @@ METHODS = {
         "below 5 runs: 1.96 sqrt((err_A + err_B) / (2 N)) sqrt(1 - r) / sqrt(n) with N test images "
         "(Jordan 2023) and twins that correlate by r"
     ),
+    "balanced accuracy": (
+        "the mean over the classes of the share of their test images that are recognised (recall); given "
+        "where the largest class has at least 1.5 times the images of the smallest; in its noise floor N is "
+        "K^2 / sum(1 / n_k) for K classes of n_k images"
+    ),
     "leaning": (
         "below 20 runs: accuracy jumps from epoch to epoch by 2.5 times what it differs between runs (by 4.3 "
         "times for a mean of epochs, 10 times for a validation-chosen one), or one run is an outlier "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from bnexp.report.analysis.balanced import BalancedAccuracy, balanced_accuracy_of
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
@@ -14,9 +15,12 @@ from bnexp.report.content.table import mark
 def group_columns(verdict: Verdict) -> dict[str, list[Any]]:
     """One row a group. Accuracies are in percent and their differences in points; None where not known."""
     keys = dict.fromkeys(key for summary in verdict.summaries for key in summary.group.settings)
+    balanced = [balanced_accuracy_of(summary, verdict) for summary in verdict.summaries]
     rows = [
-        {key: summary.group.settings.get(key) for key in keys} | _statistics(summary, verdict)
-        for summary in verdict.summaries
+        {key: summary.group.settings.get(key) for key in keys}
+        | _statistics(summary, verdict)
+        | (_balanced(accuracy) if any(balanced) else {})
+        for summary, accuracy in zip(verdict.summaries, balanced, strict=True)
     ]
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
@@ -53,6 +57,17 @@ def _difference(c: GroupComparison | None) -> dict[str, Any]:
         c.wins if c.is_paired else None, c.ties if c.is_paired else None, c.outcome, mark(c),
     )  # fmt: skip
     return {name: _number(value) for name, value in zip(names, values, strict=True)}
+
+
+def _balanced(accuracy: BalancedAccuracy | None) -> dict[str, Any]:
+    """The columns of balanced accuracy, which exist where the classes of the test set are uneven."""
+    numbers: tuple[Any, ...] = (None,) * 5
+    if accuracy is not None:
+        d = accuracy.difference
+        difference = (None,) * 3 if d is None or d.n == 0 else (d.mean, d.low, d.high)
+        numbers = (accuracy.mean, accuracy.sd, *difference)
+    names = ("mean", "sd", "difference", "ci_low", "ci_high")
+    return {f"balanced_accuracy_{name}": _number(value) for name, value in zip(names, numbers, strict=True)}
 
 
 def _number(value: Any) -> Any:

@@ -271,7 +271,7 @@ def _wins(c: GroupComparison) -> str:
 
 def _fewer_errors(c: GroupComparison) -> str:
     """The relative change of the error rate, over the runs that were compared."""
-    if not c.metric.is_accuracy:
+    if c.metric.name != "accuracy":
         return ""
     errors = [100 - c.candidate.mean, 100 - c.baseline.mean]
     if c.pairs:

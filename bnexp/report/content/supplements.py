@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+from bnexp.report.analysis.balanced import METRIC as BALANCED
+from bnexp.report.analysis.balanced import balanced_accuracy_of
 from bnexp.report.analysis.best_blocks import BestBlockComparison
 from bnexp.report.analysis.group_comparison import GroupComparison, Outcome, notable_gain
 from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
-from bnexp.report.content.numbers import p_is, points, size, unit
+from bnexp.report.content.numbers import level, p_is, points, size, unit
 from bnexp.report.content.published import published_sentences
 from bnexp.report.content.tuning import tuning_sentences
 from bnexp.report.measurements.collect import measurements
@@ -31,6 +33,7 @@ def supplements(verdict: Verdict) -> list[str]:
         *measurement_sentences(verdict),
         *published_sentences(verdict),
         *tuning_sentences(verdict),
+        *balanced_accuracy_sentences(verdict),
         *best_block_sentences(verdict),
         *final_epoch_sentences(verdict),
         *gain_sentences(verdict),
@@ -40,6 +43,24 @@ def supplements(verdict: Verdict) -> list[str]:
 def measurement_sentences(verdict: Verdict) -> list[str]:
     """What the probes show."""
     return [sentence for measurement in measurements(verdict) for sentence in measurement.sentences]
+
+
+def balanced_accuracy_sentences(verdict: Verdict) -> list[str]:
+    """Balanced accuracy of each group and its difference from the baseline, for uneven classes."""
+    texts = []
+    for summary in verdict.summaries:
+        if (balanced := balanced_accuracy_of(summary, verdict)) is None:
+            continue
+        text = f"{summary.group.full_label or 'all runs'} {level(balanced.mean, BALANCED)}"
+        if (difference := balanced.difference) is not None and difference.n >= MIN_TESTED:
+            low, high = (points(end, BALANCED) for end in (difference.low, difference.high))
+            interval = "" if math.isnan(difference.low) else f" ({low} to {high})"
+            text += f", {points(difference.mean, BALANCED)} points{interval}"
+        texts.append(text)
+    if not texts or len(texts) > MAX_FINAL:
+        return []
+    epoch = " at the final epoch" if verdict.rule == "mean" else ""
+    return [f"Balanced accuracy{epoch}, the mean recall of the uneven classes: {'; '.join(texts)}."]
 
 
 def best_block_sentences(verdict: Verdict) -> list[str]:

@@ -24,7 +24,8 @@ MEANINGS = {
 
 def column_titles(verdict: Verdict) -> list[str]:
     metric = verdict.metric
-    mean = "acc % mean±sd" if metric.is_accuracy else f"{metric.label} mean±sd"
+    short_names = {"accuracy": "acc %", "balanced accuracy": "bal. acc %"}
+    mean = f"{short_names.get(metric.name, metric.label)} mean±sd"
     difference = "diff, points [95% CI]" if metric.is_accuracy else "diff [95% CI]"
     return [verdict.grouping.title, "n", "lost", mean, difference, "p", "p.adj", "wins", ""]
 

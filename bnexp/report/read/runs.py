@@ -27,6 +27,7 @@ from bnexp.report.read.config import (
 )
 from bnexp.report.read.metrics_csv import METRICS_FILE, read_metrics
 from bnexp.report.read.probe_tables import ProbeTable, read_probe_tables
+from bnexp.runs.confusion import read_confusion
 from bnexp.runs.environment import ENVIRONMENT
 from bnexp.runs.folder import SUMMARY, check_is_training, is_descent, load_summary
 
@@ -96,6 +97,11 @@ class Run:
         """
         rates, images = self.curves.get("images_per_s", ()), self.images.get("train")
         return list(accumulate(images / rate if rate > 0 else math.nan for rate in rates)) if images else []
+
+    @cached_property
+    def confusion(self) -> dict[str, dict[tuple[str, str], int]]:
+        """Test images by true and predicted class, for each recorded epoch; read when it is asked for."""
+        return read_confusion(Path(self.folder))
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Problem]]:
@@ -276,7 +282,7 @@ def _metrics(summary: Mapping[str, Any], section: str) -> dict[str, float]:
             value = math.nan
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(one_line(f"{SUMMARY}: damaged ({section} {key}={value!r} is no number)"))
-        if key.endswith("/accuracy") and not (math.isnan(value) or 0 <= value <= 1):
+        if key.endswith("accuracy") and not (math.isnan(value) or 0 <= value <= 1):
             raise UserError(f"{SUMMARY}: damaged ({section} {key}={value} lies outside 0 to 1)")
         numbers[str(key)] = float(value)
     return numbers

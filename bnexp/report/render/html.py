@@ -20,6 +20,7 @@ from bnexp.report.analysis.group_summary import GroupSummary, has_nonfinite_loss
 from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
 from bnexp.report.content.applicable_notes import applicable_methods, check_notes, legend_notes
 from bnexp.report.content.columns import informative_columns
+from bnexp.report.content.confusion import confusion_table
 from bnexp.report.content.footnotes import sign_flip_result
 from bnexp.report.content.heading import implied_settings, scope, shared_settings
 from bnexp.report.content.next_steps import next_steps
@@ -84,6 +85,7 @@ def render_page(
         pictures=drawn[1:],
         tests=_without_empty_columns(TEST_TITLES, [_test(c, verdict.family) for c in verdict.comparisons]),
         tuning=_tuning_rows(verdict),
+        confusions=confusion_table(verdict),
         test_styles=[STYLES.get(mark(c)[:1], "") for c in verdict.comparisons],
         metrics=_metrics_table(verdict),
         costs=_without_empty_columns(COST_TITLES, [_cost_row(summary) for summary in verdict.summaries]),

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bnexp.files import nulls_for_nonfinite
+from bnexp.report.analysis.balanced import balanced_accuracy_of
 from bnexp.report.analysis.curves import TimeToTarget
 from bnexp.report.analysis.group_comparison import GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
@@ -43,7 +44,7 @@ def comparison_record(verdict: Verdict) -> dict[str, Any]:
             "answer": headline(verdict),
             "verdict": sentences,
             "notes": all_notes(verdict),
-            "groups": [_group(summary) for summary in verdict.summaries],
+            "groups": [_group(summary, verdict) for summary in verdict.summaries],
             "comparisons": [_comparison(c, verdict.family) for c in verdict.comparisons],
             "measurements": [_measurement(m) for m in measurements(verdict)],
             "tuning": [_tuning(summary, result) for summary, result in verdict.tuning],
@@ -54,7 +55,8 @@ def comparison_record(verdict: Verdict) -> dict[str, Any]:
     )
 
 
-def _group(summary: GroupSummary) -> dict[str, Any]:
+def _group(summary: GroupSummary, verdict: Verdict) -> dict[str, Any]:
+    balanced = balanced_accuracy_of(summary, verdict)
     return {
         "name": summary.group.name,
         "settings": dict(summary.group.settings),
@@ -66,6 +68,7 @@ def _group(summary: GroupSummary) -> dict[str, Any]:
         "metrics": {
             key: {"n": n, "mean": mean, "sd": sd} for key, (n, mean, sd) in summary.secondary.items()
         },
+        "balanced_accuracy": None if balanced is None else asdict(balanced),
         "target": _target(summary.target),
         "images_per_s": summary.images_per_s,
         "parameters": summary.parameters,

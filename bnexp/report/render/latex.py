@@ -13,6 +13,8 @@ SPECIAL = {
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "±": r"$\pm$",
 }  # fmt: skip
+COMMAND = re.compile(r"\\[a-z]+|[${}\\]")  # takes no room
+MAX_LETTERS, GAP = 54, 2  # of the widest row in one of two columns, where a gap takes as much as two letters
 MATH = re.compile(r"[-+<.\d][-+<.\d, \[\]±]*")
 
 
@@ -22,15 +24,20 @@ def render_latex(verdict: Verdict) -> str:
     is_accuracy = verdict.metric.is_accuracy
     titles = {
         NAME: latex(verdict.grouping.title), 1: "$n$", LOST_RUNS: "lost",
-        MEAN: latex("accuracy (%)" if is_accuracy else verdict.metric.label),
+        MEAN: latex(f"{verdict.metric.name} (%)" if is_accuracy else verdict.metric.label),
         DIFFERENCE: latex("difference [95 % CI]"), P: "$p$", P_ADJUSTED: r"$p_\mathrm{Holm}$", WINS: "wins",
     }  # fmt: skip
+    rows = {id(summary): row_cells(summary, verdict) for summary in verdict.summaries}
+    environment = _environment([titles[column] for column in columns], [
+        [cells[column] for column in columns] for cells in rows.values()
+    ])  # fmt: skip
     lines = [
         r"% needs \usepackage{booktabs}",
-        r"\begin{table}",
+        rf"\begin{{{environment}}}",
         r"  \centering",
         rf"  \caption{{{latex(table_caption(verdict))}}}",
-        rf"  \begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+        r"  \smallskip\small\setlength{\tabcolsep}{4pt}",
+        rf"  \begin{{tabular}}{{@{{}}l{'r' * (len(columns) - 1)}@{{}}}}",
         r"    \toprule",
         f"    {' & '.join(titles[column] for column in columns)} \\\\",
     ]
@@ -39,10 +46,17 @@ def render_latex(verdict: Verdict) -> str:
         if block:
             lines.append(rf"    \multicolumn{{{len(columns)}}}{{l}}{{{latex(block)}}} \\")
         for summary in summaries:
-            cells = row_cells(summary, verdict)
-            texts = [_name(cells[NAME]), *(_cell(cells[column]) for column in columns[1:])]
-            lines.append(f"    {' & '.join(texts)} \\\\")
-    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""])
+            cells = rows[id(summary)]
+            row = [_name(cells[NAME]), *(_cell(cells[column]) for column in columns[1:])]
+            lines.append(f"    {' & '.join(row)} \\\\")
+    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", rf"\end{{{environment}}}", ""])
+
+
+def _environment(titles: list[str], rows: list[list[str]]) -> str:
+    """``table``, or ``table*`` across both columns of a paper where the rows are too long for one."""
+    texts = [[COMMAND.sub("", title) for title in titles], *rows]
+    letters = sum(GAP + max(map(len, column)) for column in zip(*texts, strict=True)) - GAP
+    return "table" if letters <= MAX_LETTERS else "table*"
 
 
 def latex(text: str) -> str:
@@ -72,5 +86,5 @@ def _cell(text: str) -> str:
     """Numbers as mathematics, so that a minus is one."""
     if not MATH.fullmatch(text):
         return latex(text)
-    number = text.replace("±", r"\pm")
+    number = text.replace("±", r"\pm").replace(" [", r"\ [")
     return f"${number}$"

@@ -17,7 +17,7 @@ from bnexp.report.content.next_steps import NextStep, next_steps
 from bnexp.report.content.published import published_sentences
 from bnexp.report.content.question import headline
 from bnexp.report.content.sentences import all_sentences
-from bnexp.report.content.supplements import measurement_sentences, supplements
+from bnexp.report.content.supplements import balanced_accuracy_sentences, measurement_sentences, supplements
 from bnexp.report.content.table import (
     DIFFERENCE,
     LOST_RUNS,
@@ -96,7 +96,8 @@ def _parts(verdict: Verdict, width: int, plain: bool, details: bool) -> Iterator
     for sentence in all_sentences(verdict):
         yield 0, _wrap(sentence, width)
     requested = [
-        *measurement_sentences(verdict), *tuning_sentences(verdict), *published_sentences(verdict)
+        *measurement_sentences(verdict), *tuning_sentences(verdict), *published_sentences(verdict),
+        *balanced_accuracy_sentences(verdict),
     ]  # fmt: skip
     for sentence in supplements(verdict):
         yield 0 if sentence in requested else 2, _wrap(sentence, width)

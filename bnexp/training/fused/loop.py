@@ -11,15 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from bnexp.data.fused_batches import FusedData
 from bnexp.errors import Diverged
+from bnexp.runs.confusion import Confusion, metrics_of_test
 from bnexp.runs.loggers import Logger
 from bnexp.signals import StopSignal
 from bnexp.training.checkpoint import Checkpoints
 from bnexp.training.fused.trainer import Classification, FusedMeter, FusedTrainer
 from bnexp.training.loop import FinalMetrics, FitSettings, require_finite
+from bnexp.training.metrics import confusion_counts, confusion_pairs
 from bnexp.training.progress import Progress
 
 
@@ -163,27 +165,25 @@ def final_metrics_fused(
             ]
         )
         best_tests = trainer.classify_all(data.test, batch_size)
-    classes = len(data.classes)
+    labels, classes = data.test.labels, len(data.classes)
     results: list[FinalMetrics | Diverged] = []
     for replica, progress in enumerate(progresses):
         if replica in errors:
             results.append(errors[replica])
             continue
         final = {name: value for name, value in progress.metrics.items() if "/" in name}  # SPLIT/METRIC
-        final |= train_eval[replica] | _test_metrics(tests[replica])
-        predictions = {"final": _class_counts(tests[replica], classes)}
-        best = None
+        metrics, confusion = _test(tests[replica], labels[:, replica], classes)
+        final |= train_eval[replica] | metrics
+        confusions, best = {"final": confusion}, None
         if progress.best is not None:
-            best = progress.best | _test_metrics(best_tests[replica])
-            predictions |= {"best": _class_counts(best_tests[replica], classes)}
-        results.append(FinalMetrics(final, best, predictions))
+            metrics, confusion = _test(best_tests[replica], labels[:, replica], classes)
+            best = progress.best | metrics
+            confusions |= {"best": confusion}
+        results.append(FinalMetrics(final, best, confusions))
     return results
 
 
-def _test_metrics(test: Classification) -> dict[str, float]:
-    return {"test/loss": test.loss, "test/accuracy": test.accuracy}
-
-
-def _class_counts(test: Classification, classes: int) -> list[int]:
-    """How many images the network gives to each class."""
-    return torch.bincount(test.classes, minlength=classes).tolist()
+def _test(test: Classification, labels: Tensor, classes: int) -> tuple[dict[str, float], Confusion[int]]:
+    """The metrics on the test set, whose true classes are ``labels`` (N,), and its confusion matrix."""
+    confusion = confusion_pairs(confusion_counts(labels, test.classes, classes))
+    return metrics_of_test(test.loss, test.accuracy, confusion), confusion

@@ -18,6 +18,7 @@ from torch import nn
 from bnexp.compute.device import prepare_device
 from bnexp.config.schema import Config
 from bnexp.data.network_input import NetworkInput
+from bnexp.runs.confusion import read_confusion
 from bnexp.signals import StopSignal
 from bnexp.training import build
 from bnexp.training.fused import layers
@@ -91,6 +92,7 @@ def test_a_run_leaves_the_records_that_it_leaves_alone(tmp_path, overrides):
         assert summary(path).keys() - {"fused"} == summary(alone).keys()
         for key in ("status", "config_hash", "seed", "epochs", "parameters", "images", "majority"):
             assert summary(path)[key] == summary(alone)[key]
+        assert read_confusion(path) == read_confusion(alone) != {}
         tags, expected_tags = (
             EventAccumulator(str(folder), size_guidance={"histograms": 1}).Reload().Tags()
             for folder in (path, alone)

@@ -11,6 +11,8 @@ from bnexp.report.measurements.branches import read_branches
 from bnexp.report.measurements.gap import read_gap
 from bnexp.report.measurements.gradients import read_gradients
 from bnexp.report.measurements.measurement import Arm, Measurement, Panel, curve_over_seeds
+from bnexp.report.measurements.precise import read_precise
+from bnexp.report.measurements.rank import read_rank
 from bnexp.report.read.probe_tables import ProbeTable
 
 READINGS: dict[str, Callable[[Sequence[Arm]], Measurement]] = {
@@ -18,6 +20,8 @@ READINGS: dict[str, Callable[[Sequence[Arm]], Measurement]] = {
     "branches": read_branches,
     "gap": read_gap,
     "gradients": read_gradients,
+    "precise": read_precise,
+    "rank": read_rank,
 }
 MAX_PANELS = 6
 

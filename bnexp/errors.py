@@ -10,8 +10,11 @@ from __future__ import annotations
 import difflib
 import os
 import signal
+import sysconfig
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -100,6 +103,17 @@ def one_line(text: object) -> str:
 def describe(error: BaseException) -> str:
     """``ValueError: its text``, in one line."""
     return f"{type(error).__name__}: {one_line(error)}"
+
+
+def place_of(error: BaseException) -> str:
+    """``mynets.py, line 12``: where the user's own code stood when ``error`` was raised; or ""."""
+    not_own = (sysconfig.get_path("stdlib"), os.path.dirname(__file__), "<")
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        path = frame.f_code.co_filename
+        is_installed = {"site-packages", "dist-packages"}.intersection(Path(path).parts)
+        if not is_installed and not path.startswith(not_own):
+            return f"{os.path.basename(path)}, line {line}"
+    return ""
 
 
 SYNONYMS = {

@@ -23,6 +23,7 @@ from bnexp.cli.composed_config import make_job
 from bnexp.cli.exit_codes import exit_code
 from bnexp.cli.run_guard import RunGuard
 from bnexp.compute import torchrun
+from bnexp.errors import UserError
 from bnexp.runs.job import MachineShare
 from bnexp.runs.run_log import keep_log
 from bnexp.signals import StopSignal
@@ -47,6 +48,8 @@ def entry(composed: DictConfig) -> None:
     def run() -> None:
         from bnexp.training.job import train_job
 
+        if not is_in_sweep and not RunGuard.has_checked:
+            raise UserError("hydra.callbacks.run: it protects the folders of other runs; keep it")
         number = hydra_config.job.num if is_in_sweep else None
         job = make_job(composed, path, number=number, new_folders=tuple(RunGuard.new_folders))
         with keep_log():

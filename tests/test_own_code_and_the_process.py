@@ -134,3 +134,32 @@ def test_a_process_that_the_network_forks_ends_silently_with_its_own_exit(shell,
     assert (result.code, result.err) == (0, "")
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "finished"
     assert result.out.count("epoch 1/1") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a stream that is closed has another error")
+@pytest.mark.parametrize("change", ["sys.stderr.close()", "sys.stderr = None"])
+def test_an_error_is_told_where_standard_error_was_closed(shell, tmp_path, change):
+    source = NET.format(at_import="", in_init=f"{change}; {{}}['width']", in_forward="pass")
+    (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
+    line = source[: source.index("{}['width']")].count("\n") + 1
+    result = shell("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1")
+    text = f"model._target_=intruder.Net: cannot be made (KeyError: 'width'; intruder.py, line {line})"
+    assert (result.code, result.err) == (2, f"bnexp: {text}\n")
+
+
+def test_threads_that_never_end_do_not_hold_a_finished_run(shell, tmp_path):
+    start = "import threading, time; threading.Thread(target=time.sleep, args=(600,), name='mine').start()"
+    source = NET.format(at_import=start, in_init="pass", in_forward="pass")
+    (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
+    arguments = ("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1", "hydra.run.dir=run")
+    result = shell(*arguments, timeout=120)
+    assert (result.code, result.err) == (0, "bnexp: ended, though threads of your own code run: mine\n")
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "finished"
+
+
+def test_a_run_whose_folder_is_removed_says_so(commands, own_network):
+    remove = "STEPS > 30 and __import__('shutil').rmtree('run', ignore_errors=True)"
+    result = commands.bnexp(*own_network(in_forward=remove), "epochs=20", "hydra.run.dir=run")
+    assert result.code == 1
+    assert result.err.endswith("its folder was removed while the command was at work\n")
+    assert "continues from it" not in result.err

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from bnexp.cli.streams import ClosedError, output_error, protect_streams
@@ -37,8 +38,17 @@ def exit_code(command: Callable[[], Any]) -> int:
     protect_streams()
     code, lines = failure_of(command)
     for line in lines:
-        print(line, file=sys.stderr)
+        _print_error(line)
     return code
+
+
+def _print_error(line: str) -> None:
+    """Prints to standard error, also where the user's own code has closed or removed ``sys.stderr``."""
+    if sys.stderr is not None and not sys.stderr.closed:
+        print(line, file=sys.stderr)
+        return
+    with suppress(OSError):
+        os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 def failure_of(command: Callable[[], Any]) -> Failure:
@@ -89,6 +99,8 @@ def _expected_failure(error: Exception) -> str | None:
             return f"out of memory: {error}"
         case ProcessLost() | ExitCalled():
             return str(error)
+        case WriteError() if not os.path.isdir(os.path.dirname(error.filename)):
+            return f"{error}; its folder was removed while the command was at work"
         case WriteError():
             return f"{error}; what was saved before is complete, and bnexp-resume continues from it"
     return None

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
-from bnexp.errors import ExitCalled, Interrupted, OutOfMemory, UserError, describe, forbid_exit
+from bnexp.errors import ExitCalled, Interrupted, OutOfMemory, UserError, describe, forbid_exit, place_of
 from bnexp.seeding import global_rng_state, seed_global, set_global_rng_state
 from bnexp.signals import installed_handlers
 from bnexp.training.progress import Progress
@@ -330,5 +330,5 @@ def blamed_on(key: str, problem: str) -> Iterator[None]:
     except (UserError, ExitCalled, Interrupted, OutOfMemory, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a user's own code may raise what it likes
-        reason = describe(error)[:MAX_REASON]
+        reason = "; ".join(filter(None, (describe(error)[:MAX_REASON], place_of(error))))
         raise UserError(f"{key}: {problem} ({reason})") from error

@@ -25,7 +25,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as bnexp sets it; must be se
 
 import torch
 
-from bench import commands, denormals, fused, gpu, layouts, overhead, profiling, scaling, training
+from bench import commands, denormals, fused, gpu, layouts, overhead, probes, profiling, scaling, training
 from bench.recipes import RECIPES
 from bench.table import Table
 
@@ -40,6 +40,7 @@ PARTS: dict[str, tuple[Part, tuple[str, ...]]] = {
     "growth": (training.growth, ("mlp_bn", "conv_bn")),
     "fused": (fused.fused, ("mlp", "mlp_bn", "conv", "conv_bn", "lenet_bn")),
     "layouts": (layouts.layouts, ("conv", "conv_bn", "lenet_bn")),
+    "probes": (probes.probes, ("mlp_bn", "conv_bn")),
     "denormals": (denormals.denormals, ()),
     "startup": (commands.startup, ()),
     "memory": (commands.memory, ()),

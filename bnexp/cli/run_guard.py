@@ -35,6 +35,7 @@ class RunGuard(Callback):
     """
 
     new_folders: ClassVar[list[Path]] = []  # the folders that Hydra creates after this callback
+    has_checked: ClassVar[bool] = False
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         HydraConfig.instance().set_config(config)  # Hydra does so only later; the folder's name needs it now
@@ -43,6 +44,7 @@ class RunGuard(Callback):
         if code:
             sys.exit(code)  # Hydra turns an exception of a callback into a warning, but not SystemExit
         folder = _run_folder(config)
+        RunGuard.has_checked = True
         RunGuard.new_folders = [] if secondary else missing_folders(folder)
         if not (folder / SUMMARY).exists():
             return
@@ -63,7 +65,6 @@ def _check(config: DictConfig) -> None:
     """
     check_name(str(config.get("name")))
     folder = _run_folder(config)
-    _check_is_folder(folder)
     try:
         free = is_free(folder)
     except OSError as error:
@@ -85,13 +86,6 @@ def _check_no_axes(config: DictConfig) -> None:
     if axes:
         preset = config.hydra.runtime.choices.get("experiment")
         raise UserError(f"experiment={preset}: its axes ({', '.join(axes)}) are a sweep; add -m")
-
-
-def _check_is_folder(path: Path) -> None:
-    """Raises UserError where the path or one above it is a file."""
-    for parent in (path, *path.parents):
-        if parent.exists() and not parent.is_dir():
-            raise UserError(f"hydra.run.dir={path}: must name a folder, but {parent} is a file")
 
 
 def _run_folder(config: DictConfig) -> Path:

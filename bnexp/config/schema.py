@@ -26,10 +26,10 @@ from bnexp.errors import UserError, bad_choice, bad_value, unknown_key
 CountOrShare = Annotated[int, Range(1)] | Annotated[float, Range(0, 1, exclude_low=True, exclude_high=True)]
 MIN_LOOK = 3  # seeds; fewer allow no test
 COMPONENTS = ("model", "optimizer", "scheduler", "loss")
-PROBES = {
-    name: f"bnexp.probes.{name}.{name.capitalize()}"
-    for name in ("activations", "gradients", "landscape", "shift", "spectrum", "rank", "precise")
-}
+PROBE_NAMES = (
+    "activations", "gradients", "landscape", "shift", "spectrum", "rank", "precise", "gap", "branches",
+)  # fmt: skip
+PROBES = {name: f"bnexp.probes.{name}.{name.capitalize()}" for name in PROBE_NAMES}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,20 +28,30 @@ def test_every_named_probe_exists():
     assert sorted(PROBES) == WRITTEN
 
 
+# What the networks need that a probe measures, beside a batch norm.
+KEYS = {"branches": ("model.residual=plain",)}
+
+
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("plain") / "run", "model.norm=batch", "model.dropout=0.2")
+    """The folder of a run without probes, for some keys."""
+
+    @cache
+    def run(*keys: str) -> Path:
+        return train(tmp_path_factory.mktemp("plain") / "run", "model.norm=batch", "model.dropout=0.2", *keys)
+
+    return run
 
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_the_trained_bits_are_those_without_a_probe(name, plain, tmp_path):
-    probed = train(
-        tmp_path / "run", "model.norm=batch", "model.dropout=0.2", f"probes=[{name}]", "probe.every=7"
-    )
-    expected = weights(plain)
+    keys = KEYS.get(name, ())
+    names = ("model.norm=batch", "model.dropout=0.2", f"probes=[{name}]", "probe.every=7")
+    probed, unprobed = train(tmp_path / "run", *names, *keys), plain(*keys)
+    expected = weights(unprobed)
     for key, value in weights(probed).items():
         assert torch.equal(value, expected[key]), key
-    assert (probed / "steps.csv").read_text() == (plain / "steps.csv").read_text()
+    assert (probed / "steps.csv").read_text() == (unprobed / "steps.csv").read_text()
     rows = read_probe(probed, name)
     assert rows
     assert all(math.isfinite(float(row["step"])) for row in rows)
@@ -49,7 +60,7 @@ def test_the_trained_bits_are_those_without_a_probe(name, plain, tmp_path):
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(name, tmp_path):
-    keys = ("model.norm=batch", f"probes=[{name}]", "probe.every=9")
+    keys = ("model.norm=batch", f"probes=[{name}]", "probe.every=9", *KEYS.get(name, ()))
     whole = train(tmp_path / "whole", *keys, epochs=2)
     train(tmp_path / "parts", *keys, epochs=1)
     resumed = train(tmp_path / "parts", *keys, epochs=2)
@@ -58,7 +69,8 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(name, tmp_path):
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_run_that_was_stopped_in_an_epoch_has_the_same_rows(name, tmp_path, monkeypatch):
-    keys = ("model.norm=batch", "model.dropout=0.2", f"probes=[{name}]", "probe.every=4")
+    names = ("model.norm=batch", "model.dropout=0.2", f"probes=[{name}]", "probe.every=4")
+    keys = (*names, *KEYS.get(name, ()))
     whole = train(tmp_path / "whole", *keys)
     stop, steps, step = StopSignal(), [], Trainer.step
 

@@ -134,3 +134,23 @@ def test_branch_share_is_that_of_simulated_residual_blocks(batch_norm):
 def test_blocks_count_from_1():
     with pytest.raises(ValueError, match=r"^blocks count from 1, not 0$"):
         theory.branch_share(0, batch_norm=False)
+
+
+@pytest.mark.parametrize(("images", "width"), [(8, 64), (8, 256), (32, 256)])
+def test_orthogonality_floor_is_that_of_a_simulated_network(images, width):
+    stream, squares = torch.Generator().manual_seed(0), []
+    values = torch.randn(images, width, generator=stream, dtype=torch.float64) + 1
+    for layer in range(400):
+        z = values @ torch.randn(width, width, generator=stream, dtype=torch.float64) / width**0.5
+        values = (z - z.mean(0)) / z.std(0, correction=0)
+        gram = values @ values.T
+        if layer >= 80:
+            squares.append((gram / gram.trace() - torch.eye(images) / images).square().sum())
+    measured = math.sqrt(sum(squares) / len(squares))
+    assert theory.orthogonality_floor(images, width) == pytest.approx(measured, rel=0.03)
+
+
+@pytest.mark.parametrize(("images", "width"), [(2, 100), (32, 127)])
+def test_orthogonality_floor_needs_small_deviations(images, width):
+    with pytest.raises(ValueError, match=r"^the formula needs 3 images and 4 features an image"):
+        theory.orthogonality_floor(images, width)

@@ -306,7 +306,16 @@ def test_plan_lists_the_jobs_and_their_status(commands):
 
 
 @pytest.mark.parametrize(
-    ("preset", "jobs"), [("bn_study", 40), ("bn_learning_rate", 70), ("bn_batch_size", 45), ("norm_zoo", 30)]
+    ("preset", "jobs"),
+    [
+        ("bn_study", 40),
+        ("bn_learning_rate", 70),
+        ("bn_batch_size", 45),
+        ("norm_zoo", 30),
+        ("wuhe2018_batch_size", 50),
+        ("luo2019_ghost_batches", 20),
+        ("desmith2020_residual_depth", 36),
+    ],
 )
 def test_study_presets_are_sweeps(commands, preset, jobs):
     result = commands.plan(f"experiment={preset}")

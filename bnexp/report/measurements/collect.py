@@ -7,13 +7,21 @@ from collections.abc import Callable, Sequence
 from bnexp.report.analysis.groups import Group, Grouping
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.measurements.activations import read_activations
+from bnexp.report.measurements.branches import read_branches
+from bnexp.report.measurements.gap import read_gap
 from bnexp.report.measurements.gradients import read_gradients
 from bnexp.report.measurements.measurement import Arm, Measurement, Panel, curve_over_seeds
+from bnexp.report.measurements.precise import read_precise
+from bnexp.report.measurements.rank import read_rank
 from bnexp.report.read.probe_tables import ProbeTable
 
 READINGS: dict[str, Callable[[Sequence[Arm]], Measurement]] = {
     "activations": read_activations,
+    "branches": read_branches,
+    "gap": read_gap,
     "gradients": read_gradients,
+    "precise": read_precise,
+    "rank": read_rank,
 }
 MAX_PANELS = 6
 

@@ -83,3 +83,24 @@ def branch_share(block: int, *, batch_norm: bool) -> float:
 def _check_keep_probability(value: float) -> None:
     if not 0 < value <= 1:
         raise ValueError(f"the keep probability must be above 0 and at most 1, not {value}")
+
+
+def orthogonality_floor(images: int, width: int) -> float:
+    """The orthogonality gap in deep layers of a linear network with batch norm, at random weights.
+
+    Daneshmand et al. 2021, "Batch normalization orthogonalizes representations in deep random networks":
+    it falls to a value of order width^(-1/2). The constant is derived here. For n images and N features, with
+    d = n - 1,
+
+        gap² = 1 / (n d) + v,    v = (1 - 1/d) (d + 2)² / (4 (d + 1) N)
+
+    Batch norm subtracts the mean, so the images lie in d dimensions: the first term. Each feature is a
+    normalised Gaussian vector u. The Gram matrix of a layer is the mean of N matrices u u^T, which has the
+    variance (1 - 1/d) / N. A small deviation in a layer comes to the next times d / (d + 2); v is the sum of
+    this geometric series. Raises ValueError for fewer than three images, and for fewer than 4 features an
+    image: the deviations are then not small.
+    """
+    if images < 3 or width < 4 * images:
+        raise ValueError(f"the formula needs 3 images and 4 features an image, not {images} and {width}")
+    d = images - 1
+    return math.sqrt(1 / (images * d) + (1 - 1 / d) * (d + 2) ** 2 / (4 * (d + 1) * width))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from bnexp.data import Batch
-from bnexp.errors import UserError, describe
+from bnexp.errors import UserError, describe, forbid_exit
 from bnexp.probes.preserve import preserved
 from bnexp.probes.probe import Moment, Probe, Row, Setup
 from bnexp.runs.loggers import Logger
@@ -52,7 +52,12 @@ class ProbeRunner:
         moment = Moment(self.setup, step, images, labels)
         for probe in list(self.probes):
             try:
-                with preserved(self.setup.network), torch.inference_mode(False), torch.enable_grad():
+                with (
+                    preserved(self.setup.network),
+                    torch.inference_mode(False),
+                    torch.enable_grad(),
+                    forbid_exit(f"the probe {probe.name}"),
+                ):
                     rows = list(method(probe)(moment))
             except Exception as error:  # a measurement must not cost the training
                 reason = str(error) if isinstance(error, UserError) else describe(error)

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bnexp.cli import argument_parser, composed_config, exit_codes, hydra_errors
+from bnexp.config.instantiate import check_components
 from bnexp.config.overrides import check_deletions
 from bnexp.config.schema import Sweep, check_looks, parse
 from bnexp.config.validation import check_mapping
@@ -116,7 +117,7 @@ def _check(config: DictConfig) -> None:
     if OmegaConf.is_interpolation(config, "name"):
         with open_dict(config):
             config.name = "plan"  # the default asks for Hydra's choices, which exist only while Hydra runs
-    parse(composed_config.resolve_config(config))
+    check_components(parse(composed_config.resolve_config(config)))
 
 
 def arguments() -> argparse.Namespace:

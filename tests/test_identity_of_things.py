@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +180,42 @@ def test_an_edited_network_is_another_run(commands, shell):
     assert len(commands.runs()) == 4
     table = commands.compare("sweep").out
     assert "source" in table
+
+
+UNORDERED = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, in_channels, image_size, num_classes):
+        super().__init__()
+        names = {"alpha", "beta", "gamma", "delta", "epsilon", "zeta"}  # in another order in each process
+        size = in_channels * image_size**2
+        self.branches = nn.ModuleDict({name: nn.Linear(size, 4) for name in names})
+        self.head = nn.Linear(24, num_classes)
+
+    def forward(self, images):
+        parts = [branch(images.flatten(1)) for branch in self.branches.values()]
+        return self.head(torch.cat(parts, 1).relu())
+"""
+
+
+def test_a_network_whose_layers_come_in_another_order_is_refused(commands, shell, monkeypatch):
+    """bnexp-eval gave .15 where the run had .45: the weights of the head belonged to other branches."""
+    (commands.folder / "mynets.py").write_text(UNORDERED, encoding="utf-8")
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    assert shell(*CUSTOM, "hydra.run.dir=run").code == 0
+    assert shell(*CUSTOM, "epochs=2", "hydra.run.dir=run").code == 0
+    monkeypatch.setenv("PYTHONHASHSEED", "2")
+    result = shell(*CUSTOM, "epochs=3", "hydra.run.dir=run")
+    assert result.code == 2
+    assert (
+        "model._target_=mynets.Net: its layers come in another order than in the run (branches." in result.err
+    )
+    command = [sys.executable, "-m", "bnexp.evaluate", "run", "--trust", "mynets.Net"]
+    process = subprocess.run(command, cwd=commands.folder, capture_output=True, text=True, timeout=240)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert "its layers come in another order than in the run" in process.stderr
 
 
 def test_resume_refuses_an_edited_network(commands, shell):

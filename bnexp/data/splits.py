@@ -71,12 +71,21 @@ def train_val_indices(
     return train, val
 
 
-def test_indices(labels: Tensor, test_size: Size | None) -> Tensor | None:
-    """The positions of the test images in use, the same for every seed; None means all."""
+def test_indices(
+    labels: Tensor,
+    test_size: Size | None,
+    classes: Sequence[str] = (),  # noqa: PT028  (this function is no test)
+) -> Tensor | None:
+    """The positions of the test images in use, the same for every seed; None means all.
+
+    Warns of a class without a test image, by its name in ``classes``.
+    """
     if test_size is None:
         return None
     count = _checked_count("dataset.test_size", test_size, len(labels), "the test images")
-    return subset(labels, count, fixed_stream())
+    index = subset(labels, count, fixed_stream())
+    _warn_of_missing_classes("dataset.test_size", test_size, labels, labels[index], classes, part="test")
+    return index
 
 
 def fixed_stream() -> torch.Generator:
@@ -147,15 +156,15 @@ def _checked_count(key: str, size: Size, total: int, pool: str, reserve: int = 0
 
 
 def _warn_of_missing_classes(
-    key: str, size: Size, labels: Tensor, remaining: Tensor, classes: Sequence[str]
+    key: str, size: Size, labels: Tensor, remaining: Tensor, classes: Sequence[str], part: str = "training"
 ) -> None:
-    """One line if ``key`` leaves no training image of a class: the network cannot learn that class."""
+    """One line if ``key`` leaves no image of a class in ``part``: it cannot be learned or measured."""
     missing = sorted(set(labels.tolist()) - set(remaining.tolist()))
     if missing:
         names = [str(classes[label] if classes else label) for label in missing]
         text = ", ".join(names[:CLASSES_SHOWN]) + (", ..." if len(names) > CLASSES_SHOWN else "")
         noun = "class" if len(names) == 1 else f"{len(names)} classes:"
-        log.warning("%s=%s: leaves no training image of %s %s", key, size, noun, text)
+        log.warning("%s=%s: leaves no %s image of %s %s", key, size, part, noun, text)
 
 
 def _check_folds(labels: Tensor, folds: int) -> None:

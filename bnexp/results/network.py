@@ -27,6 +27,7 @@ def load_network(
     path = checkpoint_path(run, name)
     state = checkpoint.load(path)
     check_same_run(state, path)
+    checkpoint.check_layer_order(f"model._target_={config.model.target}", network, state["model"])
     try:
         network.load_state_dict(state["model"])
     except (RuntimeError, TypeError, AttributeError) as error:  # the last two: it is no state dict

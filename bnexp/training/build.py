@@ -56,7 +56,7 @@ def split_dataset(dataset: data.ImageDataset, config: Config, device: ComputeDev
     keys = config.dataset
     labels = dataset.train.labels
     train_index, val_index = data.train_val_indices(labels, keys, config.seed, dataset.classes)
-    test_index = data.test_indices(dataset.test.labels, keys.test_size)
+    test_index = data.test_indices(dataset.test.labels, keys.test_size, dataset.classes)
     train = dataset.train.to(device.torch_device)  # once, for train and val
     test = dataset.test.to(device.torch_device)
     mean, std = keys.mean, keys.std

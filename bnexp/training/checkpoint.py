@@ -8,10 +8,12 @@ import pickle
 import shutil
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from bnexp.errors import UserError, one_line
 from bnexp.files import name_write_errors, write_atomically
@@ -50,6 +52,22 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not isinstance(state, dict) or "model" not in state:
         raise UserError(f"{path}: not a checkpoint of bnexp (it holds no model)")
     return state
+
+
+def check_layer_order(key: str, network: nn.Module, saved: Mapping[str, Any]) -> None:
+    """Raises UserError where ``network`` has the tensors of a state dict in another order; ``key`` names it.
+
+    Layers that are made in the order of a set of texts come in another order in every process. Where the
+    forward pass follows it, the weights fit no longer, and the optimizer's state neither.
+    """
+    names = list(network.state_dict())
+    if names != list(saved) and set(names) == set(saved):
+        other = next(name for name, saved_name in zip(names, saved, strict=True) if name != saved_name)
+        raise UserError(
+            f"{key}: its layers come in another order than in the run ({other}), so the weights do not fit;"
+            " make them from a list or sorted(...), because the order of a set of texts changes from process"
+            " to process"
+        )
 
 
 class Checkpoints:

@@ -24,7 +24,7 @@ from bnexp.runs.latest import point_latest
 from bnexp.runs.run_log import restore_log
 from bnexp.signals import StopSignal
 from bnexp.training import build
-from bnexp.training.checkpoint import Checkpoints, load
+from bnexp.training.checkpoint import Checkpoints, check_layer_order, load
 from bnexp.training.cuda_graph import CudaGraphTrainer
 from bnexp.training.loop import FinalMetrics, FitSettings, final_metrics, fit, restore_signals_and_log
 from bnexp.training.probes import build_probes, probe_runner
@@ -190,6 +190,7 @@ def resume_or_start(
     if state is None:
         folder.clear()
         return Progress(config.early_stopping.monitor)
+    check_layer_order(f"model._target_={config.model.target}", trainer.model, state["model"])
     progress = trainer.restore(state)
     steps = f", {progress.current.steps} steps into the next" if progress.current.steps else ""
     log.info(f"{config.name}: goes on after epoch {progress.epoch}{steps}")

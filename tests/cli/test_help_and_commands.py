@@ -166,3 +166,9 @@ def test_by_with_nothing_to_offer_says_so(commands):
     assert "model.norm" in result.err
     result = commands.compare("run", "--by", "foo")
     assert result.err == "bnexp: --by=foo: all runs have the same settings, so nothing can be compared\n"
+
+
+def test_a_plan_refuses_a_key_that_a_component_does_not_take(commands):
+    result = commands.plan("seed=0,1", "model=conv", "+model.hidden=[3]")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("bnexp: model.hidden: unknown key; model takes: ")

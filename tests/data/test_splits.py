@@ -221,6 +221,11 @@ def test_a_size_out_of_range_is_named(settings, message):
     assert str(caught.value) == message
 
 
+def test_classes_without_a_test_image_are_named(caplog):
+    splits.test_indices(shuffled_labels(50, 50, 5), 4, ("cat", "dog", "owl"))
+    assert caplog.messages == ["dataset.test_size=4: leaves no test image of class owl"]
+
+
 def test_a_test_size_out_of_range_is_named():
     with pytest.raises(UserError) as caught:
         splits.test_indices(shuffled_labels(50, 50), 101)

@@ -28,12 +28,14 @@ def table(gaps, *, steps=14, shift=1.5, expected=None):
     return rows
 
 
-def arms(*groups, **settings):
-    """Arms by name and tables; the first is the baseline."""
-    return [
-        arm(name, tables, is_baseline=index == 0, index=index, **keys, **settings)
-        for index, (name, tables, keys) in enumerate(groups)
-    ]
+def arms(*groups, batch_size=64):
+    """Arms by name, tables and settings; the first is the baseline."""
+    results = []
+    for index, (name, tables, keys) in enumerate(groups):
+        settings = {key: value for key, value in keys.items() if key != "batch_size"}
+        results.append(arm(name, tables, is_baseline=index == 0, index=index, **settings))
+        results[-1].settings["batch_size"] = keys.get("batch_size", batch_size)
+    return results
 
 
 def batch_sizes(small_gaps, large_gaps):

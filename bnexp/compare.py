@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 
 from bnexp.cli import exit_codes
-from bnexp.cli.argument_parser import ArgumentParser, named_path
-from bnexp.errors import UserError
+from bnexp.cli.argument_parser import ArgumentParser, named_folder, named_path
+from bnexp.errors import UserError, bad_value
 from bnexp.report.analysis.epoch_rule import RULES
 from bnexp.report.analysis.group_summary import DEFAULT_METRIC
 
@@ -23,7 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "folders",
         nargs="+",
-        type=named_path,
+        type=named_folder,
         metavar="DIR",
         help="a run, a sweep, or any folder above",
     )
@@ -101,6 +102,7 @@ def compare_folders(args: argparse.Namespace) -> None:
     from bnexp.report.read.looks import save_looks
     from bnexp.report.render.terminal import print_verdict
 
+    _check_published(args.published, args.metric or DEFAULT_METRIC)
     evidence = read_evidence(args.folders, look_folders=[args.output] if args.output else [])
     for problem in evidence.problems:
         print(f"bnexp: {problem}", file=sys.stderr)
@@ -126,6 +128,16 @@ def compare_folders(args: argparse.Namespace) -> None:
     print_verdict(verdict, details=args.details)
     if page is not None:
         print(f"\n{page}")
+
+
+def _check_published(value: float | None, metric: str) -> None:
+    """Raises UserError for what no published result can be."""
+    if value is None:
+        return
+    if not math.isfinite(value):
+        raise bad_value("--published", value, "must be a finite number")
+    if metric.endswith("/accuracy") and not 0 <= value <= 100:
+        raise bad_value("--published", value, "must be an accuracy in percent, from 0 to 100")
 
 
 def main() -> None:

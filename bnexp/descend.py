@@ -64,9 +64,8 @@ def compose_jobs(args: Namespace) -> tuple[list[Job], Path | None]:
 
     Raises UserError for a folder that is not empty, and Hydra's errors.
     """
-    for flag in ("config_path", "config_name", "experimental_rerun"):
-        if getattr(args, flag):
-            raise UserError(f"--{flag.replace('_', '-')}: bnexp-descend does not take this flag of Hydra's")
+    if args.experimental_rerun:
+        raise UserError("--experimental-rerun: bnexp-descend does not take this flag of Hydra's")
     overrides = OverridesParser.create().parse_overrides(args.overrides)
     search_path = _search_path(args.config_dir)
     for override in overrides:
@@ -155,9 +154,6 @@ def _make_job(
 def _new_folder(config: DictConfig, key: str) -> Path:
     """The folder that a key names. Raises UserError where it holds files, or is one."""
     folder = output_folder(config, key)
-    for parent in (folder, *folder.parents):
-        if parent.exists() and not parent.is_dir():
-            raise UserError(f"{key}={folder}: must name a folder, but {parent} is a file")
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{key}={folder}: holds files; choose another folder")
     return folder

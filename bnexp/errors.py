@@ -8,9 +8,13 @@ All other exceptions report what went wrong while a run was at work.
 from __future__ import annotations
 
 import difflib
+import os
 import signal
+import sysconfig
+import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -59,16 +63,30 @@ def forbid_exit(caller: str) -> Iterator[None]:
 
     The same for every other BaseException that is no Exception, as GeneratorExit, asyncio.CancelledError or a
     class of the user's: nothing would catch it, and the run would have no end. A KeyboardInterrupt is a
-    signal's. ``caller`` says whose code the block runs.
+    signal's. ``caller`` says whose code the block runs. A process that this code has forked ends with the
+    block: it would go on with the run beside the original one.
     """
+    process = os.getpid()
     try:
         yield
-    except (Exception, KeyboardInterrupt):
-        raise
-    except SystemExit as request:
-        raise ExitCalled(one_line(f"{caller} called sys.exit ({request.code})")) from request
     except BaseException as error:
+        end_forked_process(process, error)
+        if isinstance(error, Exception | KeyboardInterrupt):
+            raise
+        if isinstance(error, SystemExit):
+            raise ExitCalled(one_line(f"{caller} called sys.exit ({error.code})")) from error
         raise ExitCalled(f"{caller} raised {describe(error)}") from error
+    end_forked_process(process)
+
+
+def end_forked_process(original: int, error: BaseException | None = None) -> None:
+    """Ends this process if it is not ``original``; an ``error`` that ended its work is told in one line."""
+    if os.getpid() == original:
+        return
+    if error is not None and not isinstance(error, SystemExit):
+        with suppress(OSError):
+            os.write(2, f"bnexp: a process that the network has forked ended: {describe(error)}\n".encode())
+    os._exit(0 if error is None else 1)
 
 
 def one_line(text: object) -> str:
@@ -85,6 +103,17 @@ def one_line(text: object) -> str:
 def describe(error: BaseException) -> str:
     """``ValueError: its text``, in one line."""
     return f"{type(error).__name__}: {one_line(error)}"
+
+
+def place_of(error: BaseException) -> str:
+    """``mynets.py, line 12``: where the user's own code stood when ``error`` was raised; or ""."""
+    not_own = (sysconfig.get_path("stdlib"), os.path.dirname(__file__), "<")
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        path = frame.f_code.co_filename
+        is_installed = {"site-packages", "dist-packages"}.intersection(Path(path).parts)
+        if not is_installed and not path.startswith(not_own):
+            return f"{os.path.basename(path)}, line {line}"
+    return ""
 
 
 SYNONYMS = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnexp.cli import composed_config, exit_codes
 from bnexp.cli.argument_parser import ArgumentParser, named_path
+from bnexp.config.instantiate import import_target
 from bnexp.config.schema import COMPONENTS, Config
 from bnexp.errors import UserError, forbid_exit
 from bnexp.report.read.runs import find_runs
@@ -122,7 +123,7 @@ def evaluate(args: argparse.Namespace) -> None:
                 0,
                 predictions_file.write_predictions(args.predictions, names, labels, table, images.classes),
             )
-    print(f"{args.run}, checkpoint {args.checkpoint}, {split}: {len(labels)} images, on {compute_device}")
+    print(f"{_title(args)}, {split}: {len(labels)} images, on {compute_device}")
     print(f"accuracy {accuracy:.4f}, loss {loss:.4f}")
     for line in (*precise, *_class_lines(labels, predictions, images.classes), *notes):
         print(line)
@@ -164,12 +165,19 @@ def classify_files(args: argparse.Namespace) -> None:
     network, state = load_network(args.run, config, data, args.checkpoint)
     predictions = predict(network, inputs, data.classes)
     note = "" if args.export is None else _export(args, config, data, network, state)
-    print(f"{args.run}, checkpoint {args.checkpoint}: the {SHOWN_CLASSES} most probable classes")
+    print(f"{_title(args)}: the {SHOWN_CLASSES} most probable classes")
     for path, prediction in zip(args.image, predictions, strict=True):
         ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:SHOWN_CLASSES]
         print(f"{path}: {', '.join(f'{name} {probability:.4f}' for name, probability in ranked)}")
     if note:
         print(note)
+
+
+def _title(args: argparse.Namespace) -> str:
+    """The run and its checkpoint, and how the run ended where it did not finish."""
+    status = load_summary(args.run)["status"]
+    ending = "" if status == "finished" else f" ({status})"
+    return f"{args.run}{ending}, checkpoint {args.checkpoint}"
 
 
 def _export(
@@ -199,9 +207,15 @@ def _check_is_run(folder: Path) -> None:
 
 
 def _warn_of_changes(run: Path, config: Config) -> None:
-    """One line on standard error where the images or the user's own code are no longer those of the run."""
-    values = asdict(config.dataset)
-    targets = {group: {"_target_": getattr(config, group).target} for group in COMPONENTS}
+    """One line on standard error where the images or the user's own code are no longer those of the run.
+
+    Raises UserError for a class that cannot be imported here: that is no change of it.
+    """
+    values, components = asdict(config.dataset), {group: getattr(config, group) for group in COMPONENTS}
+    for component in components.values():
+        if component.target is not None:
+            import_target(component)
+    targets = {group: {"_target_": component.target} for group, component in components.items()}
     current = {"dataset": values, **targets}
     changes = describe_changes(load_summary(run), current, composed_config.fingerprints_of(current))
     if changes:

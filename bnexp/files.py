@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bnexp.errors import WriteError
+
+FILE_DIGITS = 16  # hexadecimal, of a file's digest where it is recorded
 
 
 @contextmanager
@@ -81,3 +84,12 @@ def nulls_for_nonfinite(values: Any) -> Any:
     if isinstance(values, list | tuple):
         return [nulls_for_nonfinite(value) for value in values]
     return values
+
+
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of a file's contents; raises OSError."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.digest()

@@ -23,7 +23,9 @@ from bnexp.cli.composed_config import make_job
 from bnexp.cli.exit_codes import exit_code
 from bnexp.cli.run_guard import RunGuard
 from bnexp.compute import torchrun
+from bnexp.errors import UserError
 from bnexp.runs.job import MachineShare
+from bnexp.runs.run_log import keep_log
 from bnexp.signals import StopSignal
 
 log = logging.getLogger(__name__)
@@ -39,15 +41,19 @@ for plugin in importlib.import_module("hydra_plugins.bnexp").PLUGINS:
 def entry(composed: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     path = Path(hydra_config.runtime.output_dir)
+    shown_path = shlex.quote(os.path.relpath(path, hydra_config.runtime.cwd))
     is_in_sweep = hydra_config.mode == RunMode.MULTIRUN
     stop = StopSignal()
 
     def run() -> None:
         from bnexp.training.job import train_job
 
+        if not is_in_sweep and not RunGuard.is_passed():
+            raise UserError("hydra.callbacks.run: it protects the folders of other runs; keep it")
         number = hydra_config.job.num if is_in_sweep else None
         job = make_job(composed, path, number=number, new_folders=tuple(RunGuard.new_folders))
-        train_job(job, MachineShare(), stop)
+        with keep_log():
+            train_job(job, MachineShare(), stop)
         if stop.received is not None:  # after the last step: this run is finished, but a sweep must stop
             raise stop.interrupted()
 
@@ -55,7 +61,7 @@ def entry(composed: DictConfig) -> None:
         code = exit_code(run)
     if code >= 128:
         if not is_in_sweep and not torchrun.is_distributed():
-            log.info(f"carry on: bnexp-resume {shlex.quote(os.path.relpath(path))}")
+            log.info(f"carry on: bnexp-resume {shown_path}")
         stop.forward_to_launcher()
     if not is_in_sweep or code >= 128:
         sys.exit(code)

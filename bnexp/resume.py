@@ -58,6 +58,8 @@ def resume_arguments(folder: Path, new_overrides: list[str], trusted_names: Coll
     and where the folder names code that belongs neither to bnexp nor to torch and is not among
     ``trusted_names``.
     """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
     check_is_training(folder)
     for override in new_overrides:
         if override_key(override) in FOLDER_KEYS:
@@ -168,7 +170,7 @@ def arguments() -> argparse.Namespace:
         description="Continues the unfinished run or sweep in a folder. The result is the same as without the"
         " interruption. A run can get more epochs (epochs=20), a sweep more jobs ('seed=range(10)').",
     )
-    parser.add_argument("folder", type=argument_parser.named_path, metavar="DIR")
+    parser.add_argument("folder", type=argument_parser.named_folder, metavar="DIR")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value",
         help="replaces the saved value; several values of a sweep are added to the saved ones",

@@ -32,7 +32,7 @@ class StopSignal:
         self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        handlers = _installed_handlers()
+        handlers = installed_handlers()
         self._previous_handlers = {
             number: handler for number, handler in handlers.items() if not _ignores(handler)
         }
@@ -43,6 +43,17 @@ class StopSignal:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
+
+    def take_back(self) -> list[str]:
+        """Installs the handlers again that the user's own code has replaced; the names of their signals.
+
+        The run could not be stopped and saved otherwise.
+        """
+        current, own = installed_handlers(), self._record
+        replaced = [number for number in self._previous_handlers if current.get(number, own) != own]
+        for number in replaced:
+            signal.signal(number, self._record)
+        return [signal.Signals(number).name for number in replaced]
 
     def _record(self, signum: int, _frame: object) -> None:
         if self.received is not None:
@@ -64,7 +75,7 @@ class StopSignal:
             handler(self.received, None)
 
 
-def _installed_handlers() -> dict[int, Any]:
+def installed_handlers() -> dict[int, Any]:
     """The handler of each stop signal; none outside the main thread, where Python delivers no signal."""
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -89,7 +100,7 @@ def interruptible() -> Iterator[None]:
             raise Interrupted(signum)
 
     handlers = {
-        number: handler for number, handler in _installed_handlers().items() if handler is not signal.SIG_IGN
+        number: handler for number, handler in installed_handlers().items() if handler is not signal.SIG_IGN
     }  # nohup's signals stay ignored
     for number in handlers:
         signal.signal(number, interrupt)

@@ -11,12 +11,14 @@ import sys
 def main(arguments: list[str] | None = None) -> None:
     """Trains with these arguments, by default those of the command line, and ends the process."""
     try:
-        from bnexp.cli.launch import launch
+        from bnexp.cli.launch import end_in_spite_of_threads, launch
         from bnexp.hydra_entry import entry
     except KeyboardInterrupt:
         print("bnexp: interrupted (SIGINT)", file=sys.stderr)
         sys.exit(130)
-    sys.exit(launch(entry, arguments))
+    code = launch(entry, arguments)
+    end_in_spite_of_threads(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

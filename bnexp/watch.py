@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
         description="Shows how a sweep goes, until it has ended. Ctrl-C ends the watch, not the sweep.",
     )
     parser.add_argument(
-        "folder", nargs="?", type=argument_parser.named_path, metavar="DIR",
+        "folder", nargs="?", type=argument_parser.named_folder, metavar="DIR",
         help="a sweep's folder; default: the newest sweep",
     )  # fmt: skip
     return parser.parse_args()

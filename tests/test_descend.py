@@ -221,7 +221,10 @@ MISTAKES = [
     ("function=custom function._target_=myfunctions.scaled start=1", "set: +function.a=..."),
     ("function=custom function._target_=myfunctions.detached start=1", "so it has no gradient"),
     ("function=custom function._target_=myfunctions.number start=1", "must return a tensor with one number"),
-    ("function=custom function._target_=myfunctions.fails start=1", "fails at 1 (KeyError: 'no')"),
+    (
+        "function=custom function._target_=myfunctions.fails start=1",
+        "fails at 1 (KeyError: 'no'; myfunctions.py, line 7)",
+    ),
     ("function=custom function._target_=myfunctions.line start=1 optimizer=newton", "the eigenvalue 0"),
     ("--config-dir nowhere", "--config-dir nowhere: there is no such folder"),
     ("--config-name other", "--config-name: bnexp-descend does not take this flag"),

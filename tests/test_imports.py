@@ -1,6 +1,7 @@
 """The folders of the package form layers: a folder imports only from lower layers."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,13 @@ RENDERERS = {path for path in FILES if path.parent == PACKAGE / "report" / "rend
 def test_renderers_of_the_report_import_nothing_from_each_other(path):
     """Content that two renderers need belongs in report/content."""
     assert not imported_files(path) & RENDERERS
+
+
+def test_every_folder_is_a_package_of_the_wheel():
+    """A folder that is missing there works in a clone and fails for everybody who installs bnexp."""
+    root = PACKAGE.parent
+    listed = re.search(r"^packages = \[\n(.*?)\n\]", (root / "pyproject.toml").read_text(), re.S | re.M)[1]
+    folders = {path.parent.relative_to(root) for path in PACKAGE.rglob("*.py")}
+    folders |= {"bnexp" / path.parent.relative_to(root) for path in (root / "conf").rglob("*.yaml")}
+    names = {".".join(folder.parts) for folder in folders}
+    assert set(re.findall(r'"([\w.]+)"', listed)) == names | {"hydra_plugins.bnexp"}

@@ -44,6 +44,7 @@ def test_a_run_folder_has_all_its_files_and_values(commands):
     assert len(events) == 1
     assert files - events == {
         ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "train.log", "metrics.csv",
+        "confusion.csv",
         "steps.csv", "checkpoints/last.pt", "checkpoints/best.pt", "environment.json", "summary.json",
         ".lock",
     }  # fmt: skip

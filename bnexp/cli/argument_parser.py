@@ -32,3 +32,11 @@ def named_path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} must name a file or folder")
     return Path(text)
+
+
+def named_folder(text: str) -> Path:
+    """A path of a folder, which may be missing; refuses a file."""
+    path = named_path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} must name a folder, but is a file")
+    return path

@@ -131,7 +131,11 @@ def output_folder(config: DictConfig, key: str) -> Path:
         raise UserError(f"{key}: {str(error).splitlines()[0]}") from None
     if value is None or not str(value).strip():
         raise bad_value(key, value, "must name a folder")
-    return Path(str(value))
+    path = Path(str(value))
+    for parent in (path, *path.parents):
+        if parent.exists() and not parent.is_dir():
+            raise UserError(f"{key}={path}: must name a folder, but {parent} is a file")
+    return path
 
 
 def typed_overrides(config: DictConfig, kind: str) -> list[str]:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from bnexp.cli.streams import ClosedError, output_error, protect_streams
@@ -37,13 +38,23 @@ def exit_code(command: Callable[[], Any]) -> int:
     protect_streams()
     code, lines = failure_of(command)
     for line in lines:
-        print(line, file=sys.stderr)
+        _print_error(line)
     return code
+
+
+def _print_error(line: str) -> None:
+    """Prints to standard error, also where the user's own code has closed or removed ``sys.stderr``."""
+    if sys.stderr is not None and not sys.stderr.closed:
+        print(line, file=sys.stderr)
+        return
+    with suppress(OSError):
+        os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 def failure_of(command: Callable[[], Any]) -> Failure:
     """Runs ``command`` and returns its exit code, with the lines that say what went wrong; 0 and no line if
     nothing did."""
+    folder = os.getcwd()
     try:
         command()
     except SystemExit as request:  # an inner command has already printed its error
@@ -60,7 +71,7 @@ def failure_of(command: Callable[[], Any]) -> Failure:
         if (message := _expected_failure(error)) is not None:
             return Failure(1, [f"bnexp: {message}"])
         line = f"bnexp: crashed: {describe(error)}"
-        return Failure(1, [line, *_log_traceback(error)])
+        return Failure(1, [line, *_log_traceback(error, folder)])
     return Failure(0, [])
 
 
@@ -88,15 +99,18 @@ def _expected_failure(error: Exception) -> str | None:
             return f"out of memory: {error}"
         case ProcessLost() | ExitCalled():
             return str(error)
+        case WriteError() if not os.path.isdir(os.path.dirname(error.filename)):
+            return f"{error}; its folder was removed while the command was at work"
         case WriteError():
             return f"{error}; what was saved before is complete, and bnexp-resume continues from it"
     return None
 
 
-def _log_traceback(error: Exception) -> list[str]:
+def _log_traceback(error: Exception, folder: str) -> list[str]:
     """Writes the traceback into the run's log files; returns a line for each, which names the file.
 
-    Where there is no log file it writes to standard error, and returns no line.
+    Where there is no log file it writes to standard error, and returns no line. ``folder`` is the current one
+    of the command's start: the user's own code may have changed it.
     """
     handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
     lines = []
@@ -105,7 +119,7 @@ def _log_traceback(error: Exception) -> list[str]:
             log.name, logging.ERROR, __file__, 0, "crashed", (), (type(error), error, error.__traceback__)
         )
         handler.emit(record)
-        lines.append(f"bnexp: the traceback is in {os.path.relpath(handler.baseFilename)}")
+        lines.append(f"bnexp: the traceback is in {os.path.relpath(handler.baseFilename, folder)}")
     if not handlers:
         sys.excepthook(type(error), error, error.__traceback__)
     return lines

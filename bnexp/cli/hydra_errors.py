@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import unicodedata
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import accumulate
@@ -69,6 +70,7 @@ def put_flags_first(arguments: list[str], command: HydraCommand = TRAIN) -> list
 
     parser.error = refuse  # type: ignore[method-assign]
     parsed = parser.parse_intermixed_args(arguments)
+    _check_flags(parsed, command)
     if parsed.config_dir is not None and not parsed.config_dir.strip():
         raise UserError(f"--config-dir {parsed.config_dir!r}: must name a folder")
     if parsed.config_dir is not None:
@@ -78,6 +80,19 @@ def put_flags_first(arguments: list[str], command: HydraCommand = TRAIN) -> list
     for override in overrides:
         flags.remove(override)
     return [*flags, *overrides]
+
+
+def _check_flags(parsed: Namespace, command: HydraCommand) -> None:
+    """Raises UserError for a flag without effect, one that replaces bnexp's configuration, and one that takes
+    away the check of a run's folder."""
+    for flag in ("config_path", "config_name"):
+        if getattr(parsed, flag):
+            raise UserError(f"--{flag.replace('_', '-')}: {command.name} does not take this flag of Hydra's")
+    if parsed.package and not parsed.cfg:
+        raise UserError(f"--package {parsed.package}: no effect without --cfg")
+    for override in parsed.overrides:
+        if re.match(r"[+~]*hydra\.callbacks(\.run\b|=|$)", override):
+            raise UserError(f"{override}: it protects the folders of other runs; leave this key out")
 
 
 def _hint_for_flag(flag: str, flags: list[str], command: HydraCommand) -> str:
@@ -97,6 +112,8 @@ def _translate(error: Exception, arguments: list[str], command: HydraCommand) ->
     first_line = one_line(text.splitlines()[0]) if text else type(error).__name__
     if isinstance(error, OSError) and error.filename and not isinstance(error, HydraException):
         return UserError(f"{error.filename}: cannot be written ({error.strerror or first_line})")
+    if text.startswith("Unable to configure handler") and isinstance(error.__cause__, OSError):
+        return UserError(f"{error.__cause__.filename}: cannot be written ({error.__cause__.strerror})")
     if isinstance(error.__cause__ or error, YAMLError):
         return _explain_broken_yaml(error.__cause__ or error)
     if isinstance(error, UnicodeDecodeError):

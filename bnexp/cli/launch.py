@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +20,8 @@ from bnexp.compute import torchrun
 from bnexp.compute.process_tuning import prepare_process
 from bnexp.config.overrides import split_override
 from bnexp.signals import interruptible
+
+THREAD_PATIENCE_S = 5  # how long a finished command waits for the threads of the user's own code
 
 
 def launch(
@@ -44,6 +50,25 @@ def launch(
     prints = any(split_override(argument)[0] in printing_flags for argument in command_line)
     with interruptible():
         return printed_exit_code(run) if prints else exit_code(run)
+
+
+def end_in_spite_of_threads(code: int) -> None:
+    """Ends the process THREAD_PATIENCE_S seconds after its main thread, with ``code``, if threads still run.
+
+    The user's own code may have started threads that never end: Python would wait for them for ever.
+    """
+
+    def watch() -> None:
+        threading.main_thread().join()
+        time.sleep(THREAD_PATIENCE_S)
+        threads = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]
+        if threads:
+            line = f"bnexp: ended, though threads of your own code run: {', '.join(threads)}\n"
+            with suppress(OSError):
+                os.write(2, line.encode())
+            os._exit(code)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _pass_to_hydra(arguments: list[str]) -> None:

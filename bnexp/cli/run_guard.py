@@ -35,6 +35,13 @@ class RunGuard(Callback):
     """
 
     new_folders: ClassVar[list[Path]] = []  # the folders that Hydra creates after this callback
+    has_checked: ClassVar[bool] = False
+
+    @classmethod
+    def is_passed(cls) -> bool:
+        """Whether it has checked the folder of the run that begins now: a preset can remove this callback."""
+        has_checked, cls.has_checked = cls.has_checked, False
+        return has_checked
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         HydraConfig.instance().set_config(config)  # Hydra does so only later; the folder's name needs it now
@@ -44,16 +51,19 @@ class RunGuard(Callback):
             sys.exit(code)  # Hydra turns an exception of a callback into a warning, but not SystemExit
         folder = _run_folder(config)
         RunGuard.new_folders = [] if secondary else missing_folders(folder)
-        if not (folder / SUMMARY).exists():
-            return
-        summary = load_summary(folder)
-        values = identity_values(config)  # ``_check`` has compared everything else
-        patience = values["early_stopping"]["patience"]
-        is_longer = summary["epochs"] != values["epochs"] or summary.get("patience", patience) != patience
-        if summary["status"] == "finished" and not is_longer:
+        if (folder / SUMMARY).exists() and _is_finished(folder, config):
             if not secondary:
                 print(f"{folder}: this run is finished; nothing to do")
             sys.exit(0)
+        RunGuard.has_checked = True
+
+
+def _is_finished(folder: Path, config: DictConfig) -> bool:
+    """Whether the run in ``folder`` needs no further epoch; ``_check`` has compared everything else."""
+    summary, values = load_summary(folder), identity_values(config)
+    patience = values["early_stopping"]["patience"]
+    is_longer = summary["epochs"] != values["epochs"] or summary.get("patience", patience) != patience
+    return summary["status"] == "finished" and not is_longer
 
 
 def _check(config: DictConfig) -> None:
@@ -63,7 +73,6 @@ def _check(config: DictConfig) -> None:
     """
     check_name(str(config.get("name")))
     folder = _run_folder(config)
-    _check_is_folder(folder)
     try:
         free = is_free(folder)
     except OSError as error:
@@ -85,13 +94,6 @@ def _check_no_axes(config: DictConfig) -> None:
     if axes:
         preset = config.hydra.runtime.choices.get("experiment")
         raise UserError(f"experiment={preset}: its axes ({', '.join(axes)}) are a sweep; add -m")
-
-
-def _check_is_folder(path: Path) -> None:
-    """Raises UserError where the path or one above it is a file."""
-    for parent in (path, *path.parents):
-        if parent.exists() and not parent.is_dir():
-            raise UserError(f"hydra.run.dir={path}: must name a folder, but {parent} is a file")
 
 
 def _run_folder(config: DictConfig) -> Path:

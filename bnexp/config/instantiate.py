@@ -9,9 +9,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
+from bnexp.config.opened_files import collect_opened_files, file_digests, paths_in
 from bnexp.config.schema import ARGUMENT_TYPES, Component, Config
 from bnexp.config.source import search_current_folder
 from bnexp.config.validation import check_arguments
@@ -56,7 +59,11 @@ def instantiate(component: Component, caller_arguments: Mapping[str, Any]) -> An
     is_torch = str(component.target).startswith("torch.")
     refusals = REFUSALS + (OTHER_REFUSALS_OF_TORCH if is_torch else ())
     try:
-        with forbid_exit(f"{group}._target_={component.target}"):
+        with (
+            forbid_exit(f"{group}._target_={component.target}"),
+            collect_opened_files(str(component)) as files,
+        ):
+            files.update(paths_in(keys))
             return function(**accepted_arguments, **keys)
     except UserError:
         raise
@@ -67,11 +74,15 @@ def instantiate(component: Component, caller_arguments: Mapping[str, Any]) -> An
         ) from error
 
 
+def components_of(config: Config) -> list[Component]:
+    """The components that are built: a scheduler may have no target."""
+    components = (config.model, config.optimizer, config.scheduler, config.loss)
+    return [component for component in components if component.target is not None]
+
+
 def check_components(config: Config) -> None:
     """Raises UserError for a key that a component's target does not take, before anything is built."""
-    for component in (config.model, config.optimizer, config.scheduler, config.loss, *config.probes):
-        if component.target is None:
-            continue
+    for component in (*components_of(config), *config.probes):
         function, group = import_target(component), component.key
         keys = {key: value for key, value in component.keys.items() if key not in ("interval", "monitor")}
         derived_keys = [key for key, value in keys.items() if value is None and key in DERIVED_KEYS]
@@ -84,6 +95,20 @@ def check_components(config: Config) -> None:
         )
 
 
+def _import_module(name: str) -> ModuleType:
+    """Imports a module, and notes the data files that it reads meanwhile: it does so once in a process."""
+    if name in sys.modules:
+        return sys.modules[name]
+    with collect_opened_files(name):
+        return importlib.import_module(name)
+
+
+def files_read(components: Sequence[Component]) -> dict[str, str]:
+    """Data files that the components have read while they were imported and made: path -> digest."""
+    modules = [str(component.target).rpartition(".")[0] for component in components]
+    return file_digests([*map(str, components), *modules])
+
+
 def import_target(component: Component) -> Callable[..., Any]:
     """The class or function that a component's target names. Modules in the current folder are found too."""
     key, target = f"{component.key}._target_", str(component.target)
@@ -93,7 +118,7 @@ def import_target(component: Component) -> Callable[..., Any]:
         raise UserError(f"{key}={target}: write the module too, as in mynets.Net")
     try:
         with forbid_exit(f"{key}={target}: its module"):
-            module = importlib.import_module(module_name)
+            module = _import_module(module_name)
     except ExitCalled:
         raise
     except Exception as error:

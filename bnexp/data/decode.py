@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 GRAY = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
+ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")  # a LAB image has a band A that is no alpha
 UNBOUNDED = ("I", "F")  # 32 bits per pixel; nothing says which value is white
 
 
@@ -30,7 +31,7 @@ def read_header(path: Path) -> Header:
         mode = image.mode
         if mode == "I" and image.format == "PPM":  # at most 16 bits, which Pillow reads as 32
             mode = "I;16"
-        has_alpha = "A" in image.getbands() or "transparency" in image.info
+        has_alpha = image.mode in ALPHA or "transparency" in image.info
         return Header(mode, image.size, has_alpha, getattr(image, "is_animated", False))
 
 
@@ -73,7 +74,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     """Transparent pixels on white: PIL's own conversion shows the colour below them, which nobody sees."""
     from PIL import Image
 
-    if "A" not in image.getbands() and "transparency" not in image.info:
+    if image.mode not in ALPHA and "transparency" not in image.info:
         return image
     overlay = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")

@@ -12,9 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from bnexp.data import cache
-from bnexp.data.image_files import file_digest
 from bnexp.data.image_folder import list_images
-from bnexp.files import write_json
+from bnexp.files import file_digest, write_json
 
 DIGITS = 16  # hexadecimal, of the fingerprint
 DIGESTS_FILE = "digests.json"

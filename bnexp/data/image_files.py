@@ -7,13 +7,13 @@ recognises its first bytes.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bnexp.errors import bad_value
+from bnexp.files import file_digest
 
 SUFFIXES = (
     ".apng", ".bmp", ".bw", ".dds", ".dib", ".gif", ".icb", ".icns", ".ico", ".im", ".j2c", ".j2k", ".jfif",
@@ -196,12 +196,3 @@ def _identity(folder: Path) -> Identity:
 def _relative(path: str | Path, root: Path) -> str:
     # Ten times as fast as Path.relative_to, which would need most of the time of a start with many images.
     return os.fspath(path)[len(os.fspath(root)) :].replace(os.sep, "/").lstrip("/")
-
-
-def file_digest(path: Path) -> bytes:
-    """SHA-256 of a file's contents; raises OSError."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.digest()

@@ -230,7 +230,8 @@ def _read_pixels(root: Path, path: str, gray: bool, side: int, white: int) -> np
 
 
 def _unreadable(root: Path, path: str, error: Exception) -> UserError:
-    reason = str(error).replace(str(root / path), "file") or type(error).__name__
+    reason = getattr(error, "strerror", None) or str(error).replace(f" {str(root / path)!r}", "")
+    reason = reason or type(error).__name__
     return _bad_root(root, f"{path} can't be read as an image ({reason}); repair or delete it")
 
 

@@ -72,5 +72,5 @@ def _read_header(path: Path) -> decode.Header:
 def _unreadable(path: Path, error: Exception) -> UserError:
     if isinstance(error, OSError) and error.strerror:
         return UserError(one_line(f"{path}: cannot be read ({error.strerror})"))
-    reason = str(error).replace(str(path), "file") or type(error).__name__
-    return UserError(one_line(f"{path}: cannot be read as an image ({reason})"))
+    reason = str(error).replace(repr(str(path)), "").replace(str(path), "file").strip()
+    return UserError(one_line(f"{path}: cannot be read as an image ({reason or type(error).__name__})"))

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from bnexp.errors import UserError
 from bnexp.report.read.metrics_csv import METRICS_FILE, read_metrics
+from bnexp.report.read.runs import find_runs
 from bnexp.results.columns import Columns
 from bnexp.results.saved_config import load_config, read_values
-from bnexp.runs.folder import check_is_training, load_summary
+from bnexp.runs.folder import SUMMARY, check_is_training, load_summary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,9 @@ class SavedRun:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise UserError(f"{self.folder}: no such folder")
+        runs = [] if (self.folder / SUMMARY).exists() else [*find_runs(self.folder)]
+        if runs not in ([], [self.folder]):
+            raise UserError(f"{self.folder}: holds {len(runs)} runs; bnexp.open_sweep opens them")
         self.summary: dict[str, Any] = load_summary(self.folder)  # summary.json
         check_is_training(self.folder)
 

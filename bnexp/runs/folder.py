@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 SUMMARY = "summary.json"
 # What a resumed run, bnexp-eval and bnexp-compare read; None and a missing key are allowed.
 SUMMARY_TYPES: dict[str, tuple[type, ...]] = {
-    "status": (str,), "config_hash": (str,), "fingerprints": (dict,), "overrides": (list,),
+    "status": (str,), "config_hash": (str,), "fingerprints": (dict,), "files": (dict,), "overrides": (list,),
     "choices": (dict,), "epochs": (int,), "patience": (int,), "seed": (int,), "graph": (bool,),
     "best": (dict,), "final": (dict,), "predictions": (dict,), "probes": (dict,), "time": (dict,),
     "input": (dict,), "version": (str,),
@@ -60,6 +60,7 @@ class RunFolder:
         job_number: int | None = None,
     ) -> None:
         self.path = path
+        self.shown = os.path.relpath(path)  # own code can change the current folder
         self.new_folders = tuple(new_folders)
         self.previous_summary = load_summary(path) if (path / SUMMARY).exists() else None
         fingerprints = dict(fingerprints or {})
@@ -77,6 +78,7 @@ class RunFolder:
             "config_hash": config_hash(config, fingerprints),
             "checkpoint_identity": checkpoint_identity(config, fingerprints),
             "fingerprints": fingerprints,  # of the images and of the user's own code
+            "files": {},  # data files that the user's own code has read, and their digests
             "overrides": overrides,
             "choices": dict(choices or {}),  # the chosen file of each group: model, optimizer ...
             "job_number": job_number,  # the place in its sweep, from 0; None for a single run

@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+from bnexp.files import FILE_DIGITS, file_digest
 
 PAIRING_KEYS = ("seed", "dataset.fold")  # runs that agree in them, and differ elsewhere, are twins
 # Where one of these scheduler keys is null, the scheduler takes it from ``epochs``. Its learning rates then
@@ -79,7 +83,7 @@ def can_resume(
     # An older run recorded no fingerprints, and its hash knows none.
     known_fingerprints = fingerprints if "fingerprints" in summary else None
     is_same = config_hash(dict(config) | recorded, known_fingerprints) == summary.get("config_hash")
-    return is_same and int(config["epochs"]) >= epochs
+    return is_same and int(config["epochs"]) >= epochs and not changed_files(summary)
 
 
 def describe_changes(
@@ -98,4 +102,18 @@ def describe_changes(
                 f"the file of {group}._target_={config[group]['_target_']}, or one that it imports,"
                 " has changed since this run"
             )
+    texts += [f"{path}, which this run has read, has changed since then" for path in changed_files(summary)]
     return "; ".join(texts)
+
+
+def changed_files(summary: Mapping[str, Any]) -> list[str]:
+    """The data files that the run's own code has read and that have other contents now.
+
+    A missing file is not among them: the code itself says so.
+    """
+    paths = []
+    for path, digest in (summary.get("files") or {}).items():
+        with suppress(OSError):
+            if file_digest(Path(path)).hex()[:FILE_DIGITS] != digest:
+                paths.append(path)
+    return paths

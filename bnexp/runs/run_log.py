@@ -1,4 +1,8 @@
-"""train.log of a job whose process has no logging of Hydra's."""
+"""The log of a run: train.log of a job whose process has no logging of Hydra's; and a log that stays.
+
+A user's own code may call ``logging.disable`` or ``logging.basicConfig(force=True)``: warnings and results
+must still appear.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,51 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FORMAT = "[%(asctime)s] %(levelname)s %(message)s"  # as in conf/hydra/job_logging/bnexp.yaml
+
+
+class LogSettings:
+    """Handlers, levels and switches of the root logger and of bnexp's loggers, as they are now."""
+
+    def __init__(self) -> None:
+        self._handlers = list(logging.getLogger().handlers)
+        self._disabled_level = logging.root.manager.disable
+        self._loggers = {
+            logger: (logger.level, logger.propagate, logger.disabled) for logger in _own_loggers()
+        }
+
+    def restore(self) -> None:
+        """Sets them again; a handler that was added meanwhile stays."""
+        root = logging.getLogger()
+        for handler in self._handlers:
+            root.addHandler(handler)  # nothing happens where it is still there
+        logging.disable(self._disabled_level)
+        for logger, (level, propagate, disabled) in self._loggers.items():
+            logger.setLevel(level)
+            logger.propagate, logger.disabled = propagate, disabled
+
+
+def _own_loggers() -> list[logging.Logger]:
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "bnexp"]
+    return [logging.getLogger(), *map(logging.getLogger, names)]
+
+
+_current: list[LogSettings] = []  # those of the blocks of ``keep_log``, the innermost last
+
+
+@contextmanager
+def keep_log() -> Iterator[None]:
+    """The log has the same settings after the block, and wherever ``restore_log`` is called inside it."""
+    _current.append(LogSettings())
+    try:
+        yield
+    finally:
+        _current.pop().restore()
+
+
+def restore_log() -> None:
+    """Undoes what the user's own code has changed; nothing outside of ``keep_log``."""
+    if _current:
+        _current[-1].restore()
 
 
 @contextmanager
@@ -24,7 +73,8 @@ def log_to(*paths: Path) -> Iterator[None]:
             root.addHandler(file)
         root.setLevel(logging.INFO)
         package.setLevel(logging.DEBUG)
-        yield
+        with keep_log():
+            yield
     finally:
         for file in files:
             root.removeHandler(file)

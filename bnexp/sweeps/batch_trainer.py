@@ -48,7 +48,7 @@ class BatchTrainer:
         def on_end(ends: Sequence[JobEnd]) -> bool:
             nonlocal goes_on
             for end in ends:
-                if end.code and not _has_record(end.job):
+                if end.code and not _has_record(end):
                     lines = (line.removeprefix("bnexp: ") for line in end.lines)
                     self.messages += [f"{end.job.label}: {line}" for line in lines]
             goes_on = goes_on and not (stops_at_failure and any(end.code in (1, 2) for end in ends))
@@ -76,9 +76,10 @@ class BatchTrainer:
         write_plan(self.folder, plan)
 
 
-def _has_record(job: Job) -> bool:
-    """Whether a job's folder says how it ended."""
+def _has_record(end: JobEnd) -> bool:
+    """Whether the folder of a job that failed says how. It does not where the job was refused its folder."""
     try:
-        return bool(load_summary(job.path)["status"] != "running")
+        status = load_summary(end.job.path)["status"]
     except UserError:
         return False
+    return status not in ("running", "finished") and not (status == "diverged" and end.code == 2)

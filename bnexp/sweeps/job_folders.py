@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from bnexp.errors import UserError
 from bnexp.runs.folder import SUMMARY, load_summary
+from bnexp.runs.identity import changed_files
 
 
 def job_folder(sweep: Path, overrides: str, config_hash: str) -> str:
@@ -39,12 +42,17 @@ def _is_run(path: Path) -> bool:
         return False
 
 
+def is_complete(summary: Mapping[str, Any]) -> bool:
+    """Whether a job needs no other run. A job whose data files have changed is one of other data."""
+    return summary["status"] in ("finished", "diverged") and not changed_files(summary)
+
+
 def completed_jobs(sweep: Path, config_hash: str = "*") -> list[Path]:
     """The folders of the jobs that finished or diverged: all of them, or those with one ``config_hash``."""
     folders = []
     for path in sweep.glob(f"*-{config_hash}/{SUMMARY}"):
         with suppress(UserError):  # a damaged summary: the job has to run again
-            if load_summary(path.parent)["status"] in ("finished", "diverged"):
+            if is_complete(load_summary(path.parent)):
                 folders.append(path.parent)
     return folders
 
@@ -55,6 +63,6 @@ def ended_jobs(sweep: Path) -> dict[str, str]:
     for path in sweep.glob(f"*/{SUMMARY}"):
         with suppress(UserError):  # a damaged summary: the job has to run again
             summary = load_summary(path.parent)
-            if summary["status"] in ("finished", "diverged"):
+            if is_complete(summary):
                 statuses[str(summary.get("config_hash"))] = str(summary["status"])
     return statuses

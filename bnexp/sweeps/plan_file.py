@@ -64,6 +64,8 @@ def read_plan(sweep: Path) -> SweepPlan:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return _plan_of_runs(sweep)
+    except NotADirectoryError:
+        raise UserError(f"{sweep}: must name a folder, but is a file") from None
     except (OSError, ValueError) as error:
         raise UserError(one_line(f"{path}: cannot be read ({error})")) from None
     try:

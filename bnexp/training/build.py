@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from bnexp.config.instantiate import import_target, instantiate
 from bnexp.config.schema import Component, Config
 from bnexp.data import DataSplits, Split
 from bnexp.data.network_input import NetworkInput
-from bnexp.errors import OutOfMemory, UserError, bad_value, one_line
+from bnexp.errors import ExitCalled, OutOfMemory, UserError, bad_value, forbid_exit, one_line
 from bnexp.models.initialization import build_seeded
 from bnexp.models.norm_variants import GhostBatchNorm
 from bnexp.models.norms import has_manual_batch_norm, synchronize_batch_norms
@@ -91,7 +92,7 @@ def model(config: Config, data_shape: NetworkInput, *, is_tried: bool = False) -
     }
 
     def make() -> nn.Module:
-        return instantiate(config.model, sizes)
+        return _make(config.model, sizes)
 
     with memory_guard(f"model={config.model.target}"):
         network = build_seeded(make, config.seed)
@@ -113,18 +114,27 @@ def model(config: Config, data_shape: NetworkInput, *, is_tried: bool = False) -
     return network
 
 
+def _make(component: Component, arguments: Mapping[str, Any]) -> Any:
+    """``instantiate``; whatever a constructor that is not bnexp's raises becomes a UserError with its key."""
+    if str(component.target).startswith("bnexp."):
+        return instantiate(component, arguments)
+    key = f"{component.key}._target_={component.target}"
+    with blamed_on(key, "cannot be made"), memory_guard(f"{component.key}={component.target}"):
+        return instantiate(component, arguments)
+
+
 def summary(network: nn.Module, config: Config, splits: DataSplits) -> Summary:
     """Runs a copy of the network once, on two images (one if the last batch has one): errors show early.
 
     Raises UserError if the network does not fit the images, the classes or the batch.
     """
     last_batch_size = len(splits.train) % config.batch_size or config.batch_size
-    count, classes = min(last_batch_size, 2), len(splits.classes)
+    count, classes, target = min(last_batch_size, 2), len(splits.classes), config.model.target
     size, channels = splits.train.image_size, splits.train.in_channels
     try:
-        with memory_guard(f"model={config.model.target}"):
+        with memory_guard(f"model={target}"), forbid_exit(f"model._target_={target}"):
             network_summary = summarise(network, torch.zeros(count, channels, size, size))
-    except (UserError, OutOfMemory):
+    except (UserError, OutOfMemory, ExitCalled):
         raise
     except Exception as error:  # anything: a user's own network may raise what it likes
         reason = one_line(error) or type(error).__name__
@@ -278,7 +288,7 @@ def loss(config: Config, splits: DataSplits, device: ComputeDevice) -> nn.Module
         if len(weight) != classes:
             raise bad_value("loss.weight", weight, f"must have a number for each of the {classes} classes")
         arguments["weight"] = torch.tensor(weight)
-    function = instantiate(Component(component.key, component.target, keys), arguments)
+    function = _make(Component(component.key, component.target, keys), arguments)
     name = f"loss._target_={component.target}"
     if not isinstance(function, nn.Module):
         raise UserError(f"{name}: gives a {type(function).__name__}, not an nn.Module")
@@ -297,7 +307,7 @@ def optimizer_of(component: Component, network: nn.Module) -> torch.optim.Optimi
     if not parameters:
         raise UserError(f"model: nothing to train, the network has no parameters ({type(network).__name__})")
     torch_overhead.skip_compiler_import()
-    optimizer = instantiate(component, {"params": parameters})
+    optimizer = _make(component, {"params": parameters})
     if not isinstance(optimizer, torch.optim.Optimizer):
         name = type(optimizer).__name__
         raise UserError(f"optimizer._target_={component.target}: gives a {name}, not an Optimizer")
@@ -332,7 +342,7 @@ def schedule_of(
     for name, value in keys.items():
         if value is None and name in values_for_null:
             keys[name] = values_for_null[name]
-    scheduler = instantiate(Component("scheduler", component.target, keys), {"optimizer": optimizer})
+    scheduler = _make(Component("scheduler", component.target, keys), {"optimizer": optimizer})
     missing = [name for name in ("step", "state_dict", "load_state_dict") if not hasattr(scheduler, name)]
     if missing:
         raise UserError(

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 def save(state: dict[str, Any], path: Path) -> None:
     """Writes ``state`` (tensors, numbers, strings, lists and dictionaries of them) to ``path`` atomically."""
+    with name_write_errors(path.parent):
+        path.parent.mkdir(exist_ok=True)  # without parents: a run's folder that was removed stays away
     write_atomically(path, lambda file: torch.save(state, file))
 
 
@@ -60,8 +62,6 @@ class Checkpoints:
         self.every, self.keep = every, keep
         self.folder, self.last, self.best = folder, folder / "last.pt", folder / "best.pt"
         self.previous = folder / "previous.pt"
-        with name_write_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
         self.labels = checkpoint_labels(folder.parent)  # each checkpoint says whose it is and what it reads
 
     def newest(self) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from bnexp.errors import Diverged
 from bnexp.probes.runner import NO_PROBES, ProbeRunner
 from bnexp.runs.confusion import Confusion, metrics_of_test
 from bnexp.runs.loggers import Logger
+from bnexp.runs.run_log import restore_log
 from bnexp.seeding import global_rng_state
 from bnexp.signals import StopSignal
 from bnexp.training.checkpoint import Checkpoints
@@ -81,6 +82,7 @@ def fit(
             return False
         return processes.any(stop.received is not None, trainer.device.torch_device)
 
+    restore_signals_and_log(stop)
     if progress.step == 0:
         probes.at_start()
     while not progress.is_done(settings.epochs, settings.patience):
@@ -107,6 +109,7 @@ def fit(
 
         metrics = progress.finish_epoch(len(data.train), time.perf_counter() - start)
         metrics |= trainer.evaluate(data.watched, settings.eval_batch_size)
+        restore_signals_and_log(stop)
         metrics["lr"] = trainer.lr  # of this epoch; with interval=step, of the next step
         trainer.schedule.after_epoch(metrics)
         is_best = progress.record(metrics)
@@ -117,6 +120,15 @@ def fit(
         has_untrained = has_untrained or warn_of_untrained(trainer, epoch)
         is_last = progress.is_done(settings.epochs, settings.patience)
         checkpoints.save(trainer.state(progress), epoch, best=is_best, final=is_last)
+
+
+def restore_signals_and_log(stop: StopSignal) -> None:
+    """Takes the log and the stop signals back from the user's own code; logs that it did the latter."""
+    restore_log()
+    if names := stop.take_back():
+        log.warning(
+            f"{', '.join(names)}: your own code has set a handler; bnexp has taken it back to save the run"
+        )
 
 
 def warn_of_untrained(trainer: Trainer, epoch: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
@@ -11,7 +10,7 @@ from bnexp.compute.device import prepare_device
 from bnexp.compute.memory import memory_guard
 from bnexp.compute.process_tuning import set_threads
 from bnexp.compute.processes import Processes
-from bnexp.config.instantiate import check_components
+from bnexp.config.instantiate import check_components, components_of, files_read
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
 from bnexp.data.network_input import NetworkInput
@@ -22,11 +21,12 @@ from bnexp.runs.confusion import predicted_classes, write_confusion
 from bnexp.runs.folder import RunFolder
 from bnexp.runs.job import Job, MachineShare
 from bnexp.runs.latest import point_latest
+from bnexp.runs.run_log import restore_log
 from bnexp.signals import StopSignal
 from bnexp.training import build
 from bnexp.training.checkpoint import Checkpoints, load
 from bnexp.training.cuda_graph import CudaGraphTrainer
-from bnexp.training.loop import FinalMetrics, FitSettings, final_metrics, fit
+from bnexp.training.loop import FinalMetrics, FitSettings, final_metrics, fit, restore_signals_and_log
 from bnexp.training.probes import build_probes, probe_runner
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
@@ -59,6 +59,7 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             **({"command": job.command} if job.command else {}),
         )  # fmt: skip
         record_network(folder, summary, splits)
+        restore_signals_and_log(stop)
         trainer = build.trainer(
             config,
             network,
@@ -69,6 +70,7 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             is_tried=True,
         )
         probes = build_probes(config, trainer, splits)
+        restore_log()
         process_count = f", {processes.world_size} processes" if processes.is_distributed else ""
         plural = "s" * (threads > 1)
         log.info(
@@ -76,7 +78,9 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
         )
         log.log(logging.DEBUG if job.is_in_sweep else logging.INFO, str(summary))
         folder.update(
-            graph=isinstance(trainer, CudaGraphTrainer), probes={probe.name: None for probe in probes}
+            graph=isinstance(trainer, CudaGraphTrainer),
+            probes={probe.name: None for probe in probes},
+            files=files_read(components_of(config)),
         )
         if not job.is_in_sweep:  # not before: a mistake would leave a link to a folder that is removed
             point_latest(folder.path)
@@ -110,8 +114,9 @@ def record_metrics(
     }
     write_confusion(folder.path, metrics.confusions, splits.classes)
     folder.update(final=metrics.final, best=metrics.best, predictions=predictions, time=progress.times())
+    restore_log()
     accuracy, loss = metrics.final["test/accuracy"], metrics.final["test/loss"]
-    log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {os.path.relpath(folder.path)}")
+    log.info(f"{config.name}: test accuracy {accuracy:.4f}, loss {loss:.4f} | {folder.shown}")
     if is_at_chance(accuracy, splits.majority, predictions["final"]):
         share = max(predictions["final"]) / len(splits.test)
         log.warning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from bnexp.compute.device import ComputeDevice
 from bnexp.compute.processes import SINGLE_PROCESS, Processes
 from bnexp.compute.torch_overhead import unwrapped_backward, unwrapped_step
 from bnexp.data import Batch, Split
-from bnexp.errors import UserError, one_line
+from bnexp.errors import UserError, end_forked_process, one_line
 from bnexp.seeding import RandomState, seed_global, set_global_rng_state
 from bnexp.training.loss_mean import image_weights, weighs_images
 from bnexp.training.metrics import StepOutput
@@ -46,7 +47,7 @@ class Trainer:
         scaler: torch.amp.GradScaler | None = None,
         seed: int = 0,
     ) -> None:
-        self.seed = seed
+        self.seed, self.process = seed, os.getpid()
         self.model, self.loss, self.optimizer, self.device = model, loss, optimizer, device
         self.schedule = schedule or Schedule()
         self.l1, self.grad_clip, self.processes = l1, grad_clip, processes
@@ -77,6 +78,7 @@ class Trainer:
         """One update from a batch; of several processes each takes its own shard."""
         images, labels = self.processes.shard(*batch.tensors())
         loss, logits = self.update(images, labels, len(labels) / batch.size)
+        end_forked_process(self.process)
         return StepOutput(loss, logits, labels, batch.size)
 
     def update(self, images: Tensor, labels: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -154,6 +156,7 @@ class Trainer:
             with self.device.autocast():
                 logits = self.eval_network(images)
                 losses[step] = self.loss(logits, labels)
+            end_forked_process(self.process)
             if weights is not None:
                 weights[step] = image_weights(self.loss, labels).sum()
             torch.argmax(logits, 1, out=classes[starts[step] : starts[step] + batch_size])

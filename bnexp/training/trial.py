@@ -9,8 +9,9 @@ import copy
 import io
 import logging
 import math
+import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
-from bnexp.errors import ExitCalled, Interrupted, OutOfMemory, UserError, describe, forbid_exit
+from bnexp.errors import ExitCalled, Interrupted, OutOfMemory, UserError, describe, forbid_exit, place_of
 from bnexp.seeding import global_rng_state, seed_global, set_global_rng_state
+from bnexp.signals import installed_handlers
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
 
@@ -74,7 +76,9 @@ def try_components(
     steps_per_epoch = splits.train.steps(config.batch_size)
     try:
         trainer = make_trainer(copy.deepcopy(network))
+        handlers = installed_handlers()
         batch = _try_components(config, trainer, splits)
+        _check_handlers(config, handlers)
         count = config.epochs * (steps_per_epoch if trainer.schedule.interval == "step" else 1)
         count = min(count, MAX_SCHEDULE_STEPS)
         _step_schedule(config, trainer, range(1, min(count, 1) + 1))
@@ -135,6 +139,18 @@ def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> tup
         _check_logits(model, logits, shape, "eval")
     _warn_of_mixed_images(config, trainer, images)
     return images, labels
+
+
+def _check_handlers(config: Config, handlers: Mapping[int, object]) -> None:
+    """Raises UserError where a step or an evaluation replaces the handler of a stop signal."""
+    replaced = [
+        signal.Signals(n).name for n, handler in installed_handlers().items() if handlers[n] != handler
+    ]
+    if replaced:
+        raise UserError(
+            f"model._target_={config.model.target}: its forward pass sets a handler of {', '.join(replaced)}:"
+            " the run could not be stopped and saved; take it out"
+        )
 
 
 def _warn_of_mixed_images(config: Config, trainer: Trainer, images: Tensor) -> None:
@@ -314,5 +330,5 @@ def blamed_on(key: str, problem: str) -> Iterator[None]:
     except (UserError, ExitCalled, Interrupted, OutOfMemory, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a user's own code may raise what it likes
-        reason = describe(error)[:MAX_REASON]
+        reason = "; ".join(filter(None, (describe(error)[:MAX_REASON], place_of(error))))
         raise UserError(f"{key}: {problem} ({reason})") from error

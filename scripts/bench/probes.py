@@ -30,8 +30,8 @@ def probes(models: list[str], repeats: int, scale: float) -> list[Table]:
                 {"model": name, "probe": probe, "us": 1e6 * seconds, "of a step": f"{seconds / step_s:.0%}"}
             )
     note = (
-        "Microseconds of a question whether a step is measured, and of all measurements at one moment of each kind: start,"
-        f" step, epoch. Medians of {repeats}."
+        "Microseconds of the question whether a step is measured, and of all measurements at one moment of"
+        f" each kind: start, step, epoch. Medians of {repeats}."
     )
     return [Table("probes", note, rows)]
 

@@ -205,7 +205,15 @@ MISTAKES = [
     ("-m seed=0,1 hydra.run.dir=", r"^bnexp: hydra\.run\.dir=: a sweep is written to hydra\.sweep\.dir;"),
     ("--config-dir= model=mlp", "^bnexp: --config-dir '': must name a folder$"),
     ("dataset=mnist dataset.root=", "^bnexp: dataset.root='': must be the folder"),
+    ("-m seed=0,1 hydra.sweep.dir=taken/sweep", "hydra.sweep.dir=taken/sweep: must name a folder, but taken"),
     ("hydra.run.dir=taken/run", "hydra.run.dir=taken/run: must name a folder, but taken is a file"),
+    # flags of Hydra's
+    ("--package model", "^bnexp: --package model: no effect without --cfg$"),
+    ("--config-name other", "^bnexp: --config-name: bnexp does not take this flag of Hydra's$"),
+    ("-cp somewhere", "^bnexp: --config-path: bnexp does not take this flag of Hydra's$"),
+    ("~hydra.callbacks.run", "^bnexp: ~hydra.callbacks.run: it protects the folders of other runs; leave"),
+    ("hydra.callbacks={}", "^bnexp: hydra.callbacks={}: it protects the folders of other runs; leave"),
+    ("hydra.callbacks.run=null", "^bnexp: hydra.callbacks.run=null: it protects the folders of other runs"),
 ]  # fmt: skip
 
 
@@ -244,3 +252,44 @@ def test_the_environment_of_several_processes_without_torchrun(commands, monkeyp
     result = commands.bnexp("epochs=1", "dataset.train_size=100")
     message = "bnexp: WORLD_SIZE=2: RANK is not set; start with torchrun, or unset WORLD_SIZE\n"
     assert (result.code, result.err) == (2, message)
+
+
+ARGUMENTS_OF_OTHERS = [
+    ("watch", "file", "bnexp: DIR: file must name a folder, but is a file (bnexp-watch --help lists all)"),
+    ("resume", "file", "bnexp: DIR: file must name a folder, but is a file (bnexp-resume --help lists all)"),
+    (
+        "compare",
+        "file",
+        "bnexp: DIR: file must name a folder, but is a file (bnexp-compare --help lists all)",
+    ),
+    ("plan", "file", "bnexp: file: must name a folder, but is a file"),
+    ("resume", "nowhere", "bnexp: nowhere: no such folder"),
+    ("compare", ". --published nan", "bnexp: --published=nan: must be a finite number"),
+    ("compare", ". --published inf --metric val/loss", "bnexp: --published=inf: must be a finite number"),
+    ("compare", ". --published -1", "bnexp: --published=-1.0: must be an accuracy in percent, from 0 to 100"),
+    (
+        "compare",
+        ". --published 970",
+        "bnexp: --published=970.0: must be an accuracy in percent, from 0 to 100",
+    ),
+]
+
+
+@pytest.mark.parametrize(("command", "arguments", "line"), ARGUMENTS_OF_OTHERS)
+def test_a_wrong_argument_of_another_command_is_one_line(commands, command, arguments, line):
+    Path("file").write_text("no folder")
+    result = getattr(commands, command)(*arguments.split())
+    assert (result.code, result.out, result.err) == (2, "", f"{line}\n")
+
+
+def test_a_preset_that_removes_the_check_of_the_run_folder_trains_nothing(commands):
+    preset = Path("myconf/experiment/bare.yaml")
+    preset.parent.mkdir(parents=True)
+    preset.write_text(
+        "# @package _global_\nhydra: {callbacks: {run: {_target_: hydra.experimental.callback.Callback}}}\n",
+        encoding="utf-8",
+    )
+    result = commands.bnexp("--config-dir", "myconf", "experiment=bare", "hydra.run.dir=run", "epochs=1")
+    assert result.code == 2
+    assert "bnexp: hydra.callbacks.run: it protects the folders of other runs; keep it" in result.err
+    assert not Path("run/summary.json").exists()

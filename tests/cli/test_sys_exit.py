@@ -52,7 +52,7 @@ def own_network(commands, monkeypatch):
 PLACES = {
     "import": "model._target_=exits.Net: its module called sys.exit",
     "constructor": "model._target_=exits.Net called sys.exit",
-    "step": "the network, loss, optimizer or scheduler called sys.exit",
+    "step": "model._target_=exits.Net called sys.exit",
     "evaluation": "model._target_=exits.Net called sys.exit",
 }
 

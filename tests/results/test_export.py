@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import bnexp
 from bnexp.data import datasets
@@ -124,3 +127,36 @@ def test_a_sweep_lists_its_runs(sweep, commands):
     assert result.code == 2
     assert [line.split(": ")[1].split(",")[0] for line in result.out.splitlines()] == ["finished"] * 4
     assert result.err == f"bnexp: {sweep}: holds 4 runs; give one of them, or bnexp-compare {sweep}\n"
+
+
+UNWRITABLE = ("digit0.png/net", "/proc/net", "missing/net")
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".onnx"])
+@pytest.mark.parametrize("path", UNWRITABLE)
+def test_a_place_that_cannot_be_written_is_one_line(commands, run_folder, digits, path, ending):
+    result = commands.eval(str(run_folder), "--export", f"{path}{ending}", "--image", str(digits[0]))
+    assert (result.code, result.out) == (2, "")
+    assert re.fullmatch(rf"bnexp: --export={path}{ending}: cannot be written \(.*\)\n", result.err)
+
+
+def test_a_run_that_has_not_finished_says_so(commands, run_folder, digits):
+    folder = shutil.copytree(run_folder, commands.folder / "stopped")
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"status": "interrupted"}))
+    result = commands.eval("stopped", "--image", str(digits[0]))
+    assert result.out.startswith("stopped (interrupted), checkpoint last: ")
+    result = commands.eval("stopped")
+    assert result.out.startswith("stopped (interrupted), checkpoint last, test: ")
+
+
+@pytest.mark.parametrize("options", [(), ("--image", "digit0.png")])
+def test_a_class_that_cannot_be_imported_here_is_one_line(commands, run_folder, digits, options):
+    """Not a warning of changed code first: the code is not there."""
+    folder = shutil.copytree(run_folder, commands.folder / "run")
+    path = folder / ".hydra" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(config | {"model": {"_target_": "absent_nets.Net"}}))
+    result = commands.eval("run", "--trust", "absent_nets.Net", *options)
+    assert (result.code, result.out) == (2, "")
+    assert re.fullmatch(r"bnexp: model\._target_=absent_nets\.Net: cannot be imported from .*\n", result.err)

@@ -118,6 +118,11 @@ def test_what_is_no_image_is_one_line(run_folder, images, reason):
         bnexp.open_run(run_folder).preprocess(images)
 
 
+def test_a_sweep_is_no_run(sweep):
+    with pytest.raises(UserError, match=r"holds 4 runs; bnexp\.open_sweep opens them"):
+        bnexp.open_run(sweep)
+
+
 def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         bnexp.open_run(tmp_path / "missing")

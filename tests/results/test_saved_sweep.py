@@ -51,6 +51,8 @@ def test_the_verdict_is_that_of_bnexp_compare(made_sweep, commands):
     assert verdict.record()["comparisons"][0]["mean"] == pytest.approx(0.41)
     with pytest.raises(UserError, match="did you mean"):
         bnexp.open_sweep(made_sweep).verdict(by="model.nrm")
+    with pytest.raises(UserError, match="--epoch=bset: must be one of best, mean, final; did you mean best"):
+        bnexp.open_sweep(made_sweep).verdict(epoch="bset")
 
 
 def test_unfinished_runs_are_listed(made_sweep):

@@ -67,8 +67,21 @@ def test_a_users_file_beside_the_numbered_checkpoints_stays(tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("mine")
+    checkpoints = checkpoint.Checkpoints(tmp_path / "checkpoints", every=1, keep=0)
     with pytest.raises(WriteError, match="checkpoints: cannot be written"):
-        checkpoint.Checkpoints(tmp_path / "checkpoints", every=1, keep=0)
+        checkpoints.save_last({})
+
+
+def test_the_folder_is_made_by_the_first_save_and_not_where_the_run_was_removed(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path / "run" / "checkpoints", every=1, keep=0)
+    with pytest.raises(WriteError):
+        checkpoints.save_last({"model": {}})
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    assert checkpoints.newest() is None
+    assert not checkpoints.folder.exists()
+    checkpoints.save_last({"model": {}})
+    assert checkpoints.last.exists()
 
 
 def test_a_later_checkpoint_leaves_best_unchanged(tmp_path):

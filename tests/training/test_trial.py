@@ -332,7 +332,7 @@ MISTAKES = {
     "seeds Python": (["model._target_=mine.SeedsPython"], "mine.SeedsPython: calls random.seed itself"),
     "another start each time": (["model._target_=mine.OwnStart"], "other first weights each time that it is"),
     "a layer of the class": (["model._target_=mine.SharedLayer"], "1.weight is one tensor in all networks"),
-    "made once": (["model._target_=mine.OnlyOnce"], "cannot be made a second time (RuntimeError: there can"),
+    "made once": (["model._target_=mine.OnlyOnce"], "cannot be made (RuntimeError: there can be only"),
     "closure": (["optimizer=custom", "optimizer._target_=torch.optim.LBFGS"], "LBFGS: its step fails"),
     "sparse gradients": (
         ["optimizer=custom", "optimizer._target_=torch.optim.SparseAdam"], "SparseAdam: its step fails"
@@ -482,12 +482,16 @@ def test_what_may_change_a_later_result_is_told(commands, name, line):
         assert (result.out + result.err).count(line.replace(name, network)) == count
 
 
-def test_an_error_whose_text_fails_is_recorded(commands):
+def test_a_constructor_that_fails_is_named_with_the_line_of_its_file(commands):
     (commands.folder / "mine.py").write_text(MODULE)
+    line = MODULE[: MODULE.index("raise NoText")].count("\n") + 1
     result = commands.bnexp("model=custom", "model._target_=mine.FailsWithoutText", *QUICK)
-    assert result.code == 1
-    assert result.err.splitlines()[0] == "bnexp: crashed: NoText: no text: its __str__ fails"
-    assert commands.summary()["status"] == "failed"
+    assert (result.code, result.err) == (
+        2,
+        "bnexp: model._target_=mine.FailsWithoutText: cannot be made"
+        f" (NoText: no text: its __str__ fails; mine.py, line {line})\n",
+    )
+    assert not Path("run").exists()
 
 
 def test_one_start_for_all_seeds_is_told(commands):

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
-from bnexp.errors import UserError
+from bnexp.errors import UserError, bad_choice
 from bnexp.report.read.runs import Run
 
 EpochRule = Literal["best", "mean", "final"]
@@ -41,6 +41,8 @@ def choose_epoch_rule(runs: Sequence[Run], key: str, requested: str | None) -> E
     The default is "best" where every run has the metric at its best epoch, "mean" where every run logged the
     metric each epoch, and "final" otherwise. Raises UserError for a requested rule that a run cannot follow.
     """
+    if requested is not None and requested not in RULES:
+        raise bad_choice("--epoch", requested, RULES)
     complete = [run for run in runs if not run.diverged]
     possible = [rule for rule in RULES if not any(math.isnan(value_at(run, key, rule)) for run in complete)]
     recorded = {run.epoch_rule for run in runs}

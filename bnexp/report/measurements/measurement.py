@@ -14,6 +14,7 @@ from bnexp.report.read.runs import PairKey
 
 MIN_SEEDS = 3  # for an interval
 PerSeed = Mapping[PairKey, float]
+Claim = Literal["smaller", "greater", "not smaller", ""]
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,15 @@ def comparisons(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
     return [(arm, baselines[arm.block]) for arm in arms if not arm.is_baseline and arm.block in baselines]
 
 
+def has_batch_norm(arm: Arm) -> bool:
+    return str(arm.settings.get("model.norm")) in ("batch", "batch_manual")
+
+
+def is_batch_norm_against_other(arm: Arm, baseline: Arm) -> bool:
+    """Whether what a paper claims of batch norm is about this pair."""
+    return has_batch_norm(arm) and not has_batch_norm(baseline)
+
+
 def estimate(values: Sequence[float]) -> Estimate:
     """Mean and 95 % t interval of independent values."""
     n = len(values)
@@ -135,7 +145,7 @@ def compare_sentences(
     number: Callable[[ProbeTable], float],
     pair: tuple[Arm, Arm],
     *,
-    claim: Literal["smaller", "greater", ""],
+    claim: Claim,
     source: str = "",
 ) -> list[str]:
     """A sentence on ``number`` of the candidate / that of the baseline, held against what a source claims.
@@ -155,7 +165,11 @@ def _against_claim(text: str, quotient: Estimate, claim: str, source: str) -> st
         return f"{text}."
     if math.isnan(quotient.low):
         return f"{text}; too few seeds to hold against {source}, who report{_agreement(source)} it {claim}."
-    if quotient.low <= 1 <= quotient.high:
+    is_undecided = quotient.low <= 1 <= quotient.high
+    if claim == "not smaller" and quotient.high >= 1:
+        finding = "not decided" if is_undecided else "greater"
+        return f"{text}: {finding}. {source} report{_agreement(source)} it not smaller; this agrees."
+    if is_undecided:
         return (
             f"{text}: not decided. {source} report{_agreement(source)} it {claim}; that does not show here."
         )

@@ -5,6 +5,7 @@ A folder that cannot be used becomes a ``Problem`` with its reason; the other ru
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from typing import Any
 
 from bnexp.config.overrides import override_values
 from bnexp.errors import UserError, one_line
+from bnexp.files import FILE_DIGITS
 from bnexp.report.read.config import (
     CONFIG_FILE,
     image_counts,
@@ -226,13 +228,18 @@ def _overrides(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _fingerprints(summary: Mapping[str, Any]) -> dict[str, str]:
-    """What a run was trained on, as settings: ``dataset.name`` of a folder of images, ``model.source``."""
-    fingerprints = summary.get("fingerprints")
-    if not isinstance(fingerprints, dict):
-        return {}
+    """What a run was trained on, as settings: ``dataset.name`` of a folder of images, ``model.source``,
+    and ``files.read`` for the data files that its own code has read."""
+    fingerprints = dict(summary.get("fingerprints") or {})
     names = {group: "dataset.name" if group == "dataset" else f"{group}.source" for group in fingerprints}
     prefix = {"dataset": "image_folder "}
-    return {names[group]: f"{prefix.get(group, '')}{text}"[:MAX_NAME] for group, text in fingerprints.items()}
+    settings = {
+        names[group]: f"{prefix.get(group, '')}{text}"[:MAX_NAME] for group, text in fingerprints.items()
+    }
+    if files := summary.get("files"):  # by their contents: a moved file is the same
+        digests = " ".join(sorted(map(str, files.values())))
+        settings["files.read"] = hashlib.sha256(digests.encode()).hexdigest()[:FILE_DIGITS]
+    return settings
 
 
 def _choices(summary: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,89 @@
+"""Data files that a user's own code reads are part of what a run is, as its images and its code are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+QUICK = ("epochs=1", "dataset.train_size=100", "dataset.test_size=50", "tracking.tensorboard=false")
+NET = """
+import torch
+from torch import nn
+{at_import}
+
+class Net(nn.Module):
+    def __init__(self, image_size, num_classes, scale: str = ""):
+        super().__init__()
+        with open("notes.txt", "a") as notes:
+            notes.write("a file that is written is none that is read")
+        self.register_buffer("scale", {scale})
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(image_size**2, num_classes))
+
+    def forward(self, images):
+        return self.layers(images * self.scale)
+"""
+SOURCES = {
+    "in the constructor": ("", "torch.load('scale.pt')", ()),
+    "at the import": ("SCALE = torch.load('scale.pt')", "SCALE.clone()", ()),
+    "named by a key": ("", "torch.tensor(1.0)", ("+model.scale=scale.pt",)),
+}
+
+
+@pytest.fixture(params=SOURCES)
+def own_network(request, commands, monkeypatch):
+    """The arguments of a network that reads scale.pt; after ``new_process`` its module is imported again."""
+    at_import, scale, keys = SOURCES[request.param]
+    Path("readers.py").write_text(NET.format(at_import=at_import, scale=scale), encoding="utf-8")
+    torch.save(torch.tensor(1.0), "scale.pt")
+    monkeypatch.syspath_prepend(str(commands.folder))
+    new_process(monkeypatch)
+    return ("model=custom", "model._target_=readers.Net", *keys, *QUICK)
+
+
+def new_process(monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, "readers", raising=False)
+
+
+def test_a_run_records_the_files_that_its_code_reads_and_is_refused_where_they_have_changed(
+    commands, own_network, monkeypatch
+):
+    assert commands.bnexp(*own_network, "hydra.run.dir=run").code == 0
+    path = str(commands.folder / "scale.pt")
+    assert list(commands.summary()["files"]) == [path]
+    longer = ("run", "epochs=2", "--trust", "readers.Net")
+    torch.save(torch.tensor(5.0), "scale.pt")
+    new_process(monkeypatch)
+    refused = commands.resume(*longer)
+    assert (refused.code, refused.err) == (
+        2,
+        f"bnexp: hydra.run.dir=run: {path}, which this run has read, has changed since then; choose another"
+        " folder\n",
+    )
+    torch.save(torch.tensor(1.0), "scale.pt")
+    new_process(monkeypatch)
+    assert commands.resume(*longer).code == 0
+
+
+def test_a_sweep_does_not_skip_a_job_whose_files_have_changed(commands, own_network, monkeypatch):
+    sweep = (*own_network, "-m", "seed=0,1", "hydra.sweep.dir=sweep", "hydra.launcher.jobs=1")
+    assert commands.bnexp(*sweep).code == 0
+    new_process(monkeypatch)
+    assert "2 of 2 jobs ended before: skipped" in commands.bnexp(*sweep).out
+    torch.save(torch.tensor(5.0), "scale.pt")
+    new_process(monkeypatch)
+    changed = commands.bnexp(*sweep)
+    assert changed.code == 1
+    assert changed.err.count("scale.pt, which this run has read, has changed since then") == 2
+
+
+def test_runs_with_other_files_are_not_pooled(commands, own_network, monkeypatch):
+    for number in range(2):
+        torch.save(torch.tensor(1.0 + 4 * number), "scale.pt")
+        new_process(monkeypatch)
+        assert commands.bnexp(*own_network, f"seed={number}", f"hydra.run.dir=run{number}").code == 0
+    result = commands.compare("run0", "run1")
+    assert result.code == 0
+    assert "files.read" in result.out

@@ -1,0 +1,165 @@
+"""What a user's own network does to its process costs no result, no error line and no stop signal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+QUICK = ("dataset.train_size=100", "dataset.test_size=50", "batch_size=20", "tracking.tensorboard=false")
+NET = """
+import logging, logging.config, os, signal, sys
+from torch import nn
+
+STEPS = 0
+
+def ignore(number, frame):
+    pass
+
+{at_import}
+
+class Net(nn.Module):
+    def __init__(self, image_size, num_classes):
+        super().__init__()
+        {in_init}
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(image_size**2, num_classes))
+
+    def forward(self, images):
+        global STEPS
+        STEPS += self.training
+        {in_forward}
+        return self.layers(images)
+"""
+
+
+@pytest.fixture
+def own_network(commands, monkeypatch):
+    def write(at_import: str = "", in_init: str = "pass", in_forward: str = "pass") -> tuple[str, ...]:
+        text = NET.format(at_import=at_import, in_init=in_init, in_forward=in_forward)
+        Path("intruder.py").write_text(text, encoding="utf-8")
+        monkeypatch.syspath_prepend(str(commands.folder))
+        monkeypatch.delitem(sys.modules, "intruder", raising=False)
+        return ("model=custom", "model._target_=intruder.Net", *QUICK)
+
+    return write
+
+
+LOG_CHANGES = {
+    "disable": "logging.disable(logging.CRITICAL)",
+    "shutdown": "logging.shutdown()",
+    "force": "logging.basicConfig(force=True, level=logging.ERROR)",
+    "no handlers": "logging.getLogger().handlers.clear()",
+    "level": "logging.getLogger('bnexp').setLevel(100)",
+    "dictConfig": "logging.config.dictConfig({'version': 1})",
+}
+
+
+@pytest.mark.parametrize("place", ["at_import", "in_init", "in_forward"])
+@pytest.mark.parametrize("change", LOG_CHANGES)
+def test_results_are_printed_and_logged_whatever_a_network_does_to_the_log(
+    commands, own_network, monkeypatch, change, place
+):
+    monkeypatch.setattr("logging.root.manager.disable", 0)
+    result = commands.bnexp(*own_network(**{place: LOG_CHANGES[change]}), "epochs=2", "hydra.run.dir=run")
+    assert result.code == 0
+    log = Path("run/train.log").read_text(encoding="utf-8")
+    for text in (result.out, log):
+        assert "epoch 2/2 | train" in text
+        assert "Net-digits: test accuracy" in text
+
+
+def test_a_crash_is_told_and_its_traceback_logged_where_the_log_was_disabled(commands, own_network):
+    crash = "logging.disable(50); logging.getLogger().handlers.clear(); STEPS > 30 and 1 / 0"
+    result = commands.bnexp(*own_network(in_forward=crash), "epochs=20", "hydra.run.dir=run")
+    assert (result.code, result.err.splitlines()[0]) == (
+        1,
+        "bnexp: crashed: ZeroDivisionError: division by zero",
+    )
+    assert "in forward" in Path("run/train.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("place", ["at_import", "in_init"])
+@pytest.mark.parametrize("handler", ["ignore", "signal.SIG_IGN"])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_saves_the_run_though_the_network_has_set_a_handler(
+    commands, own_network, place, handler, name, code
+):
+    arguments = own_network(
+        **{place: f"signal.signal(signal.{name}, {handler})"},
+        in_forward=f"STEPS == 40 and signal.raise_signal(signal.{name})",
+    )
+    result = commands.bnexp(*arguments, "epochs=20", "hydra.run.dir=run")
+    assert (result.code, result.err) == (code, f"bnexp: interrupted ({name})\n")
+    assert f"{name}: your own code has set a handler; bnexp has taken it back" in result.out
+    assert commands.summary()["status"] == "interrupted"
+    assert Path("run/checkpoints/last.pt").exists()
+
+
+def test_a_forward_pass_that_sets_a_handler_is_refused(commands, own_network):
+    arguments = own_network(in_forward="self.training and signal.signal(signal.SIGTERM, ignore)")
+    result = commands.bnexp(*arguments, "epochs=1")
+    assert (result.code, result.err) == (
+        2,
+        "bnexp: model._target_=intruder.Net: its forward pass sets a handler of SIGTERM: the run could not be"
+        " stopped and saved; take it out\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    {
+        "another folder": "os.chdir('/')",
+        "a folder that is removed": "os.makedirs('x', exist_ok=True); os.chdir('x'); os.rmdir('../x')",
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_the_run_is_named_from_the_folder_where_the_command_was_started(
+    commands, own_network, monkeypatch, change
+):
+    monkeypatch.chdir(commands.folder)
+    in_forward = f"STEPS == 40 and not self.training and [{', '.join(change[1].split('; '))}]"
+    result = commands.bnexp(*own_network(in_forward=in_forward), "epochs=20", "hydra.run.dir=run")
+    monkeypatch.chdir(commands.folder)
+    assert result.code == 0
+    assert result.out.splitlines()[-1].endswith("| run")
+
+
+def test_a_process_that_the_network_forks_ends_silently_with_its_own_exit(shell, tmp_path):
+    in_forward = "pid = os.fork(); sys.exit(3) if pid == 0 else os.waitpid(pid, 0)"
+    source = NET.format(at_import="", in_init="pass", in_forward=in_forward)
+    (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
+    result = shell("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1", "hydra.run.dir=run")
+    assert (result.code, result.err) == (0, "")
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "finished"
+    assert result.out.count("epoch 1/1") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a stream that is closed has another error")
+@pytest.mark.parametrize("change", ["sys.stderr.close()", "sys.stderr = None"])
+def test_an_error_is_told_where_standard_error_was_closed(shell, tmp_path, change):
+    source = NET.format(at_import="", in_init=f"{change}; {{}}['width']", in_forward="pass")
+    (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
+    line = source[: source.index("{}['width']")].count("\n") + 1
+    result = shell("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1")
+    text = f"model._target_=intruder.Net: cannot be made (KeyError: 'width'; intruder.py, line {line})"
+    assert (result.code, result.err) == (2, f"bnexp: {text}\n")
+
+
+def test_threads_that_never_end_do_not_hold_a_finished_run(shell, tmp_path):
+    start = "import threading, time; threading.Thread(target=time.sleep, args=(600,), name='mine').start()"
+    source = NET.format(at_import=start, in_init="pass", in_forward="pass")
+    (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
+    arguments = ("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1", "hydra.run.dir=run")
+    result = shell(*arguments, timeout=120)
+    assert (result.code, result.err) == (0, "bnexp: ended, though threads of your own code run: mine\n")
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "finished"
+
+
+def test_a_run_whose_folder_is_removed_says_so(commands, own_network):
+    remove = "STEPS > 30 and __import__('shutil').rmtree('run', ignore_errors=True)"
+    result = commands.bnexp(*own_network(in_forward=remove), "epochs=20", "hydra.run.dir=run")
+    assert result.code == 1
+    assert result.err.endswith("its folder was removed while the command was at work\n")
+    assert "continues from it" not in result.err

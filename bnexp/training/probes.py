@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from bnexp.config.instantiate import instantiate
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
-from bnexp.errors import UserError
+from bnexp.errors import UserError, bad_value
 from bnexp.probes.preserve import preserved
 from bnexp.probes.probe import Probe, Setup
 from bnexp.probes.runner import ProbeRunner
@@ -20,7 +21,8 @@ def build_probes(config: Config, trainer: Trainer, splits: DataSplits) -> list[P
     """The probes of this run. Raises UserError for one that this network or this data does not allow."""
     if config.probes and trainer.processes.is_distributed:
         raise UserError("probes: measure a network that one process trains; start bnexp without torchrun")
-    built, setup = [], probe_setup(config, trainer, splits)
+    built: list[Probe] = []
+    setup = probe_setup(config, trainer, splits)
     for component in config.probes:
         probe = instantiate(component, {})
         if not isinstance(probe, Probe):
@@ -29,6 +31,9 @@ def build_probes(config: Config, trainer: Trainer, splits: DataSplits) -> list[P
                 f"probes._target_={component.target}: gives a {name}, not a bnexp.probes.probe.Probe"
             )
         probe.name = probe.name or type(probe).__name__
+        if not re.fullmatch(r"[\w-]+", probe.name) or probe.name in [other.name for other in built]:
+            must = "must be letters, digits, _ and -, and that of no other probe: it names a file"
+            raise bad_value(f"probes._target_={component.target}: its name", probe.name, must)
         with blamed_on(f"probes._target_={component.target}", "its check fails"), preserved(trainer.model):
             probe.check(setup)
         built.append(probe)

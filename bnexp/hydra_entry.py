@@ -48,7 +48,7 @@ def entry(composed: DictConfig) -> None:
     def run() -> None:
         from bnexp.training.job import train_job
 
-        if not is_in_sweep and not RunGuard.has_checked:
+        if not is_in_sweep and not RunGuard.is_passed():
             raise UserError("hydra.callbacks.run: it protects the folders of other runs; keep it")
         number = hydra_config.job.num if is_in_sweep else None
         job = make_job(composed, path, number=number, new_folders=tuple(RunGuard.new_folders))

@@ -61,12 +61,11 @@ def end_in_spite_of_threads(code: int) -> None:
     def watch() -> None:
         threading.main_thread().join()
         time.sleep(THREAD_PATIENCE_S)
-        names = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]
-        if names:
+        threads = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.is_alive()]
+        if threads:
+            line = f"bnexp: ended, though threads of your own code run: {', '.join(threads)}\n"
             with suppress(OSError):
-                os.write(
-                    2, f"bnexp: ended, though threads of your own code run: {', '.join(names)}\n".encode()
-                )
+                os.write(2, line.encode())
             os._exit(code)
 
     threading.Thread(target=watch, daemon=True).start()

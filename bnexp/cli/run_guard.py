@@ -37,6 +37,12 @@ class RunGuard(Callback):
     new_folders: ClassVar[list[Path]] = []  # the folders that Hydra creates after this callback
     has_checked: ClassVar[bool] = False
 
+    @classmethod
+    def is_passed(cls) -> bool:
+        """Whether it has checked the folder of the run that begins now: a preset can remove this callback."""
+        has_checked, cls.has_checked = cls.has_checked, False
+        return has_checked
+
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         HydraConfig.instance().set_config(config)  # Hydra does so only later; the folder's name needs it now
         secondary = torchrun.is_secondary()  # another process checks the folder, creates it and prints
@@ -44,18 +50,20 @@ class RunGuard(Callback):
         if code:
             sys.exit(code)  # Hydra turns an exception of a callback into a warning, but not SystemExit
         folder = _run_folder(config)
-        RunGuard.has_checked = True
         RunGuard.new_folders = [] if secondary else missing_folders(folder)
-        if not (folder / SUMMARY).exists():
-            return
-        summary = load_summary(folder)
-        values = identity_values(config)  # ``_check`` has compared everything else
-        patience = values["early_stopping"]["patience"]
-        is_longer = summary["epochs"] != values["epochs"] or summary.get("patience", patience) != patience
-        if summary["status"] == "finished" and not is_longer:
+        if (folder / SUMMARY).exists() and _is_finished(folder, config):
             if not secondary:
                 print(f"{folder}: this run is finished; nothing to do")
             sys.exit(0)
+        RunGuard.has_checked = True
+
+
+def _is_finished(folder: Path, config: DictConfig) -> bool:
+    """Whether the run in ``folder`` needs no further epoch; ``_check`` has compared everything else."""
+    summary, values = load_summary(folder), identity_values(config)
+    patience = values["early_stopping"]["patience"]
+    is_longer = summary["epochs"] != values["epochs"] or summary.get("patience", patience) != patience
+    return summary["status"] == "finished" and not is_longer
 
 
 def _check(config: DictConfig) -> None:

@@ -285,7 +285,10 @@ def test_a_wrong_argument_of_another_command_is_one_line(commands, command, argu
 def test_a_preset_that_removes_the_check_of_the_run_folder_trains_nothing(commands):
     preset = Path("myconf/experiment/bare.yaml")
     preset.parent.mkdir(parents=True)
-    preset.write_text("# @package _global_\nhydra:\n  callbacks:\n    run: null\n", encoding="utf-8")
+    preset.write_text(
+        "# @package _global_\nhydra: {callbacks: {run: {_target_: hydra.experimental.callback.Callback}}}\n",
+        encoding="utf-8",
+    )
     result = commands.bnexp("--config-dir", "myconf", "experiment=bare", "hydra.run.dir=run", "epochs=1")
     assert result.code == 2
     assert "bnexp: hydra.callbacks.run: it protects the folders of other runs; keep it" in result.err

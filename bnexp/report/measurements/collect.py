@@ -10,9 +10,12 @@ from bnexp.report.measurements.activations import read_activations
 from bnexp.report.measurements.branches import read_branches
 from bnexp.report.measurements.gap import read_gap
 from bnexp.report.measurements.gradients import read_gradients
+from bnexp.report.measurements.landscape import read_landscape
 from bnexp.report.measurements.measurement import Arm, Measurement, Panel, curve_over_seeds
 from bnexp.report.measurements.precise import read_precise
 from bnexp.report.measurements.rank import read_rank
+from bnexp.report.measurements.shift import read_shift
+from bnexp.report.measurements.spectrum import read_spectrum
 from bnexp.report.read.probe_tables import ProbeTable
 
 READINGS: dict[str, Callable[[Sequence[Arm]], Measurement]] = {
@@ -20,8 +23,11 @@ READINGS: dict[str, Callable[[Sequence[Arm]], Measurement]] = {
     "branches": read_branches,
     "gap": read_gap,
     "gradients": read_gradients,
+    "landscape": read_landscape,
     "precise": read_precise,
     "rank": read_rank,
+    "shift": read_shift,
+    "spectrum": read_spectrum,
 }
 MAX_PANELS = 6
 

@@ -16,6 +16,7 @@ from bnexp.report.measurements.measurement import (
     comparisons,
     curve_over_seeds,
     estimate,
+    is_batch_norm_against_other,
 )
 from bnexp.report.measurements.theory import gradient_growth
 from bnexp.report.read.probe_tables import Cell, ProbeTable
@@ -33,7 +34,7 @@ def read_gradients(arms: Sequence[Arm]) -> Measurement:
     numbers = [*filter(None, map(_growth_number, arms))]
     sentences = [_growth_sentence(number) for number in numbers]
     for arm, baseline in comparisons(arms):
-        has_claim = _is_batch_norm(arm) and not _is_batch_norm(baseline)
+        has_claim = is_batch_norm_against_other(arm, baseline)
         for quantity, value in (("Kurtosis", _kurtosis), ("Greatest over median value", _max_over_median)):
             sentences += compare_sentences(
                 f"{quantity} of the middle layer's gradient at the first step",
@@ -118,10 +119,6 @@ def _growth_number(arm: Arm) -> Number | None:
 def _growth_sentence(number: Number) -> str:
     theory = "" if number.expected is None else f"theory {number.expected:.4g} ({number.source}), "
     return f"Gradient growth per layer, {number.arm}: {theory}measured {number.estimate}."
-
-
-def _is_batch_norm(arm: Arm) -> bool:
-    return str(arm.settings.get("model.norm")) in ("batch", "batch_manual")
 
 
 def _layers(table: ProbeTable) -> list[Mapping[str, Cell]]:

@@ -14,6 +14,7 @@ from bnexp.report.read.runs import PairKey
 
 MIN_SEEDS = 3  # for an interval
 PerSeed = Mapping[PairKey, float]
+Claim = Literal["smaller", "greater", "not smaller", ""]
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,18 @@ class Estimate:
         if math.isnan(self.low):
             return f"{self.mean:.4g} ({seeds})"
         digits = _digits(self.high - self.low)
-        numbers = [f"{value:.{digits}f}" for value in (self.mean, self.low, self.high)]
+        numbers = [self._text(value, digits) for value in (self.mean, self.low, self.high)]
         return f"{numbers[0]} ({numbers[1]} to {numbers[2]}, {seeds})"
+
+    def _text(self, value: float, digits: int) -> str:
+        return f"{value:.{digits}f}"
+
+
+class Ratio(Estimate):
+    """A geometric mean of positive numbers, each end of whose interval shows two digits at least."""
+
+    def _text(self, value: float, digits: int) -> str:
+        return f"{value:.{max(digits, _digits(value))}f}" if value >= 1e-4 else f"{value:.1e}"
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,15 @@ def comparisons(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
     return [(arm, baselines[arm.block]) for arm in arms if not arm.is_baseline and arm.block in baselines]
 
 
+def has_batch_norm(arm: Arm) -> bool:
+    return str(arm.settings.get("model.norm")) in ("batch", "batch_manual")
+
+
+def is_batch_norm_against_other(arm: Arm, baseline: Arm) -> bool:
+    """Whether what a paper claims of batch norm is about this pair."""
+    return has_batch_norm(arm) and not has_batch_norm(baseline)
+
+
 def estimate(values: Sequence[float]) -> Estimate:
     """Mean and 95 % t interval of independent values."""
     n = len(values)
@@ -119,7 +139,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def ratio(candidate: PerSeed, baseline: PerSeed) -> Estimate:
+def ratio(candidate: PerSeed, baseline: PerSeed) -> Ratio:
     """The geometric mean over seeds of candidate / baseline, with the interval of its logarithm.
 
     The runs are paired by seed. Only positive numbers count.
@@ -127,7 +147,7 @@ def ratio(candidate: PerSeed, baseline: PerSeed) -> Estimate:
     keys = [key for key in candidate if baseline.get(key, 0) > 0 and candidate[key] > 0]
     logs = estimate([math.log(candidate[key] / baseline[key]) for key in keys])
     mean, low, high = (math.exp(value) for value in (logs.mean, logs.low, logs.high))
-    return Estimate(mean, low, high, logs.n)
+    return Ratio(mean, low, high, logs.n)
 
 
 def compare_sentences(
@@ -135,7 +155,7 @@ def compare_sentences(
     number: Callable[[ProbeTable], float],
     pair: tuple[Arm, Arm],
     *,
-    claim: Literal["smaller", "greater", ""],
+    claim: Claim,
     source: str = "",
 ) -> list[str]:
     """A sentence on ``number`` of the candidate / that of the baseline, held against what a source claims.
@@ -155,7 +175,11 @@ def _against_claim(text: str, quotient: Estimate, claim: str, source: str) -> st
         return f"{text}."
     if math.isnan(quotient.low):
         return f"{text}; too few seeds to hold against {source}, who report{_agreement(source)} it {claim}."
-    if quotient.low <= 1 <= quotient.high:
+    is_undecided = quotient.low <= 1 <= quotient.high
+    if claim == "not smaller" and quotient.high >= 1:
+        finding = "not decided" if is_undecided else "greater"
+        return f"{text}: {finding}. {source} report{_agreement(source)} it not smaller; this agrees."
+    if is_undecided:
         return (
             f"{text}: not decided. {source} report{_agreement(source)} it {claim}; that does not show here."
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from bnexp.cli import argument_parser, exit_codes
 from bnexp.errors import UserError, one_line
-from bnexp.runs.folder import DESCENT, SUMMARY
+from bnexp.runs.folder import DESCENT, SUMMARY, is_locked
 from bnexp.sweeps.plan_file import COMMAND_FILE, PLAN_FILE, printable, read_summary
 from bnexp.sweeps.progress.status import RUNNING, SweepReader, SweepStatus, read_answer
 from bnexp.sweeps.progress.view import percent
@@ -84,6 +84,8 @@ def read_run(folder: Path, name: str) -> Entry:
     if summary.get("kind") == DESCENT:
         return read_descent(folder, name, summary)
     status, final, best = summary["status"], summary.get("final"), summary.get("best")
+    if status == RUNNING and not is_locked(folder):  # killed, or ended by os._exit: nothing could record it
+        status = "lost: its process is gone"
     sections = [section for section in (best, final) if isinstance(section, dict)]
     accuracy = next((s["test/accuracy"] for s in sections if s.get("test/accuracy") is not None), None)
     if status == "finished" and isinstance(accuracy, int | float):

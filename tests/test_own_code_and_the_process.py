@@ -163,3 +163,11 @@ def test_a_run_whose_folder_is_removed_says_so(commands, own_network):
     assert result.code == 1
     assert result.err.endswith("its folder was removed while the command was at work\n")
     assert "continues from it" not in result.err
+
+
+def test_a_run_that_ended_by_os_exit_is_listed_as_lost(shell, commands, tmp_path):
+    source = NET.format(at_import="", in_init="pass", in_forward="os._exit(0)")
+    (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
+    shell("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1", "hydra.run.dir=run")
+    assert commands.list(".").out.rstrip().endswith("seed 0  lost: its process is gone")
+    assert "still being written, or killed; not compared" in commands.compare("run").err

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from bnexp.data import Batch
-from bnexp.errors import UserError, describe, forbid_exit
+from bnexp.errors import UserError, WriteError, describe, forbid_exit
 from bnexp.probes.preserve import preserved
 from bnexp.probes.probe import Moment, Probe, Row, Setup
 from bnexp.runs.loggers import Logger
@@ -59,6 +59,11 @@ class ProbeRunner:
                     forbid_exit(f"the probe {probe.name}"),
                 ):
                     rows = list(method(probe)(moment))
+                if rows:
+                    check_rows(rows, probe.index)
+                    self.logger.measurement(probe.name, probe.index, rows, step)
+            except WriteError:  # the disk is full: the run could not write its own records either
+                raise
             except Exception as error:  # a measurement must not cost the training
                 reason = str(error) if isinstance(error, UserError) else describe(error)
                 log.warning(
@@ -66,10 +71,21 @@ class ProbeRunner:
                 )
                 self.failures[probe.name] = f"step {step}: {reason}"
                 self.probes.remove(probe)
-            else:
-                if rows:
-                    self.logger.measurement(probe.name, probe.index, rows, step)
         return time.perf_counter() - start
+
+
+def check_rows(rows: Sequence[Row], index: Sequence[str]) -> None:
+    """Raises ValueError for rows that the files cannot hold."""
+    for row in rows:
+        if not isinstance(row, Mapping):
+            raise ValueError(f"a row must be a mapping from column to value, not {row!r}")
+        if "step" in row or not all(isinstance(column, str) for column in row):
+            raise ValueError(f"a row's columns must be text, and none step: {list(row)}")
+        if missing := [column for column in index if column not in row]:
+            raise ValueError(f"a row lacks {missing[0]}, which its index names")
+        for column, value in row.items():
+            if column not in index:
+                float(value)
 
 
 NO_PROBES = ProbeRunner([], None, 1, Logger())

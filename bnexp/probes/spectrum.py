@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bnexp.compute.memory import memory_guard
 from bnexp.config.validation import Count
-from bnexp.errors import UserError, describe
+from bnexp.errors import OutOfMemory, UserError, describe
 from bnexp.probes.hessian import Hessian, lanczos
 from bnexp.probes.loss_function import LossFunction
 from bnexp.probes.probe import Moment, Probe, Row, Setup
@@ -41,18 +42,25 @@ class Spectrum(Probe):
         self.steps, self.count = steps, count
 
     def check(self, setup: Setup) -> None:
-        """Raises UserError for a network that cannot be differentiated twice, and names the layer."""
+        """Raises UserError for a network that cannot be differentiated twice, and names the layer.
+
+        Raises OutOfMemory if ``probe.images`` are too many for one graph.
+        """
         try:
-            self._hessian(setup).check()
-        except (RuntimeError, NotImplementedError):
+            with memory_guard("probe.images"):
+                self._hessian(setup).check()
+        except OutOfMemory:
+            raise
+        except RuntimeError:
             images, _ = setup.sample()
             fault = undifferentiable_layer(setup.network, images)
             if fault is None:
                 raise
             layer, error = fault
             kind = type(setup.network.get_submodule(layer)).__name__
+            place = f"layer {layer}" if layer else "the network"
             raise UserError(
-                f"probes=spectrum: layer {layer} ({kind}) cannot be differentiated twice ({describe(error)})"
+                f"probes=spectrum: {place} ({kind}) cannot be differentiated twice ({describe(error)})"
             ) from error
 
     def before_step(self, moment: Moment) -> list[Row]:
@@ -83,14 +91,15 @@ class Spectrum(Probe):
 def undifferentiable_layer(network: nn.Module, images: Tensor) -> tuple[str, Exception] | None:
     """The innermost layer that fails in a second derivative on its own input, and its error.
 
-    None where each does. Only layers that take one tensor and return one are tried.
+    None where none fails; the name is empty for the network itself. Only layers that take one tensor and
+    return one are tried.
     """
     inputs = _recorded_inputs(network, images)
     for name, module in reversed(list(network.named_modules())):  # the parts of a module stand behind it
         if name in inputs:
             try:
                 _differentiate_twice(module, inputs[name])
-            except (RuntimeError, NotImplementedError) as error:
+            except RuntimeError as error:
                 return name, error
     return None
 

@@ -29,7 +29,9 @@ class ProbeLogger(Logger):
         self, probe: str, index: Sequence[str], rows: Sequence[Mapping[str, float | str]], step: int
     ) -> None:
         if probe not in self.files:
-            self.files[probe] = self._open(probe, ["step", *rows[0]])
+            self.files[probe] = self._open(
+                probe, ["step", *dict.fromkeys(column for row in rows for column in row)]
+            )
         file, columns = self.files[probe]
         csv.DictWriter(file, columns).writerows({"step": step, **row} for row in rows)
         file.flush()
@@ -38,9 +40,12 @@ class ProbeLogger(Logger):
     def _open(self, probe: str, columns: list[str]) -> tuple[TextIO, list[str]]:
         self.folder.mkdir(exist_ok=True)
         path = self.folder / f"{probe}.csv"
-        header = _lines(path)[:1] if path.exists() else []
-        if header != [",".join(columns)]:
-            write_text(path, ",".join(columns) + "\r\n")
+        header = ",".join(columns)
+        lines = _lines(path) if path.exists() else []
+        if len(lines) > 1 and lines[0] != header:
+            raise ValueError(f"{path} has the columns {lines[0]}, not {header}")
+        if lines[:1] != [header]:
+            write_text(path, f"{header}\r\n")
         return path.open("a", newline="", encoding="utf-8"), columns
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 from bnexp.compute.processes import Processes
 from bnexp.errors import UserError
 from bnexp.models import norms
+from bnexp.runs.confusion import read_confusion
 
 WORLD = 2
 
@@ -149,6 +150,11 @@ def test_two_processes_train_what_one_does_and_one_process_can_continue(torchrun
     assert "seed 0 on cpu" in out, err
     assert out.count("epoch 1/1") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["two"]
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())
+    confusion = read_confusion(tmp_path / "two")["final"]  # of the images of both processes
+    assert sum(confusion.values()) == summary["images"]["test"]
+    correct = sum(count for (label, prediction), count in confusion.items() if label == prediction)
+    assert correct / summary["images"]["test"] == pytest.approx(summary["final"]["test/accuracy"])
     assert shell(*overrides, "hydra.run.dir=two").code == 0  # one process, one more epoch
     assert shell(*overrides, "hydra.run.dir=one").code == 0
     for name, value in weights(tmp_path / "one").items():

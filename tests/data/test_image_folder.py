@@ -468,3 +468,15 @@ def test_files_with_several_images_are_told(root, caplog, ending):
     save(root / "cat" / f"pages.{ending}", pages[0], save_all=True, append_images=pages[1:])
     load(root)
     assert f"1 files hold several images, and only the first is read: cat/pages.{ending}" in caplog.text
+
+
+def test_a_lab_image_has_a_band_a_and_no_transparent_pixels(root, caplog):
+    fill(root)
+    colours = Image.fromarray(np.full((6, 6, 3), (200, 128, 128), np.uint8), mode="RGB")
+    colours.info.clear()
+    Image.merge("LAB", colours.split()).save(root / "cat/lab.tif")
+    with caplog.at_level("INFO"):
+        images = load(root)
+    assert "transparent" not in caplog.text
+    pixels = next(p for p in images.train.pixels if (p == p[0, 0, 0]).all())  # L 200 without colour is a gray
+    assert 180 < pixels.float().mean() < 210

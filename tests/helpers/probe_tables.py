@@ -17,7 +17,9 @@ def arm(
     name: str, tables: Sequence[Rows], *, is_baseline: bool = False, index: int = 1, **settings: Any
 ) -> Arm:
     """An arm with one table a seed; ``model_norm="batch"`` is the setting model.norm."""
-    dotted = {key.replace("_", ".", 1): value for key, value in settings.items()}
+    dotted = {
+        key if key == "batch_size" else key.replace("_", ".", 1): value for key, value in settings.items()
+    }
     by_seed = {(seed, None): ProbeTable(tuple(rows)) for seed, rows in enumerate(tables)}
     return Arm(name, 0 if is_baseline else index, "", is_baseline, dotted, by_seed)
 

@@ -69,13 +69,19 @@ def own_probes(tmp_path, monkeypatch):
     [
         (
             "[{_target_: own_probes.Outside}]",
-            "own_probes.Outside: its name '../../outside' is that of a file",
+            "own_probes.Outside: its name=../../outside: must be letters, digits, _",
         ),
-        ("[{_target_: own_probes.Gap}]", "own_probes.Gap: its name gap is that of another probe"),
-        ("[gap,{_target_: own_probes.Gap}]", "own_probes.Gap: its name gap is that of another probe"),
+        (
+            "[{_target_: own_probes.Gap}]",
+            "own_probes.Gap: its name=gap: must be letters, digits, _ and -, and that of no other",
+        ),
+        (
+            "[gap,{_target_: own_probes.Gap}]",
+            "own_probes.Gap: its name=gap: must be letters, digits, _ and -, and that of no other",
+        ),
         (
             "[{_target_: own_probes.Leaves},{_target_: own_probes.Too}]",
-            "Too: its name leaves is that of another",
+            "own_probes.Too: its name=leaves: must be letters",
         ),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bnexp.config.schema import PROBES
-from bnexp.errors import Interrupted
+from bnexp.errors import Interrupted, UserError
 from bnexp.signals import StopSignal
 from bnexp.training.trainer import Trainer
 from helpers.probe_runs import STEPS, read_probe, train
@@ -107,6 +107,18 @@ class Failing(Probe):
             raise ValueError("no more")
         return [{"value": 1.0}]
 
+class Malformed(Probe):
+    def __init__(self, rows):
+        self.rows = rows
+    def before_step(self, moment):
+        return self.rows if moment.step > 1 else [{"a": 1.0}]
+
+class Misnamed(Probe):
+    name = "../x"
+
+class Namesake(Probe):
+    name = "gradients"
+
 class Destructive(Probe):
     def before_step(self, moment):
         import torch
@@ -135,6 +147,24 @@ class TestOwnProbes:
         (line,) = [record.getMessage() for record in caplog.records if "failing" in record.getMessage()]
         assert line == "probes: failing fails at step 6 and is left out from now on (ValueError: no more)"
         assert [row["step"] for row in read_probe(folder, "failing")] == ["1"]
+
+    @pytest.mark.parametrize(
+        "rows", ["[1]", "[{a: text}]", "[{step: 3}]", "[{a: null}]", "[{b: 1}]", "[{a: 1, b: 2}]"]
+    )
+    def test_rows_that_no_file_holds_cost_the_probe_and_not_the_run(self, rows, tmp_path):
+        key = f"probes=[{{_target_: myprobes.Malformed, rows: {rows}}}]"
+        folder = train(tmp_path / "run", key, "probe.every=9", "tracking.tensorboard=true")
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["status"] == "finished"
+        assert summary["probes"]["Malformed"].startswith("step 10: ValueError") or "TypeError" in str(summary)
+        assert [row["a"] for row in read_probe(folder, "Malformed")] == ["1.0"]
+
+    @pytest.mark.parametrize(
+        "probes", ["[{_target_: myprobes.Misnamed}]", "[gradients,{_target_: myprobes.Namesake}]"]
+    )
+    def test_a_name_that_is_no_file_of_its_own_is_refused(self, probes, tmp_path):
+        with pytest.raises(UserError, match=r"its name=.*it names a file"):
+            train(tmp_path / "run", f"probes={probes}")
 
     def test_a_probe_may_do_what_it_likes_with_the_network(self, tmp_path):
         keys = ("model.norm=batch", "model.dropout=0.2")

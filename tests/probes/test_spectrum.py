@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import get_args
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from bnexp.errors import UserError
+from bnexp.errors import OutOfMemory, UserError
 from bnexp.models import norms
+from bnexp.probes.hessian import Hessian
 from bnexp.probes.spectrum import Spectrum, undifferentiable_layer
 from helpers.probe_moments import make_moment, tiny_network
 from helpers.probe_runs import read_probe, train
@@ -85,6 +87,7 @@ KEYS = ("model=custom", "model._target_=onlyonce.Net", "probes=[spectrum]")
 @pytest.fixture
 def own_network(tmp_path, monkeypatch):
     (tmp_path / "onlyonce.py").write_text(FIRST_DERIVATIVE_ONLY)
+    monkeypatch.delitem(sys.modules, "onlyonce", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -97,6 +100,23 @@ def test_a_layer_without_a_second_derivative_is_named_before_the_training(tmp_pa
     assert message.startswith("probes=spectrum: layer block.doubling (Doubling) cannot be differentiated")
     assert "once_differentiable" in message
     assert "\n" not in message
+
+
+@pytest.mark.usefixtures("own_network")
+def test_an_operation_outside_of_the_layers_is_the_networks(tmp_path):
+    source = FIRST_DERIVATIVE_ONLY.replace("self.head(self.block(", "Twice.apply(self.head(")
+    (tmp_path / "onlyonce.py").write_text(source)
+    with pytest.raises(UserError, match=r"^probes=spectrum: the network \(Net\) cannot be differentiated"):
+        train(tmp_path / "run", *KEYS, epochs=1)
+
+
+def test_too_many_images_are_out_of_memory(monkeypatch):
+    def fail(self):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Hessian, "check", fail)
+    with pytest.raises(OutOfMemory, match=r"^probe\.images takes more memory than the device has left"):
+        Spectrum().check(make_moment(tiny_network(nn.Identity)).setup)
 
 
 def test_a_network_that_can_be_differentiated_twice_has_no_such_layer():

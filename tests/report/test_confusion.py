@@ -87,3 +87,35 @@ def test_older_runs_without_a_matrix_show_nothing(tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "confus" not in page
     assert not list((tmp_path / "out").glob("confusion*"))
+
+
+def write_grid(sweep: Path) -> None:
+    """Two groups at four learning rates; validation prefers 0.01 for batch and 0.1 for none."""
+    for norm, best_rate in (("none", 0.1), ("batch", 0.01)):
+        for lr in (0.001, 0.01, 0.1, 1.0):
+            keys = {"model_norm": norm, "optimizer_lr": lr, "seed": 0}
+            run = write_run(sweep, 0.9, best=0.95 if lr == best_rate else 0.9, **keys)
+            write_confusion(run, {"best": MATRICES["none"][0]}, ["cat", "dog"])
+
+
+def test_a_grid_of_rates_has_one_picture_with_each_group_at_its_best(tmp_path):
+    write_grid(tmp_path / "runs")
+    write_report(compare(*read_runs([tmp_path / "runs"])), tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("confusion*.svg"))) == 1
+    svg = (tmp_path / "out" / "confusion.svg").read_text()
+    assert "none (lr=0.1) (n=1)" in svg
+    assert "batch (lr=0.01) (n=1)" in svg
+    assert "each at its best" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_of_many_blocks_the_first_three_are_drawn(tmp_path):
+    for size in (16, 32, 64, 128):
+        run = write_run(tmp_path / "runs", 0.9, model_norm="none", batch_size=size)
+        write_confusion(run, {"final": MATRICES["none"][0]}, ["cat", "dog"])
+        write_run(tmp_path / "runs", 0.9, model_norm="batch", batch_size=size)
+    verdict = compare(*read_runs([tmp_path / "runs"]), by="model.norm")
+    assert len(verdict.blocks) == 4
+    write_report(verdict, tmp_path / "out")
+    names = {path.stem for path in (tmp_path / "out").glob("confusion*.svg")}
+    assert names == {"confusion", "confusion-2", "confusion-3"}
+    assert "Shown: the first 3 of 4 blocks." in (tmp_path / "out" / "report.html").read_text()

@@ -21,7 +21,14 @@ from bnexp.report.measurements.measurement import (
 from bnexp.report.read.probe_tables import Cell, ProbeTable
 
 Rows = Sequence[Mapping[str, Cell]]
+FACTORS, MIN_FACTORS = (0.5, 4.001), 4  # of the learning rate, with rounding; fewer have no range
 SANTURKAR, BJORCK = "Santurkar et al. (2018, figure 4)", "Bjorck et al. (2018)"
+
+
+def in_paper(rows: Rows) -> list[Mapping[str, Cell]]:
+    """The rows of a step whose eta Santurkar et al. measure, from 1/2 to 4 times the learning rate."""
+    low, high = FACTORS
+    return [row for row in rows if low <= float(row["lr_factor"]) <= high]
 
 
 def loss_range(rows: Rows) -> float:
@@ -37,7 +44,7 @@ def gradient_range(rows: Rows) -> float:
 def smoothness(rows: Rows) -> float:
     """The effective smoothness of a step: its maximum over eta."""
     values = [float(row["smoothness"]) for row in rows]
-    return max(values) if all(map(math.isfinite, values)) else math.inf
+    return _maximum(values)
 
 
 QUANTITIES: dict[str, Callable[[Rows], float]] = {
@@ -70,14 +77,17 @@ def read_landscape(arms: Sequence[Arm]) -> Measurement:
             claim="greater" if has_claim else "",
             source=BJORCK,
         )
+        sentences += compare_sentences(
+            "Greatest L(W - eta g) / L(W) at the first step", greatest_ratio, (arm, baseline), claim=""
+        )
     return Measurement(
         "landscape",
         "How smooth is the loss along the gradient?",
         sentences,
         numbers,
         _panels(arms),
-        "Along the gradient g of each measured step, eta from the smallest to the greatest measured multiple"
-        " of the learning rate, same batch: the range of L(W - eta g), the range of ||g(W) - g(W - eta g)||,"
+        "Along the gradient g of each measured step, eta from 1/2 to 4 times the learning rate, same batch:"
+        " the range of L(W - eta g), the range of ||g(W) - g(W - eta g)||,"
         " the greatest ||g(W) - g(W - eta g)|| / (eta ||g||), and at the first step L(W - eta g) / L(W)."
         " Bands: least to greatest seed.",
     )
@@ -94,9 +104,14 @@ def greatest_rate(table: ProbeTable) -> float:
     return float(rows[count - 1]["lr_factor"]) if count else math.nan
 
 
+def greatest_ratio(table: ProbeTable) -> float:
+    """The greatest L(W - eta · g) / L(W) of the first measured step; inf where one is not finite."""
+    return _maximum([*_loss_ratios(table).values()])
+
+
 def _panels(arms: Sequence[Arm]) -> list[Panel]:
     panels = []
-    if any(len(table.steps) > 1 for arm in arms for table in arm.tables.values()):
+    if any(len(_by_step(table, loss_range)) > 1 for arm in arms for table in arm.tables.values()):
         panels = [
             Panel(
                 name,
@@ -117,16 +132,21 @@ def _panels(arms: Sequence[Arm]) -> list[Panel]:
     return [*panels, first]
 
 
+def _maximum(values: Sequence[float]) -> float:
+    return max(values) if all(map(math.isfinite, values)) else math.inf
+
+
 def _range(values: Sequence[float]) -> float:
     return max(values) - min(values) if all(map(math.isfinite, values)) else math.inf
 
 
 def _by_step(table: ProbeTable, number: Callable[[Rows], float]) -> dict[float, float]:
-    return {float(step): number(table.at(step)) for step in table.steps}
+    rows = {float(step): in_paper(table.at(step)) for step in table.steps}
+    return {step: number(group) for step, group in rows.items() if len(group) >= MIN_FACTORS}
 
 
 def _median_over_steps(number: Callable[[Rows], float]) -> Callable[[ProbeTable], float]:
-    return lambda table: statistics.median(_by_step(table, number).values())
+    return lambda table: statistics.median([*_by_step(table, number).values()] or [math.nan])
 
 
 def _loss_ratios(table: ProbeTable) -> dict[float, float]:

@@ -52,8 +52,18 @@ class Estimate:
         if math.isnan(self.low):
             return f"{self.mean:.4g} ({seeds})"
         digits = _digits(self.high - self.low)
-        numbers = [f"{value:.{digits}f}" for value in (self.mean, self.low, self.high)]
+        numbers = [self._text(value, digits) for value in (self.mean, self.low, self.high)]
         return f"{numbers[0]} ({numbers[1]} to {numbers[2]}, {seeds})"
+
+    def _text(self, value: float, digits: int) -> str:
+        return f"{value:.{digits}f}"
+
+
+class Ratio(Estimate):
+    """A geometric mean of positive numbers, each end of whose interval shows two digits at least."""
+
+    def _text(self, value: float, digits: int) -> str:
+        return f"{value:.{max(digits, _digits(value))}f}" if value >= 1e-4 else f"{value:.1e}"
 
 
 @dataclass(frozen=True)
@@ -129,7 +139,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def ratio(candidate: PerSeed, baseline: PerSeed) -> Estimate:
+def ratio(candidate: PerSeed, baseline: PerSeed) -> Ratio:
     """The geometric mean over seeds of candidate / baseline, with the interval of its logarithm.
 
     The runs are paired by seed. Only positive numbers count.
@@ -137,7 +147,7 @@ def ratio(candidate: PerSeed, baseline: PerSeed) -> Estimate:
     keys = [key for key in candidate if baseline.get(key, 0) > 0 and candidate[key] > 0]
     logs = estimate([math.log(candidate[key] / baseline[key]) for key in keys])
     mean, low, high = (math.exp(value) for value in (logs.mean, logs.low, logs.high))
-    return Estimate(mean, low, high, logs.n)
+    return Ratio(mean, low, high, logs.n)
 
 
 def compare_sentences(

@@ -21,7 +21,7 @@ from bnexp.report.measurements.theory import initial_share
 from bnexp.report.read.probe_tables import Cell, ProbeTable
 
 NETWORK = "all"  # the layer column of the row of the whole network
-MOMENTUM = 0.1  # of the batch norm layers of bnexp and torch
+MOMENTUM = 0.1  # of the batch norm layers of bnexp's networks
 MIN_SHARE = 0.001  # of the initial statistics, to be told
 WU, LI = "Wu & Johnson (2021)", "Li et al. (2019)"
 GAP = "precise minus running accuracy in points"
@@ -96,13 +96,22 @@ def _last_shift(table: ProbeTable) -> float:
 
 def _gap_sentence(arm: Arm, early: Estimate, late: Estimate) -> str:
     table = next(iter(arm.tables.values()))
-    steps, epochs = table.steps[0], len(table.steps)
+    text = f"Precise minus running accuracy, {_label(arm)}: {early} points after epoch 1{_initial_share(arm)}"
+    epochs = len(table.steps)
+    return f"{text}; {late} points after epoch {epochs}." if epochs > 1 else f"{text}."
+
+
+def _initial_share(arm: Arm) -> str:
+    """What the theory says of the initial statistics after the first epoch, where that is worth telling.
+
+    Networks of torchvision and of the user's own may have another momentum.
+    """
+    target = str(arm.settings.get("model._target_"))
+    steps = next(iter(arm.tables.values())).steps[0]
     share = initial_share(MOMENTUM, steps)
-    left = f", where {100 * share:.2g} % of the initial statistics is left (theory: 0.9^{steps})"
-    return (
-        f"Precise minus running accuracy, {_label(arm)}: {early} points after epoch 1"
-        f"{left if share >= MIN_SHARE else ''}; {late} points after epoch {epochs}."
-    )
+    if not target.startswith("bnexp.models.") or target.endswith(".from_torchvision") or share < MIN_SHARE:
+        return ""
+    return f", where {100 * share:.2g} % of the initial statistics is left (theory: 0.9^{steps})"
 
 
 def _label(arm: Arm) -> str:

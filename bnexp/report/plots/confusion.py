@@ -13,14 +13,17 @@ from bnexp.report.content.confusion import EPOCHS, MAX_DRAWN_CLASSES
 from bnexp.report.plots.style import (
     COLOURS,
     LETTER_WIDTH,
+    MAX_GROUPS,
     TEXT_COLOUR,
     WIDE,
     WIDTH,
     Picture,
-    describe_omissions,
     group_label,
+    shorten,
+    shown_blocks,
 )
 
+MAX_BLOCKS = 3
 MAX_NAME = 16  # letters of a class name
 MAX_SIDE, MAX_CELL = 3.6, 0.7  # inches of one matrix, and of one cell
 COLUMNS = {WIDE: 4, WIDTH: 2}  # matrices in a row, by the width of the figure
@@ -31,12 +34,26 @@ DIAGONAL = 0.1  # opacity
 SHOWN = 0.05  # percent: smaller shares are drawn, but not written
 
 
-def draw_confusion(
-    verdict: Verdict, summaries: Sequence[GroupSummary], block: str, suffix: str
-) -> Picture | None:
+def draw_confusions(verdict: Verdict) -> list[Picture | None]:
+    """A picture of each group at its best learning rate, where validation chose one; else one for each block.
+
+    Of the first MAX_BLOCKS blocks: a matrix takes as long as all curves of a block.
+    """
+    if verdict.best_blocks:
+        best = {id(s): s for c in verdict.best_blocks for s in (c.baseline, c.candidate)}
+        summaries = [*best.values()][:MAX_GROUPS]
+        return [_picture(verdict, summaries, f"each at its best {verdict.grouping.block_keys[0]}", "")]
+    blocks = shown_blocks(verdict)[:MAX_BLOCKS]
+    return [
+        _picture(verdict, summaries, block, f"-{i + 1}" if i else "")
+        for i, (block, summaries) in enumerate(blocks)
+    ]
+
+
+def _picture(verdict: Verdict, summaries: Sequence[GroupSummary], block: str, suffix: str) -> Picture | None:
     """None where no group of the block has recorded it, and where there are too many classes."""
     panels = [
-        (group_label(summary, confusion.n), confusion)
+        (_label(summary, verdict, confusion.n), confusion)
         for summary in summaries
         if (confusion := mean_confusion(summary)) is not None
     ]
@@ -51,10 +68,25 @@ def draw_confusion(
         f"confusion matrices of {len(panels)} groups",
         "Each cell: percent of the test images of the true class (row) that are given to a class (column), "
         f"the mean over the runs that trained, {EPOCHS[compared_epoch(summaries[0])]}. The grey diagonal is "
-        f"right, coloured cells are wrong.{scale}{describe_omissions(verdict)}",
+        f"right, coloured cells are wrong.{scale}{_omissions(verdict)}",
         _draw(panels, classes, darkest, WIDE),
         _draw(panels, classes, darkest, WIDTH),
     )
+
+
+def _label(summary: GroupSummary, verdict: Verdict, n: int) -> str:
+    """The group's name and n; with its block where the groups of a picture are of several."""
+    if not verdict.best_blocks:
+        return group_label(summary, n)
+    return f"{shorten(summary.group.full_label)} (n={n})"
+
+
+def _omissions(verdict: Verdict) -> str:
+    """The end of the caption: how many blocks and groups are shown, where some are left out."""
+    limits = [] if verdict.best_blocks else [(MAX_BLOCKS, len(verdict.blocks), "blocks")]
+    limits.append((MAX_GROUPS, max(map(len, verdict.blocks.values())), "groups"))
+    texts = [f"the first {limit} of {count} {noun}" for limit, count, noun in limits if count > limit]
+    return f" Shown: {', '.join(texts)}." if texts else ""
 
 
 def _draw(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bnexp.report.measurements.measurement import Measurement, Panel
@@ -21,6 +21,7 @@ from bnexp.report.plots.style import (
 
 MEASUREMENT_PREFIX = "probe-"  # of the files' names
 MAX_MARKERS = 25  # a curve with more points has no marker at each
+SHORT_AXIS = 50  # a log axis with less from end to end has labels between the powers of ten
 HEIGHT = 2.9  # inches, of a row of panels
 
 
@@ -64,7 +65,7 @@ def _share_limits(all_axes: Sequence[Any], panels: Sequence[Panel]) -> None:
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter
 
     axes.set_title(panel.title)
     axes.set_xlabel(panel.x_label)
@@ -74,7 +75,7 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     for axis, scale in ((axes.xaxis, panel.x_scale), (axes.yaxis, panel.y_scale)):
         if scale == "log":
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(NullFormatter())
+            axis.set_minor_formatter(FuncFormatter(_minor_label(axis)))
     arms = [curve.arm for curve in panel.curves]
     for number, curve in enumerate(panel.curves[:MAX_GROUPS]):
         style = make_style(curve.arm if len(set(arms)) == len(arms) else number)
@@ -89,3 +90,17 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
         axes.annotate(
             label, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7
         )
+
+
+def _minor_label(axis: Any) -> Callable[[float, float], str]:
+    """Labels 2 and 5 between the powers of ten of a log axis that shows few of these.
+
+    Where it ends at less than four times its beginning, all digits are labelled.
+    """
+
+    def label(value: float, _: float) -> str:
+        low, high = sorted(axis.get_view_interval())
+        digits = "23456789" if high < 4 * low else "25" if high < SHORT_AXIS * low else ""
+        return f"{value:g}" if f"{value:e}"[0] in digits else ""
+
+    return label

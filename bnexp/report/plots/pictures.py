@@ -6,7 +6,7 @@ import logging
 
 from bnexp.report.analysis.verdict import Verdict
 from bnexp.report.measurements.collect import measurements
-from bnexp.report.plots.confusion import draw_confusion
+from bnexp.report.plots.confusion import draw_confusions
 from bnexp.report.plots.forest import draw_forest
 from bnexp.report.plots.learning_rates import draw_learning_rates
 from bnexp.report.plots.measurements import draw_measurement
@@ -18,9 +18,9 @@ from bnexp.report.plots.tuning import draw_budget, draw_tuning
 def draw_pictures(verdict: Verdict) -> list[Picture]:
     """All pictures that the runs have data for; the first one shows the answer.
 
-    Blocks share a picture, except for curves, times and confusion matrices. Pictures of one column come in
-    pairs: tuning and budget, curves and times. Curves without times take both columns, so that the page has
-    no hole.
+    Blocks share a picture, except for curves, times and some confusion matrices. Pictures of one column come
+    in pairs: tuning and budget, curves and times. Curves without times take both columns, so that the page
+    has no hole.
     """
     import matplotlib as mpl
 
@@ -34,5 +34,5 @@ def draw_pictures(verdict: Verdict) -> list[Picture]:
             suffix = f"-{i + 1}" if i else ""
             times = draw_times(verdict, summaries, block, suffix)
             pictures += [draw_curves(verdict, summaries, block, suffix, is_wide=times is None), times]
-            pictures.append(draw_confusion(verdict, summaries, block, suffix))
+        pictures += draw_confusions(verdict)
     return [picture for picture in pictures if picture is not None]

@@ -13,7 +13,7 @@ from helpers.probe_tables import arm
 
 
 def landscape(scale=1.0, losses=(1.0, 2.0, 4.0), steps=(1, 11, 21)):
-    """Three factors a step; all ranges are ``scale`` times those of scale 1, and grow with the step."""
+    """Four factors a step, the last two of equal loss; all ranges are in proportion to ``scale`` and step."""
     return [
         {
             "step": step, "lr_factor": factor, "loss": 3.0, "moved_loss": scale * step * loss,
@@ -21,7 +21,7 @@ def landscape(scale=1.0, losses=(1.0, 2.0, 4.0), steps=(1, 11, 21)):
             "smoothness": scale * step * loss,
         }
         for step in steps
-        for factor, loss in zip((0.5, 1.0, 4.0), losses, strict=True)
+        for factor, loss in zip((0.5, 1.0, 2.0, 4.0), (*losses, losses[-1]), strict=True)
     ]  # fmt: skip
 
 
@@ -58,18 +58,39 @@ def test_the_greatest_rate_is_that_before_the_loss_first_rises(losses, rate):
 
 def test_a_loss_that_overflows_is_counted_and_outlived_by_the_median():
     rows = landscape()
-    rows[0]["moved_loss"], rows[4]["smoothness"] = math.inf, math.nan
+    rows[0]["moved_loss"], rows[5]["smoothness"] = math.inf, math.nan
     measurement = read_landscape([arm("none", [rows], is_baseline=True)])
     assert measurement.sentences[0] == (
-        "none: the loss is not a finite number at 1 of 9 points along the gradient."
+        "none: the loss is not a finite number at 1 of 12 points along the gradient."
     )
     assert [number.estimate.mean for number in measurement.numbers[:2]] == pytest.approx([21 * 3, 11 * 3.5])
 
 
 def test_one_measured_step_has_the_loss_ratio_alone():
     (panel,) = read_landscape([arm("none", [landscape(steps=(1,))], is_baseline=True)]).panels
-    assert panel.curves[0].x == [0.5, 1.0, 4.0]
-    assert panel.curves[0].mean == pytest.approx([1 / 3, 2 / 3, 4 / 3])
+    assert panel.curves[0].x == [0.5, 1.0, 2.0, 4.0]
+    assert panel.curves[0].mean == pytest.approx([1 / 3, 2 / 3, 4 / 3, 4 / 3])
+
+
+def test_only_the_multiples_of_the_paper_make_a_range():
+    rows = landscape()
+    wide = [{**row, "lr_factor": 100.0, "moved_loss": 1e9, "gradient_distance": 1e9} for row in rows[::4]]
+    plain, wider = (
+        read_landscape([arm("none", [table], is_baseline=True)]) for table in (rows, [*rows, *wide])
+    )
+    assert [number.estimate for number in wider.numbers] == [number.estimate for number in plain.numbers]
+    few = read_landscape([arm("none", [[row for row in rows if row["lr_factor"] != 2]], is_baseline=True)])
+    assert few.numbers == []
+    assert [panel.title for panel in few.panels] == ["first step"]
+
+
+def test_the_greatest_ratio_stands_without_a_claim():
+    none = arm("none", [landscape(2.0)] * 3, is_baseline=True)
+    sentences = read_landscape([none, arm("batch", [landscape()] * 3, model_norm="batch")]).sentences
+    assert sentences[-1] == (
+        "Greatest L(W - eta g) / L(W) at the first step: with batch 0.500 (0.500 to 0.500, 3 seeds) times"
+        " that with none."
+    )
 
 
 def shift(values, angle=0.9):

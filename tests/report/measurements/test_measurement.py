@@ -48,6 +48,12 @@ def test_a_ratio_pairs_the_runs_by_seed_and_is_geometric():
     assert (result.low, result.high) == pytest.approx((math.exp(low), math.exp(high)))
 
 
+def test_a_small_ratio_shows_two_digits():
+    candidate = {(seed, None): value for seed, value in enumerate((1e-3, 2e-3, 1.0))}
+    result = ratio(candidate, dict.fromkeys(candidate, 1.0))
+    assert str(result) == f"0.013 ({result.low:.1e} to {result.high:.0f}, 3 seeds)"
+
+
 @pytest.mark.parametrize(
     ("values", "claim", "ending"),
     [

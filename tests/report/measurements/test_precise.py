@@ -34,7 +34,8 @@ def arms(*groups, batch_size=64):
     for index, (name, tables, keys) in enumerate(groups):
         settings = {key: value for key, value in keys.items() if key != "batch_size"}
         results.append(arm(name, tables, is_baseline=index == 0, index=index, **settings))
-        results[-1].settings["batch_size"] = keys.get("batch_size", batch_size)
+        more = {"batch_size": keys.get("batch_size", batch_size), "model._target_": "bnexp.models.MLP"}
+        results[-1].settings.update(more | results[-1].settings)
     return results
 
 
@@ -56,6 +57,20 @@ def test_the_sentence_of_an_arm_has_both_gaps_and_the_share_of_the_initial_stati
         " where 23 % of the initial statistics is left (theory: 0.9^14); 0.000 (0.000 to 0.000, 3 seeds)"
         " points after epoch 2."
     )
+
+
+def test_after_a_single_epoch_the_gap_is_told_once():
+    (sentence,) = read_precise(arms(("all runs", [table([2.0])], {}))).sentences
+    assert sentence == (
+        "Precise minus running accuracy, all runs: 2 (1 seed) points after epoch 1, where 23 % of the initial"
+        " statistics is left (theory: 0.9^14)."
+    )
+
+
+@pytest.mark.parametrize("target", ["bnexp.models.from_torchvision", "mynets.Net"])
+def test_of_networks_with_a_momentum_of_their_own_no_share_is_told(target):
+    groups = arms(("all runs", [table([2.0])], {"model__target_": target}))
+    assert read_precise(groups).sentences[0].endswith(": 2 (1 seed) points after epoch 1.")
 
 
 @pytest.mark.parametrize(

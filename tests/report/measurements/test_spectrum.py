@@ -35,7 +35,7 @@ def spectrum(greatest, tenth=0.5, share=0.1):
 
 
 def descent_settings(**keys):
-    return arm("gd", [], **(DESCENT | keys)).settings | ({"batch_size": keys.get("batch_size", 100)})
+    return arm("descent", [], **(DESCENT | keys)).settings
 
 
 def test_the_last_measured_step_counts():

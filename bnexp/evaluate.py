@@ -215,7 +215,7 @@ def _warn_of_changes(run: Path, config: Config) -> None:
     for component in components.values():
         if component.target is not None:
             import_target(component)
-    targets = {group: {"_target_": component.target} for group, component in components.items()}
+    targets = {group: {"_target_": part.target, **part.keys} for group, part in components.items()}
     current = {"dataset": values, **targets}
     changes = describe_changes(load_summary(run), current, composed_config.fingerprints_of(current))
     if changes:

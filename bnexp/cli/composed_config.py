@@ -110,7 +110,7 @@ def fingerprints_of(values: Mapping[str, Any]) -> dict[str, str]:
             fingerprints["dataset"] = folder_fingerprint(Path(str(dataset["root"])).expanduser())
     for group, keys in values.items():
         target = keys.get("_target_") if isinstance(keys, Mapping) else None
-        if fingerprint := source_fingerprint(target):
+        if fingerprint := source_fingerprint(target, keys):
             fingerprints[group] = fingerprint
     return fingerprints
 
@@ -132,6 +132,9 @@ def output_folder(config: DictConfig, key: str) -> Path:
     if value is None or not str(value).strip():
         raise bad_value(key, value, "must name a folder")
     path = Path(str(value))
+    if str(path).startswith("~"):  # the shell does not expand it behind a key, and Hydra does not either
+        home = f"$HOME{str(value)[1:]}" if path.parts[0] == "~" else "the whole path"
+        raise UserError(f"{key}={value}: ~ is not the home folder here; write {home}")
     for parent in (path, *path.parents):
         if parent.exists() and not parent.is_dir():
             raise UserError(f"{key}={path}: must name a folder, but {parent} is a file")

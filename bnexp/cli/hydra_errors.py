@@ -174,6 +174,8 @@ def _hint_for_value(key: str, value: str) -> str:
     number = unicodedata.normalize("NFKC", value).replace("\N{MINUS SIGN}", "-")
     with suppress(ValueError):
         return f"; write {key}={float(number):g} with ASCII characters"
+    if value.startswith("~/"):
+        return f"; write {key}=$HOME{value[1:]}: the shell expands ~ only at the start of an argument"
     with suppress(HydraException):  # of the lexer or of the parser
         OverridesParser.create().parse_override(_quoted(key, value))
         if not value.endswith(",") and ",," not in value:  # a list with a gap

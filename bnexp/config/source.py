@@ -8,21 +8,28 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 
 DIGITS = 16  # hexadecimal, of the fingerprint
 VERSIONED_PACKAGES = ("bnexp", "torch", "torchvision")  # their versions are in environment.json
 INSTALLED = ("site-packages", "dist-packages")
+# Functions that import a module by a text. A file with one of them may import each module that a text names.
+IMPORTERS = {
+    "__import__", "get_class", "get_object", "import_module", "instantiate", "locate", "run_path",
+    "spec_from_file_location",
+}  # fmt: skip
 
 
-def source_fingerprint(target: str | None) -> str | None:
+def source_fingerprint(target: str | None, values: object = None) -> str | None:
     """16 hexadecimal digits of the file that defines ``mynets.Net`` and of the user's files that it imports.
 
     These lie below the same top folder as the target's file; what they import counts too, as far as an import
-    statement names it. Of an installed package only the target's own file counts. None for a target of bnexp
-    or torch, and where the file cannot be found. No file is executed.
+    statement names it, or a text in a file that calls ``import_module`` or the like. There the texts
+    in ``values``, the keys beside the target, may name modules too. Of an installed package only the target's
+    own file counts. None for a target of bnexp or torch, and where the file cannot be found. No file is
+    executed.
     """
     module = (target or "").rpartition(".")[0]
     if not module or module.partition(".")[0] in VERSIONED_PACKAGES:
@@ -34,7 +41,7 @@ def source_fingerprint(target: str | None) -> str | None:
         if path is None:
             return None
         is_installed = any(part in INSTALLED for part in top.parts)
-        files = {module: path} if is_installed else _with_imports(top, module)
+        files = {module: path} if is_installed else _with_imports(top, module, list(_texts_in(values)))
         digests = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
     except Exception:  # the run itself says what is wrong with the target
         return None
@@ -60,8 +67,8 @@ def _module_file(top: Path, module: str) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def _with_imports(top: Path, module: str) -> dict[str, Path]:
-    """The files below ``top`` that run when ``module`` is imported, by the names of their modules."""
+def _with_imports(top: Path, module: str, values: list[str]) -> dict[str, Path]:
+    """The files below ``top`` that run when ``module`` is imported or used, by the names of their modules."""
     files: dict[str, Path] = {}
     queue = [module]
     while queue:
@@ -70,14 +77,53 @@ def _with_imports(top: Path, module: str) -> dict[str, Path]:
             path = None if name in files else _module_file(top, name)
             if path is not None and name.partition(".")[0] not in VERSIONED_PACKAGES:
                 files[name] = path
-                queue += _imported_names(name, path)
+                tree = ast.parse(path.read_bytes())
+                queue += _imported_names(name, path, tree)
+                queue += _names_in_texts(top, name, path, tree, values)
     return files
 
 
-def _imported_names(module: str, path: Path) -> Iterator[str]:
+def _names_in_texts(top: Path, module: str, path: Path, tree: ast.Module, values: list[str]) -> list[str]:
+    """The modules below ``top`` that a file names in its texts, if it calls a function of ``IMPORTERS``.
+
+    A text that names a package, as ``f"zoo.{name}"`` does, may mean each module in it.
+    """
+    nodes = list(ast.walk(tree))
+    identifiers = {node.id for node in nodes if isinstance(node, ast.Name)}
+    identifiers |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    identifiers |= {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    if IMPORTERS.isdisjoint(identifiers):
+        return []
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    names = []
+    for text in {*texts, *values}:
+        name = text.removesuffix(".py").replace("/", ".").strip(".")
+        for candidate in (name, f"{package}.{name}"):
+            folder = top.joinpath(*candidate.split("."))
+            if not all(part.isidentifier() for part in candidate.split(".")):
+                continue
+            names.append(candidate)
+            if folder.is_dir():
+                names += [f"{candidate}.{file.stem}" for file in sorted(folder.glob("*.py"))]
+    return names
+
+
+def _texts_in(values: object) -> Iterator[str]:
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, Mapping):
+        for value in values.values():
+            yield from _texts_in(value)
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _texts_in(value)
+
+
+def _imported_names(module: str, path: Path, tree: ast.Module) -> Iterator[str]:
     """The modules that a file's import statements name. ``from a import b`` names a and perhaps a.b."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

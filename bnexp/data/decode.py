@@ -21,6 +21,7 @@ class Header(NamedTuple):
     size: tuple[int, int]  # width, height
     has_alpha: bool
     has_frames: bool  # more than one, as an animation or a TIFF of several pages
+    has_deep_colour: bool  # 16 bits a channel, of which Pillow decodes the upper 8
 
 
 def read_header(path: Path) -> Header:
@@ -32,7 +33,8 @@ def read_header(path: Path) -> Header:
         if mode == "I" and image.format == "PPM":  # at most 16 bits, which Pillow reads as 32
             mode = "I;16"
         has_alpha = image.mode in ALPHA or "transparency" in image.info
-        return Header(mode, image.size, has_alpha, getattr(image, "is_animated", False))
+        has_deep_colour = not mode.startswith("I") and any(";16" in str(tile[3]) for tile in image.tile)
+        return Header(mode, image.size, has_alpha, getattr(image, "is_animated", False), has_deep_colour)
 
 
 def white_level(paths: Sequence[Path], headers: Sequence[Header]) -> int:
@@ -46,7 +48,8 @@ def white_level(paths: Sequence[Path], headers: Sequence[Header]) -> int:
     for path, header in zip(paths, headers, strict=True):
         if header.mode.startswith("I;16"):
             with Image.open(path) as image:
-                maximum = max(maximum, int(np.asarray(image).max()))
+                values = np.asarray(image)
+                maximum = max(maximum, int(values.max(initial=0, where=values != _transparent_value(image))))
     return int((1 << maximum.bit_length()) - 1)
 
 
@@ -74,8 +77,8 @@ def _on_white(image: Image.Image) -> Image.Image:
     """Transparent pixels on white: PIL's own conversion shows the colour below them, which nobody sees."""
     from PIL import Image
 
-    if image.mode not in ALPHA and "transparency" not in image.info:
-        return image
+    if image.mode.startswith("I") or (image.mode not in ALPHA and "transparency" not in image.info):
+        return image  # PIL cannot convert 16 bits without clipping them: _eight_bits does it
     overlay = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
 
@@ -87,4 +90,12 @@ def _eight_bits(image: Image.Image, white: int) -> Image.Image:
     if not image.mode.startswith("I"):  # I: of a PGM file, because other files of this mode are refused
         return image
     values = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((values * 510 + white) // (2 * white)).astype(np.uint8))  # rounded
+    pixels = (values * 510 + white) // (2 * white)  # rounded
+    pixels[values == _transparent_value(image)] = 255
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def _transparent_value(image: Image.Image) -> int:
+    """The one gray value that a PNG file may declare transparent; -1, which no pixel has, without one."""
+    value = image.info.get("transparency")
+    return value if isinstance(value, int) else -1

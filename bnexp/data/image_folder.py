@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 TEST_SHARE = 0.2
 # Names of parts in other layouts. A folder with no other names holds no classes.
 PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation"}
-PIXELS = 2  # changes with the way in which files become pixels: older caches are built again
+TRAIN_PARTS = {"train", "training"}
+PIXELS = 3  # changes with the way in which files become pixels: older caches are built again
 
 Rows = list[tuple[str, int]]  # (path below the root, class)
 
@@ -85,7 +87,7 @@ def list_images(root: Path) -> Listing:
     if len(classes) < 2:
         number = f"one, {classes[0]}" if classes else "none"
         raise _bad_root(root, f"{base} must hold at least two class folders, but holds {number}")
-    if not has_train and {name.lower() for name in classes} <= PARTS:
+    if not has_train and _are_parts(classes):
         raise _bad_root(root, f"{', '.join(classes)} look like parts, not classes; name them train and test")
     notes = []
     if has_train and (unused := set(_folders(root)) - {"train", "test"}):
@@ -96,6 +98,11 @@ def list_images(root: Path) -> Listing:
             near = nearest_match(name, classes)
             hint = f"; did you mean {near}?" if near else ""
             raise _bad_root(root, f"the class test/{name} is not in train{hint}")
+    if common := _common_folders([base / name for name in classes]):
+        notes.append(
+            f"{', '.join(classes[:4])} are read as the classes, but each of them holds folders of the same"
+            f" names: {', '.join(common[:4])}"
+        )
     train, test, left_out = _list_parts(root, base, classes, test_classes)
     if left_out:
         notes.append(f"left out: {left_out}")
@@ -111,6 +118,21 @@ def list_images(root: Path) -> Listing:
     if untested := [name for label, name in enumerate(classes) if label not in test_labels]:
         notes.append(f"test has no image of the class {', '.join(untested)}: nothing is measured on it")
     return Listing(root, classes, train, test, tuple(notes))
+
+
+def _are_parts(names: tuple[str, ...]) -> bool:
+    """Whether folders are parts by their names, as Train and Test, or seg_train, seg_test and seg_pred."""
+    in_name = [set(re.split(r"[^a-z]+", name.lower())) & PARTS for name in names]
+    if all(name.lower() in PARTS for name in names):
+        return True
+    return any(part & TRAIN_PARTS for part in in_name) and any(part - TRAIN_PARTS for part in in_name)
+
+
+def _common_folders(folders: list[Path]) -> list[str]:
+    """The names of the folders that each of ``folders`` holds, if these are several and the same in each."""
+    names = _folders(folders[0])
+    same = len(names) > 1 and all(_folders(folder) == names for folder in folders[1:])
+    return names if same else []
 
 
 def _list_parts(
@@ -173,6 +195,7 @@ def _decode(listing: Listing, resize: int | None) -> ImageDataset:
 
         for _ in tqdm(pool.map(decode_row, range(len(paths))), total=len(paths), disable=None, leave=False):
             pass
+    _warn_of_lost_levels(listing.root, paths, headers, pixels)
     _warn_of_test_images_in_train(listing)
     train, test = torch.from_numpy(pixels).split([len(listing.train), len(listing.test)])
     return ImageDataset(
@@ -180,6 +203,19 @@ def _decode(listing: Listing, resize: int | None) -> ImageDataset:
         Images(test, torch.tensor([label for _, label in listing.test])),
         listing.classes,
     )
+
+
+def _warn_of_lost_levels(
+    root: Path, paths: list[str], headers: list[decode.Header], pixels: np.ndarray
+) -> None:
+    """One line if there are colour images with 16 bits a channel: 12-bit values keep 16 of 256 levels."""
+    rows = [row for row, header in enumerate(headers) if header.has_deep_colour]
+    if rows:
+        levels = max(int(pixels[row].max()) for row in rows) + 1
+        log.warning(
+            f"{root}: {len(rows)} images have 16 bits a channel, of which the upper 8 are read: {levels} of"
+            f" 256 levels are in use; save them with 8 bits if that is too few: {paths[rows[0]]}"
+        )
 
 
 def _warn_of_test_images_in_train(listing: Listing) -> None:

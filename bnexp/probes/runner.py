@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from bnexp.data import Batch
-from bnexp.errors import UserError, WriteError, describe
+from bnexp.errors import UserError, WriteError, describe, forbid_exit
 from bnexp.probes.preserve import preserved
 from bnexp.probes.probe import Moment, Probe, Row, Setup
 from bnexp.runs.loggers import Logger
@@ -52,7 +52,12 @@ class ProbeRunner:
         moment = Moment(self.setup, step, images, labels)
         for probe in list(self.probes):
             try:
-                with preserved(self.setup.network), torch.inference_mode(False), torch.enable_grad():
+                with (
+                    preserved(self.setup.network),
+                    torch.inference_mode(False),
+                    torch.enable_grad(),
+                    forbid_exit(f"the probe {probe.name}"),
+                ):
                     rows = list(method(probe)(moment))
                 if rows:
                     check_rows(rows, probe.index)

@@ -41,8 +41,9 @@ def describe_export(
         "resize": json.dumps(data.resize),
         "format": "pt",
     }
-    record = data.record().items()
-    return values | {name: json.dumps(value, ensure_ascii=False) for name, value in record}
+    values |= {name: json.dumps(value, ensure_ascii=False) for name, value in data.record().items()}
+    # A class folder's name may be no UTF-8 text, and both formats hold nothing else.
+    return {name: value.encode(errors="replace").decode() for name, value in values.items()}
 
 
 def write_export(path: Path, network: nn.Module, data: NetworkInput, metadata: dict[str, str]) -> str:

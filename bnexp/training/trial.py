@@ -24,6 +24,7 @@ from bnexp.seeding import global_rng_state, seed_global, set_global_rng_state
 from bnexp.signals import installed_handlers
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
+from bnexp.training.unregistered import check_all_registered
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ def _try_components(config: Config, trainer: Trainer, splits: DataSplits) -> tup
                 f"{loss}: must give one number for a batch, and gives {shape_text}; set reduction=mean"
             )
     _check_loss_input(config, trainer.loss, logits)
+    check_all_registered(model, trainer.model, value)
     with blamed_on(f"{model} or {loss}", "the backward pass fails"):
         value.backward()
     _warn_without_gradient(model, trainer.model)

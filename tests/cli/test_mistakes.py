@@ -205,6 +205,11 @@ MISTAKES = [
     ("-m seed=0,1 hydra.run.dir=", r"^bnexp: hydra\.run\.dir=: a sweep is written to hydra\.sweep\.dir;"),
     ("--config-dir= model=mlp", "^bnexp: --config-dir '': must name a folder$"),
     ("dataset=mnist dataset.root=", "^bnexp: dataset.root='': must be the folder"),
+    ("hydra.run.dir=~/run", "^bnexp: hydra.run.dir=~/run: .*; write hydra.run.dir=\\$HOME/run: the shell"),
+    ("dataset.root=~/pics", r"write dataset\.root=\$HOME/pics"),
+    ("hydra.run.dir='~/run'", r"^bnexp: hydra\.run\.dir=~/run: ~ is not the home folder .* \$HOME/run$"),
+    ("hydra.run.dir='~me/run'", r"^bnexp: hydra\.run\.dir=~me/run: ~ is not .*; write the whole path$"),
+    ("-m seed=0,1 hydra.sweep.dir='~/s'", r"^bnexp: hydra\.sweep\.dir=~/s: ~ is not .*; write \$HOME/s$"),
     ("-m seed=0,1 hydra.sweep.dir=taken/sweep", "hydra.sweep.dir=taken/sweep: must name a folder, but taken"),
     ("hydra.run.dir=taken/run", "hydra.run.dir=taken/run: must name a folder, but taken is a file"),
     # flags of Hydra's

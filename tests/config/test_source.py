@@ -48,6 +48,38 @@ def test_an_edit_of_an_imported_file_changes_the_fingerprint(folder, target):
     assert not {"mynets", "mylayers", "zoo", "zoo.heads"} & set(sys.modules)
 
 
+DYNAMIC = {
+    "in a text": ("import importlib\nx = importlib.import_module('lazy')\n", {}),
+    "by a registry": ("from importlib import import_module as load\nBLOCKS = {'lazy': 'lazy.Block'}\n", {}),
+    "by a key": ("import importlib\nx = importlib.import_module\n", {"block": {"name": ["lazy.Block"]}}),
+    "by a file": ("import runpy\nx = runpy.run_path('lazy.py')\n", {}),
+}
+
+
+@pytest.mark.parametrize("case", DYNAMIC)
+def test_a_module_that_a_text_names_counts_where_the_code_imports_by_texts(folder, case):
+    text, values = DYNAMIC[case]
+    (folder / "mynets.py").write_text(text)
+    original = source_fingerprint("mynets.Net", values)
+    (folder / "other.py").write_text("x = 1\n")
+    assert source_fingerprint("mynets.Net", values) == original
+    (folder / "lazy.py").write_text("x = 1\n")
+    assert source_fingerprint("mynets.Net", values) != original
+
+
+def test_each_module_of_a_package_that_a_text_names_counts(folder):
+    (folder / "mynets.py").write_text("import importlib\nx = importlib.import_module(f'zoo.{1}')\n")
+    original = source_fingerprint("mynets.Net")
+    (folder / "zoo/tails.py").write_text("x = 1\n")
+    assert source_fingerprint("mynets.Net") != original
+
+
+def test_a_text_alone_imports_nothing(folder):
+    original = source_fingerprint("mynets.Net", {"block": "lazy.Block"})
+    (folder / "lazy.py").write_text("x = 1\n")
+    assert source_fingerprint("mynets.Net", {"block": "lazy.Block"}) == original
+
+
 def test_a_relative_import_of_a_target_is_followed(folder):
     (folder / "zoo/__init__.py").write_text("from .heads import Head\n")
     original = source_fingerprint("zoo.Head")

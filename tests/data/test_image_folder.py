@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -368,6 +370,75 @@ def test_parts_with_other_names_are_not_taken_for_classes(root, parts):
                 Image.fromarray(random_pixels(i)).save(root / part / name / f"{i}.png")
     with pytest.raises(UserError, match=r"dataset\.root=.*look like parts, not classes; name them train"):
         datasets.load_dataset("image_folder", str(root), None)
+
+
+@pytest.mark.parametrize(
+    "parts", [("seg_train/seg_train", "seg_test/seg_test", "seg_pred"), ("train_images", "val_images")]
+)
+def test_parts_whose_names_say_more_are_not_taken_for_classes(root, parts):
+    """The layout of several data sets on Kaggle: a network learned to tell train from test."""
+    for part in parts:
+        fill(root / part)
+    assert "look like parts, not classes; name them train and test" in error_message(root)
+
+
+def test_a_class_whose_name_holds_that_of_a_part_is_a_class(root):
+    for seed, name in enumerate(("steam train", "tram")):
+        for i in range(5):
+            save(root / name / f"{i}.png", random_pixels(10 * seed + i))
+    assert load(root).classes == ("steam train", "tram")
+
+
+def test_folders_that_each_class_folder_holds_are_told(root, caplog):
+    for part in ("fold1", "fold2"):
+        fill(root / part)
+    assert load(root).classes == ("fold1", "fold2")
+    assert (
+        "fold1, fold2 are read as the classes, but each of them holds folders of the same names: cat, dog"
+        in (caplog.text)
+    )
+
+
+def png_16_bits(path: Path, values: np.ndarray, transparent: int | None = None) -> None:
+    """A PNG file of ``values`` (H, W) or (H, W, 3) with 16 bits a channel; Pillow cannot write the latter."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    colour = 2 if values.ndim == 3 else 0
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
+    mark = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
+    content = header + mark + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+@pytest.mark.parametrize(("maximum", "levels"), [(4095, 16), (65535, 256)])
+def test_the_levels_of_colour_images_with_16_bits_are_told(root, caplog, maximum, levels):
+    ramp = np.linspace(0, maximum, 64 * 3).round().astype(np.uint16).reshape(8, 8, 3)
+    for i in range(12):
+        png_16_bits(root / ("cat" if i % 2 else "dog") / f"{i}.png", np.roll(ramp, i, axis=0))
+    pixels = load(root).train.pixels
+    assert int(pixels.max()) + 1 == levels
+    assert (
+        f"12 images have 16 bits a channel, of which the upper 8 are read: {levels} of 256 levels"
+        in caplog.text
+    )
+
+
+def test_gray_images_with_16_bits_and_a_transparent_value_keep_their_levels(root):
+    """Every value above 255 was white, because PIL clips 16 bits when it looks for transparent pixels."""
+    ramp = np.linspace(0, 4095, 64).round().astype(np.uint16).reshape(8, 8)
+    ramp[0, 0] = 65535  # transparent, as "no data" often is: no value of the range in use
+    for i in range(12):
+        png_16_bits(root / ("cat" if i % 2 else "dog") / f"{i}.png", ramp, transparent=65535)
+    pixels = load(root).train.pixels[0, 0].numpy().astype(int)
+    expected = np.rint(ramp.astype(float) * 255 / 4095).astype(int)
+    expected[0, 0] = 255
+    assert np.abs(pixels - expected).max() <= 1
 
 
 @pytest.mark.parametrize("name", ["test/x.png", "test/.hidden/x.png"])

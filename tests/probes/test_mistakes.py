@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from bnexp.errors import UserError
@@ -33,6 +35,62 @@ def test_a_mistake_is_named(tmp_path, overrides, message):
         train(tmp_path, *overrides)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+OWN_PROBES = """
+import sys
+from bnexp.probes import Probe
+
+class Outside(Probe):
+    name = "../../outside"
+
+class Gap(Probe):
+    name = "gap"
+
+class Leaves(Probe):
+    name = "leaves"
+
+    def before_step(self, moment):
+        sys.exit("enough")
+
+class Too(Leaves):
+    pass
+"""
+
+
+@pytest.fixture
+def own_probes(tmp_path, monkeypatch):
+    (tmp_path / "own_probes.py").write_text(OWN_PROBES, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("probes", "message"),
+    [
+        (
+            "[{_target_: own_probes.Outside}]",
+            "own_probes.Outside: its name '../../outside' is that of a file",
+        ),
+        ("[{_target_: own_probes.Gap}]", "own_probes.Gap: its name gap is that of another probe"),
+        ("[gap,{_target_: own_probes.Gap}]", "own_probes.Gap: its name gap is that of another probe"),
+        (
+            "[{_target_: own_probes.Leaves},{_target_: own_probes.Too}]",
+            "Too: its name leaves is that of another",
+        ),
+    ],
+)
+def test_a_name_that_cannot_be_that_of_a_file_of_its_own_is_refused(tmp_path, own_probes, probes, message):
+    with pytest.raises(UserError) as error:
+        train(tmp_path, f"probes={probes}")
+    assert message in str(error.value)
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_a_probe_that_exits_is_named_and_the_run_goes_on(tmp_path, own_probes, caplog):
+    folder = train(tmp_path, "probes=[{_target_: own_probes.Leaves}]")
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"] == "finished"
+    assert "probes: leaves fails at step 1 and is left out from now on" in caplog.text
+    assert "the probe leaves called sys.exit (enough)" in caplog.text
 
 
 def test_a_probe_of_a_run_that_diverges_leaves_its_rows(tmp_path):

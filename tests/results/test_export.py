@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
+from safetensors import safe_open
 
 import bnexp
 from bnexp.data import datasets
@@ -91,6 +95,20 @@ def test_onnx_gives_the_same_logits(run_folder, digits, commands, checkpoint_nam
         (logits,) = session.run(None, {"images": inputs.numpy()})
         with torch.inference_mode():
             np.testing.assert_allclose(logits, run.model(checkpoint_name)(inputs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_class_whose_name_is_no_utf8_text_can_be_exported(commands):
+    for label, name in enumerate((b"gr\xfcn", b"rot")):
+        folder = Path("pics", os.fsdecode(name))
+        folder.mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(np.full((8, 8, 3), 40 * i + label, np.uint8)).save(folder / f"{i}.png")
+    images = ("dataset=image_folder", "dataset.root=pics", "epochs=1", "tracking.tensorboard=false")
+    assert commands.bnexp(*images, "batch_size=4", "hydra.run.dir=run").code == 0
+    assert commands.eval("run", "--export", "weights.safetensors").code == 0
+    with safe_open("weights.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["classes"]) == ["gr?n", "rot"]
 
 
 def test_a_missing_package_is_named_before_anything_is_computed(run_folder, commands, monkeypatch):

@@ -52,6 +52,29 @@ class TupleInTraining(Net):
         return (logits, logits) if self.training else logits
 
 
+class LayersInAList(nn.Module):
+    def __init__(self, in_channels, image_size, num_classes, frozen: bool = False):
+        super().__init__()
+        self.layers = [nn.Linear(in_channels * image_size**2, 8)]
+        self.layers[0].requires_grad_(not frozen)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, images):
+        return self.head(self.layers[0](images.flatten(1)))
+
+
+OUTSIDE = nn.Linear(10, 10)
+
+
+class LayersElsewhere(Net):
+    def __init__(self, in_channels, image_size, num_classes):
+        super().__init__(in_channels, image_size, num_classes)
+        self.parts = {"scale": [torch.ones(num_classes, requires_grad=True)]}
+
+    def forward(self, images):
+        return OUTSIDE(super().forward(images)) * self.parts["scale"][0]
+
+
 class LossWithParameters(nn.Module):
     def __init__(self):
         super().__init__()
@@ -350,6 +373,12 @@ MISTAKES = {
     "a buffer": (["model._target_=mine.TemporaryBuffer"], "must be a parameter or a persistent buffer"),
     "another generator": (["model._target_=mine.OtherGenerator"], "random numbers must come from the global"),
     "always in training": (["model._target_=mine.AlwaysTraining"], "stays in training mode after eval()"),
+    "layers in a list": (
+        ["model._target_=mine.LayersInAList"], "mine.LayersInAList: layers[0].weight, layers[0].bias would be"
+    ),
+    "layers elsewhere": (
+        ["model._target_=mine.LayersElsewhere"], "LayersElsewhere: parts['scale'][0], a parameter (10, 10)"
+    ),
     "lazy": (["model._target_=mine.Lazy"], "mine.Lazy: 1: lazy layers have no weights"),
     "logits for NLL": (["loss=custom", "+loss._target_=torch.nn.NLLLoss"], "needs log-probabilities"),
     "a loss that changes": (["+loss._target_=mine.LossThatChanges"], "changes while it trains"),
@@ -424,6 +453,13 @@ def test_a_mistake_that_a_step_shows_is_one_line_and_exit_code_2(commands, mista
     assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
     assert MISTAKES[mistake][1] in result.err
     assert not (commands.folder / "run").exists()
+
+
+def test_a_frozen_layer_may_lie_in_a_list(commands):
+    (commands.folder / "mine.py").write_text(MODULE)
+    arguments = ("model=custom", "model._target_=mine.LayersInAList", "+model.frozen=true")
+    result = commands.bnexp(*QUICK, *arguments)
+    assert (result.code, result.err) == (0, ""), result.err
 
 
 def test_a_working_network_of_ones_own_trains_to_the_same_bits_with_its_trial(commands, monkeypatch):

@@ -38,7 +38,7 @@ def test_output_gradients_are_those_of_each_image_alone(norm):
         outputs = {}
         hooks = [
             network.get_submodule(layer).register_forward_hook(
-                lambda module, args, output, layer=layer: outputs.update({layer: output})
+                lambda module, args, output, layer=layer, outputs=outputs: outputs.update({layer: output})
             )
             for layer in layers
         ]
@@ -87,8 +87,8 @@ def test_the_growth_of_a_deep_network_with_batch_norm_is_that_of_the_theory(batc
     for seed in range(3):
         network = build_seeded(
             lambda: MLP(
-                1, 8, 10, norm="batch", norm_groups=2, hidden=(400,), depth=30, activation="relu", dropout=0.0,
-                init="kaiming",
+                1, 8, 10, norm="batch", norm_groups=2, hidden=(400,), depth=30, activation="relu",
+                dropout=0.0, init="kaiming",
             ),
             seed,
         )  # fmt: skip

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 
 from bnexp.config.instantiate import instantiate
-from bnexp.config.schema import PROBES, Config
+from bnexp.config.schema import PROBES, Component, Config
 from bnexp.data import DataSplits
-from bnexp.errors import UserError, bad_value
+from bnexp.errors import UserError
 from bnexp.probes.preserve import preserved
 from bnexp.probes.probe import Probe, Setup
 from bnexp.probes.runner import ProbeRunner
@@ -31,17 +31,23 @@ def build_probes(config: Config, trainer: Trainer, splits: DataSplits) -> list[P
                 f"probes._target_={component.target}: gives a {name}, not a bnexp.probes.probe.Probe"
             )
         probe.name = probe.name or type(probe).__name__
-        reserved = () if component.target in PROBES.values() else tuple(PROBES)  # of bnexp's probes
-        if not re.fullmatch(r"[\w-]+", probe.name) or probe.name in (
-            *reserved,
-            *(other.name for other in built),
-        ):
-            must = "must be letters, digits, _ and -, and that of no other probe: it names a file"
-            raise bad_value(f"probes._target_={component.target}: its name", probe.name, must)
+        _check_probe_name(probe.name, component, built)
         with blamed_on(f"probes._target_={component.target}", "its check fails"), preserved(trainer.model):
             probe.check(setup)
         built.append(probe)
     return built
+
+
+def _check_probe_name(name: str, component: Component, others: Sequence[Probe]) -> None:
+    """Raises UserError where ``name`` cannot be that of the probe's file, or is that of another probe."""
+    key = f"probes._target_={component.target}"
+    if not re.fullmatch(r"[\w-]+", name):
+        raise UserError(
+            f"{key}: its name {name!r} is that of a file: only letters, digits, - and _ may be in it"
+        )
+    is_own = component.target != PROBES.get(name)
+    if is_own and (name in PROBES or name in [other.name for other in others]):
+        raise UserError(f"{key}: its name {name} is that of another probe; choose another one")
 
 
 def probe_setup(config: Config, trainer: Trainer, splits: DataSplits) -> Setup:

@@ -69,19 +69,13 @@ def own_probes(tmp_path, monkeypatch):
     [
         (
             "[{_target_: own_probes.Outside}]",
-            "own_probes.Outside: its name=../../outside: must be letters, digits, _",
+            "own_probes.Outside: its name '../../outside' is that of a file",
         ),
-        (
-            "[{_target_: own_probes.Gap}]",
-            "own_probes.Gap: its name=gap: must be letters, digits, _ and -, and that of no other",
-        ),
-        (
-            "[gap,{_target_: own_probes.Gap}]",
-            "own_probes.Gap: its name=gap: must be letters, digits, _ and -, and that of no other",
-        ),
+        ("[{_target_: own_probes.Gap}]", "own_probes.Gap: its name gap is that of another probe"),
+        ("[gap,{_target_: own_probes.Gap}]", "own_probes.Gap: its name gap is that of another probe"),
         (
             "[{_target_: own_probes.Leaves},{_target_: own_probes.Too}]",
-            "own_probes.Too: its name=leaves: must be letters",
+            "Too: its name leaves is that of another",
         ),
     ],
 )

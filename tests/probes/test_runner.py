@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bnexp.config.schema import PROBES
-from bnexp.errors import Interrupted, UserError
+from bnexp.errors import Interrupted
 from bnexp.signals import StopSignal
 from bnexp.training.trainer import Trainer
 from helpers.probe_runs import STEPS, read_probe, train
@@ -113,12 +113,6 @@ class Malformed(Probe):
     def before_step(self, moment):
         return self.rows if moment.step > 1 else [{"a": 1.0}]
 
-class Misnamed(Probe):
-    name = "../x"
-
-class Namesake(Probe):
-    name = "gradients"
-
 class Destructive(Probe):
     def before_step(self, moment):
         import torch
@@ -158,13 +152,6 @@ class TestOwnProbes:
         assert summary["status"] == "finished"
         assert summary["probes"]["Malformed"].startswith("step 10: ValueError") or "TypeError" in str(summary)
         assert [row["a"] for row in read_probe(folder, "Malformed")] == ["1.0"]
-
-    @pytest.mark.parametrize(
-        "probes", ["[{_target_: myprobes.Misnamed}]", "[gradients,{_target_: myprobes.Namesake}]"]
-    )
-    def test_a_name_that_is_no_file_of_its_own_is_refused(self, probes, tmp_path):
-        with pytest.raises(UserError, match=r"its name=.*it names a file"):
-            train(tmp_path / "run", f"probes={probes}")
 
     def test_a_probe_may_do_what_it_likes_with_the_network(self, tmp_path):
         keys = ("model.norm=batch", "model.dropout=0.2")

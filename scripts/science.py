@@ -76,9 +76,9 @@ def description(name: str) -> str:
 
 
 def sentences(record: dict[str, Any]) -> list[str]:
-    """What the probes show, then the answer on accuracy."""
+    """What the probes show, then the answer on accuracy; without probes also the verdict's sentences."""
     measured = [sentence for measurement in record["measurements"] for sentence in measurement["sentences"]]
-    return [*measured, f"Accuracy: {record['answer']}"]
+    return [*(measured or record["verdict"]), f"Accuracy: {record['answer']}"]
 
 
 def duration(seconds: float) -> str:

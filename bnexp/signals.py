@@ -30,6 +30,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.received: int | None = None
         self._previous_handlers: dict[int, Any] = {}
+        self._own_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
         handlers = installed_handlers()
@@ -37,8 +38,12 @@ class StopSignal:
             number: handler for number, handler in handlers.items() if not _ignores(handler)
         }
         for number in self._previous_handlers:
-            signal.signal(number, self._record)
+            self._install(number, self._record)
         return self
+
+    def _install(self, number: int, handler: Any) -> None:
+        signal.signal(number, handler)
+        self._own_handlers[number] = handler
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous_handlers.items():
@@ -49,10 +54,10 @@ class StopSignal:
 
         The run could not be stopped and saved otherwise.
         """
-        current, own = installed_handlers(), self._record
-        replaced = [number for number in self._previous_handlers if current.get(number, own) != own]
+        current = installed_handlers()
+        replaced = [n for n, handler in self._own_handlers.items() if current.get(n, handler) != handler]
         for number in replaced:
-            signal.signal(number, self._record)
+            signal.signal(number, self._own_handlers[number])
         return [signal.Signals(number).name for number in replaced]
 
     def _record(self, signum: int, _frame: object) -> None:

@@ -60,6 +60,8 @@ def check_layer_order(key: str, network: nn.Module, saved: Mapping[str, Any]) ->
     Layers that are made in the order of a set of texts come in another order in every process. Where the
     forward pass follows it, the weights fit no longer, and the optimizer's state neither.
     """
+    if not isinstance(saved, Mapping):  # no state dict: who loads it says so
+        return
     names = list(network.state_dict())
     if names != list(saved) and set(names) == set(saved):
         other = next(name for name, saved_name in zip(names, saved, strict=True) if name != saved_name)

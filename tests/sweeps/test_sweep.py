@@ -274,11 +274,13 @@ def test_resume_leaves_a_finished_run_unchanged(commands):
     assert old_files == {path: path.read_bytes() for path in old_files}
 
 
-@pytest.mark.parametrize("folder", [".", "nowhere"])
-def test_resume_without_a_run_is_a_one_line_error(commands, folder):
+@pytest.mark.parametrize(
+    ("folder", "reason"), [(".", "neither a run's folder"), ("nowhere", "nowhere: no such folder")]
+)
+def test_resume_without_a_run_is_a_one_line_error(commands, folder, reason):
     result = commands.resume(folder)
     assert result.code == 2
-    assert "neither a run's folder" in result.err
+    assert reason in result.err
     assert len(result.err.splitlines()) == 1
 
 

@@ -34,7 +34,7 @@ class FileStop(StopSignal):
         handler = signal.getsignal(signal.SIGTERM)
         if self._previous_handlers and signal.SIGTERM not in self._previous_handlers and callable(handler):
             self._previous_handlers[signal.SIGTERM] = handler
-            signal.signal(signal.SIGTERM, self._terminate)
+            self._install(signal.SIGTERM, self._terminate)
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 

@@ -59,7 +59,7 @@ class RunGuard(Callback):
 
 
 def _is_finished(folder: Path, config: DictConfig) -> bool:
-    """Whether the run in ``folder`` needs no further epoch; ``_check`` has compared everything else."""
+    """Whether the run in ``folder`` has had all its epochs; ``_check`` compared the other keys before."""
     summary, values = load_summary(folder), identity_values(config)
     patience = values["early_stopping"]["patience"]
     is_longer = summary["epochs"] != values["epochs"] or summary.get("patience", patience) != patience

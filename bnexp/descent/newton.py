@@ -19,6 +19,7 @@ The closure that ``step`` gets computes the gradient so that it can be different
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,7 @@ class SingularHessian(UserError):
     """Newton's step does not exist: an eigenvalue of the Hessian is 0."""
 
 
-class HessianOptimizer(Optimizer):
+class HessianOptimizer(Optimizer, ABC):
     """x <- x - lr * d, with a direction d that follows from the gradient and the Hessian."""
 
     needs_hessian = True
@@ -54,9 +55,9 @@ class HessianOptimizer(Optimizer):
         _move(parameters, self.direction(gradient, hessian), self.param_groups[0]["lr"])
         return loss
 
+    @abstractmethod
     def direction(self, gradient: Tensor, hessian: Tensor) -> Tensor:
         """The direction (d,) of a step, from g (d,) and H (d, d). Raises SingularHessian."""
-        raise NotImplementedError
 
 
 class Newton(HessianOptimizer):

@@ -12,7 +12,7 @@ from bnexp.models.population_statistics import batch_norms
 
 
 @dataclass(eq=False)
-class _Behind:
+class _DropoutSource:
     """What is known of a tensor: it comes from a dropout, or from a linear layer behind one."""
 
     tensor: Tensor  # kept, so that no other tensor takes its place in memory
@@ -25,13 +25,13 @@ class _Tracer:
     """Follows the tensors from dropout to linear layer to batch norm, and sums up the squares."""
 
     def __init__(self) -> None:
-        self.sources: dict[int, _Behind] = {}
-        self.sums: dict[str, tuple[_Behind, Tensor, int]] = {}
+        self.sources: dict[int, _DropoutSource] = {}
+        self.sums: dict[str, tuple[_DropoutSource, Tensor, int]] = {}
 
     def after_dropout(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         assert isinstance(module, nn.Dropout)
         output = output.clone()  # in eval mode it is the input itself, which another layer may read too
-        self.sources[id(output)] = _Behind(output, module)
+        self.sources[id(output)] = _DropoutSource(output, module)
         return output
 
     def after_linear(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -39,7 +39,7 @@ class _Tracer:
         source = self.sources.get(id(inputs[0]))
         if source is not None and source.linear is None:
             squares = inputs[0].detach().cpu().double().square().sum(0)
-            self.sources[id(output)] = _Behind(output, source.dropout, module, squares)
+            self.sources[id(output)] = _DropoutSource(output, source.dropout, module, squares)
 
     def before_norm(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -54,7 +54,7 @@ class _Tracer:
 
 @torch.no_grad()
 def dropout_variances(network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """By how much dropout raises the variance of each channel of a batch norm's input: float64 (C,), by name.
+    """The variance that dropout adds to each channel of a batch norm's input: float64 (C,), by layer name.
 
     For each batch norm that reads the output of a Linear behind a Dropout it is
     ``(1 - p) / p · sum_i w_i² E[x_i²]``, with the keep probability p, the weights w of the channel and the
@@ -82,7 +82,7 @@ def dropout_variances(network: nn.Module, batches: Iterable[Tensor]) -> dict[str
     return {name: _added_variance(*sums) for name, sums in tracer.sums.items()}
 
 
-def _added_variance(source: _Behind, squares: Tensor, count: int) -> Tensor:
+def _added_variance(source: _DropoutSource, squares: Tensor, count: int) -> Tensor:
     assert source.linear is not None
     weights = source.linear.weight.detach().cpu().double()  # (C, features)
     dropped = source.dropout.p

@@ -37,7 +37,7 @@ class Logger:
     def measurement(
         self, probe: str, index: Sequence[str], rows: Sequence[Mapping[str, float | str]], step: int
     ) -> None:
-        """What a probe measured at a step; the columns of ``index`` tell the rows apart."""
+        """The rows that a probe measured at a step. ``index`` names the columns that identify a row."""
 
     def final(self, values: dict[str, float], epoch: int) -> None:
         """The metrics of a run that ended at ``epoch``, those of that epoch included."""

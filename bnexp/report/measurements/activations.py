@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from bnexp.report.measurements.measurement import (
     Arm,
     Measurement,
-    Number,
     Panel,
     compare_sentences,
     comparisons,
     curve_over_seeds,
-    estimate,
+    measured_numbers,
 )
 from bnexp.report.read.probe_tables import ProbeTable
 
@@ -24,11 +23,7 @@ MIN_STEPS = 4  # measured steps for a drift
 
 def read_activations(arms: Sequence[Arm]) -> Measurement:
     """The percentiles of the last layer's middle unit over the steps, and how far they drift."""
-    numbers = [
-        Number("drift of the percentiles", arm.name, estimate([*arm.per_seed(drift).values()]))
-        for arm in arms
-        if arm.per_seed(drift)
-    ]
+    numbers = measured_numbers(arms, "drift of the percentiles", drift)
     sentences = [
         f"Drift of the last layer's input, {number.arm}: its percentiles move by {number.estimate} times the"
         " distance from the 15th to the 85th."

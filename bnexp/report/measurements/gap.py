@@ -10,12 +10,11 @@ from bnexp.report.measurements.measurement import (
     Arm,
     Curve,
     Measurement,
-    Number,
     Panel,
     compare_sentences,
     comparisons,
     curve_over_seeds,
-    estimate,
+    measured_numbers,
 )
 from bnexp.report.read.probe_tables import ProbeTable
 
@@ -27,10 +26,9 @@ GAPS = {"loss_gap": "Test loss above training loss", "accuracy_gap": "Training a
 def read_gap(arms: Sequence[Arm]) -> Measurement:
     """The gaps of the last epochs, and against 1/M where batch norm takes its statistics over M images."""
     numbers = [
-        Number(name, arm.name, estimate([*values.values()]))
+        number
         for name, column in (("loss gap", "loss_gap"), ("accuracy gap", "accuracy_gap"))
-        for arm in arms
-        if (values := arm.per_seed(last_gap(column)))
+        for number in measured_numbers(arms, name, last_gap(column))
     ]
     sentences = [
         sentence

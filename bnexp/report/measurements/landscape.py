@@ -10,13 +10,12 @@ from bnexp.report.measurements.measurement import (
     Arm,
     Claim,
     Measurement,
-    Number,
     Panel,
     compare_sentences,
     comparisons,
     curve_over_seeds,
-    estimate,
     is_batch_norm_against_other,
+    measured_numbers,
 )
 from bnexp.report.read.probe_tables import Cell, ProbeTable
 
@@ -58,10 +57,9 @@ def read_landscape(arms: Sequence[Arm]) -> Measurement:
     """Three quantities over the measured steps, and the rates that lower the loss at the first step."""
     medians = {name: _median_over_steps(number) for name, number in QUANTITIES.items()}
     numbers = [
-        Number(f"{name}, median over the measured steps", arm.name, estimate([*values.values()]))
-        for name, number in medians.items()
-        for arm in arms
-        if (values := arm.per_seed(number))
+        number
+        for name, median in medians.items()
+        for number in measured_numbers(arms, f"{name}, median over the measured steps", median)
     ]
     sentences = [text for arm in arms if (text := _overflow_sentence(arm))]
     for arm, baseline in comparisons(arms):

@@ -37,6 +37,10 @@ class Arm:
         values = {key: number(table) for key, table in self.tables.items()}
         return {key: value for key, value in values.items() if math.isfinite(value)}
 
+    def estimate(self, number: Callable[[ProbeTable], float]) -> Estimate:
+        """The number's mean and interval over the runs in which it is finite."""
+        return estimate([*self.per_seed(number).values()])
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -110,6 +114,12 @@ class Measurement:
     numbers: Sequence[Number]
     panels: Sequence[Panel]
     caption: str
+
+
+def measured_numbers(arms: Sequence[Arm], name: str, number: Callable[[ProbeTable], float]) -> list[Number]:
+    """The number of each arm that has it in a run."""
+    estimates = [(arm.name, arm.estimate(number)) for arm in arms]
+    return [Number(name, arm, value) for arm, value in estimates if value.n]
 
 
 def comparisons(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from bnexp.report.measurements.measurement import (
@@ -30,8 +30,8 @@ SHIFT = "variance shift"
 
 def read_precise(arms: Sequence[Arm]) -> Measurement:
     """How far both accuracies are apart after the first and the last epoch; the shift beside its theory."""
-    first = [Number(f"{GAP}, first epoch", arm.name, _estimate(arm, _first_gap)) for arm in arms]
-    last = [Number(f"{GAP}, last epoch", arm.name, _estimate(arm, _last_gap)) for arm in arms]
+    first = [Number(f"{GAP}, first epoch", arm.name, arm.estimate(_first_gap)) for arm in arms]
+    last = [Number(f"{GAP}, last epoch", arm.name, arm.estimate(_last_gap)) for arm in arms]
     sentences = [
         _gap_sentence(arm, early.estimate, late.estimate)
         for arm, early, late in zip(arms, first, last, strict=True)
@@ -67,10 +67,6 @@ def read_precise(arms: Sequence[Arm]) -> Measurement:
         " the smaller of running and real variance, mean over the channels; by epoch, that of the layer where"
         " it is greatest. Bands: least to greatest seed.",
     )
-
-
-def _estimate(arm: Arm, number: Callable[[ProbeTable], float]) -> Estimate:
-    return estimate([*arm.per_seed(number).values()])
 
 
 def _network(table: ProbeTable) -> list[dict[str, Cell]]:
@@ -168,8 +164,8 @@ def _shift_number(arm: Arm, layer: str | None) -> Number | None:
     """The shift of ``layer`` after the last epoch beside what the formula of Li et al. expects."""
     if layer is None:
         return None
-    measured = _estimate(arm, lambda table: _last_cell(table, layer, "variance_shift"))
-    expected = _estimate(arm, lambda table: _last_cell(table, layer, "expected_shift"))
+    measured = arm.estimate(lambda table: _last_cell(table, layer, "variance_shift"))
+    expected = arm.estimate(lambda table: _last_cell(table, layer, "expected_shift"))
     if not measured.n:
         return None
     is_without = (

@@ -8,7 +8,6 @@ from statistics import linear_regression
 
 from bnexp.report.measurements.measurement import (
     Arm,
-    Estimate,
     Measurement,
     Number,
     Panel,
@@ -63,12 +62,12 @@ def read_rank(arms: Sequence[Arm]) -> Measurement:
 
 def _gap_number(arm: Arm) -> Number:
     expected = _expected_gap(arm)
-    return Number(GAP, arm.name, _estimate(arm, _last_gap), expected, "" if expected is None else FLOOR)
+    return Number(GAP, arm.name, arm.estimate(_last_gap), expected, "" if expected is None else FLOOR)
 
 
 def _rank_number(arm: Arm) -> Number:
     expected = 1.0 if _is_deep_linear(arm) and arm.settings.get("model.norm") == "none" else None
-    return Number(SOFT_RANK, arm.name, _estimate(arm, _last_rank), expected, COLLAPSE if expected else "")
+    return Number(SOFT_RANK, arm.name, arm.estimate(_last_rank), expected, COLLAPSE if expected else "")
 
 
 def _expected_gap(arm: Arm) -> float | None:
@@ -126,10 +125,6 @@ def _sentence(number: Number) -> str:
     kind = "reported" if number.expected == REPORTED_SLOPE else "theory"
     subject = f"{number.name[0].upper()}{number.name[1:]}, {number.arm}"
     return f"{subject}: {kind} {number.expected:.4g} ({number.source}), measured {number.estimate}."
-
-
-def _estimate(arm: Arm, number: Callable[[ProbeTable], float]) -> Estimate:
-    return estimate([*arm.per_seed(number).values()])
 
 
 def _rows(table: ProbeTable) -> list[dict[str, float]]:

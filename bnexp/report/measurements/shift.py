@@ -10,13 +10,12 @@ from bnexp.report.measurements.measurement import (
     Arm,
     Claim,
     Measurement,
-    Number,
     Panel,
     compare_sentences,
     comparisons,
     curve_over_seeds,
-    estimate,
     is_batch_norm_against_other,
+    measured_numbers,
 )
 from bnexp.report.read.probe_tables import ProbeTable
 
@@ -42,11 +41,8 @@ def cosine(table: ProbeTable) -> float:
 
 def read_shift(arms: Sequence[Arm]) -> Measurement:
     """The shift of the layers above the first, which has nothing below it."""
-    numbers = [
-        Number("cosine of the gradients before and after the layers below move", arm.name, estimate(values))
-        for arm in arms
-        if (values := [*arm.per_seed(cosine).values()])
-    ]
+    name = "cosine of the gradients before and after the layers below move"
+    numbers = measured_numbers(arms, name, cosine)
     sentences = [
         f"Cosine of a layer's gradients before and after the layers below move, {number.arm}:"
         f" {number.estimate}."

@@ -18,6 +18,7 @@ from bnexp.report.measurements.measurement import (
     curve_over_seeds,
     estimate,
     is_batch_norm_against_other,
+    measured_numbers,
 )
 from bnexp.report.read.probe_tables import ProbeTable
 
@@ -60,8 +61,8 @@ def stability_limit(settings: Mapping[str, Any]) -> float | None:
 
 def read_spectrum(arms: Sequence[Arm]) -> Measurement:
     """The spectrum at the last measured step; for gradient descent also its greatest value against 2 / lr."""
-    isolated = [*_numbers(arms, "lambda_1 / lambda_10", isolation)]
-    shares = [*_numbers(arms, "share of the gradient in the space of 10 eigenvectors", gradient_share)]
+    isolated = measured_numbers(arms, "lambda_1 / lambda_10", isolation)
+    shares = measured_numbers(arms, "share of the gradient in the space of 10 eigenvectors", gradient_share)
     limits = [number for arm in arms if (number := _limit_number(arm))]
     sentences = [f"{number.name}, {number.arm}: {number.estimate}." for number in [*isolated, *shares]]
     sentences += [_limit_sentence(number) for number in limits]
@@ -81,14 +82,6 @@ def read_spectrum(arms: Sequence[Arm]) -> Measurement:
         "Eigenvalues of the Hessian of the training loss, by Lanczos, and the share ||P g||^2 / ||g||^2 of"
         " the gradient in the space of the eigenvectors up to each rank. Bands: least to greatest seed.",
     )
-
-
-def _numbers(arms: Sequence[Arm], name: str, number: Any) -> list[Number]:
-    return [
-        Number(name, arm.name, estimate(values))
-        for arm in arms
-        if (values := [*arm.per_seed(number).values()])
-    ]
 
 
 def _limit_number(arm: Arm) -> Number | None:

@@ -29,7 +29,7 @@ def gradient_growth(batch_size: int, activation: str = "relu") -> float:
 def dropout_variance(
     keep_probability: float, weights: Sequence[float], second_moments: Sequence[float]
 ) -> float:
-    """By how much dropout raises the variance of a unit sum_i w_i x_i in training, over that in eval mode.
+    """The variance that dropout adds, in training, to a unit sum_i w_i x_i.
 
     Li et al. 2019, "Understanding the disharmony between dropout and batch normalization by variance shift",
     section 3: ``(1 - p) / p · sum_i w_i² E[x_i²]``. Each x_i is multiplied by 1/p with probability p, else

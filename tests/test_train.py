@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from bnexp.config.schema import Component
-from bnexp.training import build, checkpoint
+from bnexp.training import checkpoint, components
 
 QUICK = ("epochs=2", "dataset.train_size=200", "dataset.test_size=100", "tracking.tensorboard=false")
 
@@ -221,7 +221,7 @@ def test_plateau_takes_its_direction_from_what_it_monitors(monitor, mode):
     component = Component("scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau", keys)
     config = SimpleNamespace(scheduler=component, epochs=3)
     assert (
-        build.schedule_of(
+        components.schedule_of(
             config.scheduler, optimizer, epochs=config.epochs, steps_per_epoch=10
         ).scheduler.mode
         == mode

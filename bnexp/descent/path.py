@@ -19,7 +19,7 @@ from bnexp.descent.settings import DescentConfig
 from bnexp.errors import UserError, bad_value
 from bnexp.seeding import generator, seed_global
 from bnexp.signals import StopSignal
-from bnexp.training import build
+from bnexp.training import components
 from bnexp.training.schedule import Schedule
 from bnexp.training.trial import blamed_on
 
@@ -109,9 +109,9 @@ class Descent:
         network = Variables(self.start)
         self.point = network.point
         seed_global(config.seed, "components")  # a user's own optimizer may draw when it is built
-        self.optimizer = build.optimizer_of(config.optimizer, network)
+        self.optimizer = components.optimizer_of(config.optimizer, network)
         self._optimizer_step = unwrapped_step(self.optimizer)
-        self.schedule: Schedule = build.schedule_of(
+        self.schedule: Schedule = components.schedule_of(
             config.scheduler, self.optimizer,
             epochs=-(-self.steps // per_epoch), steps_per_epoch=per_epoch,
         )  # fmt: skip

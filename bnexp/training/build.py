@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from bnexp import data
-from bnexp.compute import torch_overhead
 from bnexp.compute.device import ComputeDevice
 from bnexp.compute.memory import memory_guard
 from bnexp.compute.processes import SINGLE_PROCESS, Processes
-from bnexp.config.instantiate import import_target, instantiate
-from bnexp.config.schema import Component, Config
+from bnexp.config.instantiate import import_target
+from bnexp.config.schema import Config
 from bnexp.data import DataSplits, Split
 from bnexp.data.network_input import NetworkInput
 from bnexp.errors import ExitCalled, OutOfMemory, UserError, bad_value, forbid_exit, one_line
@@ -29,16 +25,14 @@ from bnexp.models.norms import has_manual_batch_norm, synchronize_batch_norms
 from bnexp.models.summary import Summary, summarise
 from bnexp.runs.console_logger import ConsoleLogger
 from bnexp.runs.csv_logger import CsvLogger
-from bnexp.runs.identity import RUN_LENGTH_KEYS
 from bnexp.runs.loggers import Logger, LoggerGroup, RecordedProgress
 from bnexp.runs.probe_logger import ProbeLogger
 from bnexp.runs.tensorboard_logger import TensorBoardLogger, has_utf8_name
 from bnexp.seeding import seed_global
+from bnexp.training.components import loss_of, make_component, optimizer_of, schedule_of
 from bnexp.training.first_weights import check_first_weights
 from bnexp.training.graph_selection import with_cuda_graph
-from bnexp.training.loss_mean import balanced_weights, check_is_mean
 from bnexp.training.progress import Progress
-from bnexp.training.schedule import Schedule
 from bnexp.training.trainer import Trainer
 from bnexp.training.trial import KNOWN_TARGETS, blamed_on, needs_trial, try_components
 
@@ -92,7 +86,7 @@ def model(config: Config, data_shape: NetworkInput, *, is_tried: bool = False) -
     }
 
     def make() -> nn.Module:
-        return _make(config.model, sizes)
+        return make_component(config.model, sizes)
 
     with memory_guard(f"model={config.model.target}"):
         network = build_seeded(make, config.seed)
@@ -112,15 +106,6 @@ def model(config: Config, data_shape: NetworkInput, *, is_tried: bool = False) -
         with blamed_on(key, "cannot be made a second time"), memory_guard(f"model={config.model.target}"):
             check_first_weights(key, make, network, config.seed)
     return network
-
-
-def _make(component: Component, arguments: Mapping[str, Any]) -> Any:
-    """``instantiate``; whatever a constructor that is not bnexp's raises becomes a UserError with its key."""
-    if str(component.target).startswith("bnexp."):
-        return instantiate(component, arguments)
-    key = f"{component.key}._target_={component.target}"
-    with blamed_on(key, "cannot be made"), memory_guard(f"{component.key}={component.target}"):
-        return instantiate(component, arguments)
 
 
 def summary(network: nn.Module, config: Config, splits: DataSplits) -> Summary:
@@ -200,7 +185,7 @@ def _trainer(
     optimizer = optimizer_of(config.optimizer, network)
     return Trainer(
         network,
-        loss(config, splits, device),
+        loss_of(config, splits, device),
         optimizer,
         device,
         schedule=schedule_of(
@@ -275,90 +260,3 @@ def _synchronize_batch_norms(network: nn.Module, device: ComputeDevice, processe
         return network
     network = synchronize_batch_norms(network)
     return nn.SyncBatchNorm.convert_sync_batchnorm(network) if has_torch_norms else network
-
-
-def loss(config: Config, splits: DataSplits, device: ComputeDevice) -> nn.Module:
-    """The loss on the device. Raises UserError if it is no mean over images, or has parameters to train."""
-    component, classes = config.loss, len(splits.classes)
-    keys = dict(component.keys)
-    arguments = {}
-    if (weight := keys.pop("weight", None)) == "balanced":
-        arguments["weight"] = balanced_weights(splits.train.labels, classes)
-    elif weight is not None:
-        if len(weight) != classes:
-            raise bad_value("loss.weight", weight, f"must have a number for each of the {classes} classes")
-        arguments["weight"] = torch.tensor(weight)
-    function = _make(Component(component.key, component.target, keys), arguments)
-    name = f"loss._target_={component.target}"
-    if not isinstance(function, nn.Module):
-        raise UserError(f"{name}: gives a {type(function).__name__}, not an nn.Module")
-    if any(True for _ in function.parameters()):
-        raise UserError(
-            f"{name}: has parameters of its own, which would be neither trained nor saved;"
-            " make them part of the network"
-        )
-    function.to(device.torch_device)
-    check_is_mean(function, name, classes, device.torch_device)
-    return function
-
-
-def optimizer_of(component: Component, network: nn.Module) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise UserError(f"model: nothing to train, the network has no parameters ({type(network).__name__})")
-    torch_overhead.skip_compiler_import()
-    optimizer = _make(component, {"params": parameters})
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        name = type(optimizer).__name__
-        raise UserError(f"optimizer._target_={component.target}: gives a {name}, not an Optimizer")
-    in_optimizer = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    trained = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
-    missing = [name for name, value in trained if id(value) not in in_optimizer]
-    if missing:
-        raise UserError(
-            f"optimizer._target_={component.target}: leaves out {len(missing)} of {len(trained)} parameters,"
-            f" among them {missing[0]}; if that is meant, freeze them in the network: requires_grad_(False)"
-        )
-    return optimizer
-
-
-def _accepts_mode(component: Component) -> bool:
-    return "mode" in inspect.signature(import_target(component)).parameters
-
-
-def schedule_of(
-    component: Component, optimizer: torch.optim.Optimizer, *, epochs: int, steps_per_epoch: int
-) -> Schedule:
-    """The schedule of a run of this length. Raises UserError for a key that its class does not take."""
-    if component.target is None:
-        return Schedule()
-    keys = dict(component.keys)
-    interval, monitor = keys.pop("interval", "epoch"), keys.pop("monitor", None)
-    run_length = epochs * (steps_per_epoch if interval == "step" else 1)
-    mode = "max" if "accuracy" in (monitor or "") else "min"
-    if keys.get("mode") is None and "accuracy" in (monitor or "") and _accepts_mode(component):
-        keys["mode"] = mode  # a scheduler of your own, as torch's, takes its direction from the metric
-    values_for_null = dict.fromkeys(RUN_LENGTH_KEYS, run_length) | {"mode": mode}
-    for name, value in keys.items():
-        if value is None and name in values_for_null:
-            keys[name] = values_for_null[name]
-    scheduler = _make(Component("scheduler", component.target, keys), {"optimizer": optimizer})
-    missing = [name for name in ("step", "state_dict", "load_state_dict") if not hasattr(scheduler, name)]
-    if missing:
-        raise UserError(
-            f"scheduler._target_={component.target}: has no {missing[0]}, which every scheduler needs;"
-            " derive it from torch.optim.lr_scheduler.LRScheduler"
-        )
-    if isinstance(scheduler, ReduceLROnPlateau) and interval == "step":
-        raise bad_value(
-            "scheduler.interval", "step", "must be epoch: this scheduler looks at a metric of epochs"
-        )
-    total_steps = getattr(scheduler, "total_steps", None)
-    if isinstance(total_steps, int) and total_steps < run_length:
-        unit = "steps" if interval == "step" else "epochs"
-        raise bad_value(
-            "scheduler.total_steps",
-            total_steps,
-            f"must be at least {run_length}, the {unit} of this run (or null)",
-        )
-    return Schedule(scheduler, interval, monitor)

@@ -11,7 +11,7 @@ import torch
 from bench.recipes import prepare_trainer, recipe_config
 from bench.table import Row, Table, measure_in_turn, median, median_ratio, ratio_quartiles
 from bnexp.compute.process_tuning import set_threads
-from bnexp.training import build
+from bnexp.training import components
 from bnexp.training.fused.layers import fuse
 
 BATCH_SIZES = (64, 256)  # of the shipped recipes
@@ -74,7 +74,7 @@ def prepare_step(
     if memory_format is torch.channels_last:
         network = fuse([network]).to(memory_format=memory_format)  # type: ignore[call-overload]
     network.train()
-    optimizer = build.optimizer_of(config.optimizer, network)
+    optimizer = components.optimizer_of(config.optimizer, network)
     image_shape = (splits.train.in_channels, splits.train.image_size, splits.train.image_size)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(size, *image_shape, generator=generator).contiguous(memory_format=memory_format)

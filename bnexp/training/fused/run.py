@@ -23,7 +23,7 @@ from bnexp.models.summary import Summary
 from bnexp.runs.folder import RunFolder, record_outcome
 from bnexp.runs.job import Job, MachineShare
 from bnexp.signals import StopSignal
-from bnexp.training import build
+from bnexp.training import build, components
 from bnexp.training.checkpoint import load
 from bnexp.training.fused.comparison import require_same
 from bnexp.training.fused.layers import NotFusable
@@ -160,10 +160,10 @@ def fused_trainer(
 ) -> FusedTrainer:
     """The trainer of ``networks``; ``splits`` are those of any of the runs. Raises NotFusable."""
     model = fuse_on_device(networks, device)
-    optimizer = build.optimizer_of(_with_fused_kernels(config.optimizer), model)
+    optimizer = components.optimizer_of(_with_fused_kernels(config.optimizer), model)
     return FusedTrainer(
-        networks, model, build.loss(config, splits, device), optimizer, device,
-        schedule=build.schedule_of(
+        networks, model, components.loss_of(config, splits, device), optimizer, device,
+        schedule=components.schedule_of(
             config.scheduler, optimizer,
             epochs=config.epochs, steps_per_epoch=splits.train.steps(config.batch_size),
         ),
@@ -206,7 +206,7 @@ def prepare_unit(runs: Sequence[FusedRun]) -> Unit:
     )
     unit = make_unit(runs, networks, splits, summary, device, threads)
     require_same(
-        unit.trainer.model, networks, build.loss(config, splits[0], device), unit.data, splits,
+        unit.trainer.model, networks, components.loss_of(config, splits[0], device), unit.data, splits,
         config.batch_size, device,
     )  # fmt: skip
     return unit

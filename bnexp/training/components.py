@@ -1,0 +1,119 @@
+"""Builds the loss, the optimizer and the schedule that a configuration names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from bnexp.compute import torch_overhead
+from bnexp.compute.device import ComputeDevice
+from bnexp.compute.memory import memory_guard
+from bnexp.config.instantiate import import_target, instantiate
+from bnexp.config.schema import Component, Config
+from bnexp.data import DataSplits
+from bnexp.errors import UserError, bad_value
+from bnexp.runs.identity import RUN_LENGTH_KEYS
+from bnexp.training.loss_mean import balanced_weights, check_is_mean
+from bnexp.training.schedule import Schedule
+from bnexp.training.trial import blamed_on
+
+
+def make_component(component: Component, arguments: Mapping[str, Any]) -> Any:
+    """``instantiate``; whatever a constructor that is not bnexp's raises becomes a UserError with its key."""
+    if str(component.target).startswith("bnexp."):
+        return instantiate(component, arguments)
+    key = f"{component.key}._target_={component.target}"
+    with blamed_on(key, "cannot be made"), memory_guard(f"{component.key}={component.target}"):
+        return instantiate(component, arguments)
+
+
+def loss_of(config: Config, splits: DataSplits, device: ComputeDevice) -> nn.Module:
+    """The loss on the device. Raises UserError if it is no mean over images, or has parameters to train."""
+    component, classes = config.loss, len(splits.classes)
+    keys = dict(component.keys)
+    arguments = {}
+    if (weight := keys.pop("weight", None)) == "balanced":
+        arguments["weight"] = balanced_weights(splits.train.labels, classes)
+    elif weight is not None:
+        if len(weight) != classes:
+            raise bad_value("loss.weight", weight, f"must have a number for each of the {classes} classes")
+        arguments["weight"] = torch.tensor(weight)
+    function = make_component(Component(component.key, component.target, keys), arguments)
+    name = f"loss._target_={component.target}"
+    if not isinstance(function, nn.Module):
+        raise UserError(f"{name}: gives a {type(function).__name__}, not an nn.Module")
+    if any(True for _ in function.parameters()):
+        raise UserError(
+            f"{name}: has parameters of its own, which would be neither trained nor saved;"
+            " make them part of the network"
+        )
+    function.to(device.torch_device)
+    check_is_mean(function, name, classes, device.torch_device)
+    return function
+
+
+def optimizer_of(component: Component, network: nn.Module) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise UserError(f"model: nothing to train, the network has no parameters ({type(network).__name__})")
+    torch_overhead.skip_compiler_import()
+    optimizer = make_component(component, {"params": parameters})
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        name = type(optimizer).__name__
+        raise UserError(f"optimizer._target_={component.target}: gives a {name}, not an Optimizer")
+    in_optimizer = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    trained = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
+    missing = [name for name, value in trained if id(value) not in in_optimizer]
+    if missing:
+        raise UserError(
+            f"optimizer._target_={component.target}: leaves out {len(missing)} of {len(trained)} parameters,"
+            f" among them {missing[0]}; if that is meant, freeze them in the network: requires_grad_(False)"
+        )
+    return optimizer
+
+
+def _accepts_mode(component: Component) -> bool:
+    return "mode" in inspect.signature(import_target(component)).parameters
+
+
+def schedule_of(
+    component: Component, optimizer: torch.optim.Optimizer, *, epochs: int, steps_per_epoch: int
+) -> Schedule:
+    """The schedule of a run of this length. Raises UserError for a key that its class does not take."""
+    if component.target is None:
+        return Schedule()
+    keys = dict(component.keys)
+    interval, monitor = keys.pop("interval", "epoch"), keys.pop("monitor", None)
+    run_length = epochs * (steps_per_epoch if interval == "step" else 1)
+    mode = "max" if "accuracy" in (monitor or "") else "min"
+    if keys.get("mode") is None and "accuracy" in (monitor or "") and _accepts_mode(component):
+        keys["mode"] = mode  # a scheduler of your own, as torch's, takes its direction from the metric
+    values_for_null = dict.fromkeys(RUN_LENGTH_KEYS, run_length) | {"mode": mode}
+    for name, value in keys.items():
+        if value is None and name in values_for_null:
+            keys[name] = values_for_null[name]
+    scheduler = make_component(Component("scheduler", component.target, keys), {"optimizer": optimizer})
+    missing = [name for name in ("step", "state_dict", "load_state_dict") if not hasattr(scheduler, name)]
+    if missing:
+        raise UserError(
+            f"scheduler._target_={component.target}: has no {missing[0]}, which every scheduler needs;"
+            " derive it from torch.optim.lr_scheduler.LRScheduler"
+        )
+    if isinstance(scheduler, ReduceLROnPlateau) and interval == "step":
+        raise bad_value(
+            "scheduler.interval", "step", "must be epoch: this scheduler looks at a metric of epochs"
+        )
+    total_steps = getattr(scheduler, "total_steps", None)
+    if isinstance(total_steps, int) and total_steps < run_length:
+        unit = "steps" if interval == "step" else "epochs"
+        raise bad_value(
+            "scheduler.total_steps",
+            total_steps,
+            f"must be at least {run_length}, the {unit} of this run (or null)",
+        )
+    return Schedule(scheduler, interval, monitor)

@@ -18,8 +18,8 @@ from bnexp.errors import UserError, forbid_exit
 from bnexp.report.read.runs import find_runs
 from bnexp.results.saved_config import load_config
 from bnexp.runs.environment import recorded_threads
-from bnexp.runs.folder import SUMMARY, load_summary
 from bnexp.runs.identity import describe_changes
+from bnexp.runs.summary import SUMMARY, load_summary
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -14,7 +14,8 @@ from typing import Any
 
 from bnexp.cli import argument_parser, exit_codes
 from bnexp.errors import UserError, one_line
-from bnexp.runs.folder import DESCENT, SUMMARY, is_locked
+from bnexp.runs.lock import is_locked
+from bnexp.runs.summary import DESCENT, SUMMARY
 from bnexp.sweeps.plan_file import COMMAND_FILE, PLAN_FILE, printable, read_summary
 from bnexp.sweeps.progress.status import RUNNING, SweepReader, SweepStatus, read_answer
 from bnexp.sweeps.progress.view import percent

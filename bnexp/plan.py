@@ -20,7 +20,7 @@ from bnexp.config.schema import Sweep, check_looks, parse
 from bnexp.config.validation import check_mapping
 from bnexp.errors import UserError
 from bnexp.report.read.runs import TUNING_FOLDER
-from bnexp.runs.folder import load_summary
+from bnexp.runs.summary import load_summary
 from bnexp.sweeps.axes import Axes, read_axes
 from bnexp.sweeps.job_folders import completed_jobs
 from bnexp.sweeps.progress.status import FINISHED, RUNNING, SweepReader

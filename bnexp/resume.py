@@ -22,7 +22,7 @@ from bnexp.cli.help import GROUPS
 from bnexp.config.overrides import override_key, quote_value, split_override
 from bnexp.config.trust import check_target
 from bnexp.errors import UserError, one_line
-from bnexp.runs.folder import check_inside, check_is_training
+from bnexp.runs.summary import check_inside, check_is_training
 
 # Keys of Hydra that only say where to write, and how many jobs run at once and where. Any other key can name
 # code: ``hydra.launcher.init`` has Ray's runtime_env, and a cluster at ``address`` sends pickles back.

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bnexp.config.overrides import quote_value
-from bnexp.runs.folder import lock_folder
+from bnexp.runs.lock import lock_folder
 from bnexp.training.trainer import Trainer
 from helpers.records import record
 

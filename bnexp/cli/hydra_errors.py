@@ -5,25 +5,22 @@ from __future__ import annotations
 import importlib
 import re
 import unicodedata
-from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from itertools import accumulate
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from bnexp.cli.config_dir import check_config_dir
 from bnexp.cli.hydra_commands import CONF, TRAIN, HydraCommand
-from bnexp.config.overrides import deletion_error, flatten, override_values, quote_value, split_override
-from bnexp.errors import ExitCalled, UserError, bad_choice, nearest_match, one_line, unknown_key
+from bnexp.cli.key_names import all_keys
+from bnexp.config.overrides import deletion_error, override_values, quote_value, split_override
+from bnexp.errors import ExitCalled, UserError, bad_choice, one_line, unknown_key
 
 T = TypeVar("T")
 
@@ -50,59 +47,6 @@ def translate_hydra_errors(
         raise
     except Exception as error:  # a run handles its own exceptions: these come from the command line
         raise _translate(error, arguments, command) from error
-
-
-def put_flags_first(arguments: list[str], command: HydraCommand = TRAIN) -> list[str]:
-    """The same arguments with the flags in front: Hydra's own parser fails at flags between overrides.
-
-    Raises UserError for an unknown flag.
-    """
-    parser = get_args_parser()
-
-    def refuse(message: str) -> NoReturn:
-        if message.startswith("argument "):  # of a flag that exists: its value is wrong or missing
-            raise UserError(one_line(message.removeprefix("argument ")))
-        flag = message.rpartition(": ")[2].split()[0]
-        flags = [*parser._option_string_actions, "--version"]
-        hint = _hint_for_flag(flag, flags, command)
-        reason = message.partition(":")[0]
-        raise UserError(one_line(f"{flag}: {reason}{hint} ({command.name} --help lists all)"))
-
-    parser.error = refuse  # type: ignore[method-assign]
-    parsed = parser.parse_intermixed_args(arguments)
-    _check_flags(parsed, command)
-    if parsed.config_dir is not None and not parsed.config_dir.strip():
-        raise UserError(f"--config-dir {parsed.config_dir!r}: must name a folder")
-    if parsed.config_dir is not None:
-        check_config_dir(Path(parsed.config_dir), command)
-    overrides = list(parsed.overrides)
-    flags = list(arguments)
-    for override in overrides:
-        flags.remove(override)
-    return [*flags, *overrides]
-
-
-def _check_flags(parsed: Namespace, command: HydraCommand) -> None:
-    """Raises UserError for a flag without effect, one that replaces bnexp's configuration, and one that takes
-    away the check of a run's folder."""
-    for flag in ("config_path", "config_name"):
-        if getattr(parsed, flag):
-            raise UserError(f"--{flag.replace('_', '-')}: {command.name} does not take this flag of Hydra's")
-    if parsed.package and not parsed.cfg:
-        raise UserError(f"--package {parsed.package}: no effect without --cfg")
-    for override in parsed.overrides:
-        if re.match(r"[+~]*hydra\.callbacks(\.run\b|=|$)", override):
-            raise UserError(f"{override}: it protects the folders of other runs; leave this key out")
-
-
-def _hint_for_flag(flag: str, flags: list[str], command: HydraCommand) -> str:
-    """Proposes a key with the flag's name, else the nearest flag, else the nearest key."""
-    name = split_override(flag.lstrip("-"))[0].replace("-", "_")
-    keys = _all_keys({}, command)
-    if name not in keys and (nearest_flag := nearest_match(flag, flags)):
-        return f"; did you mean {nearest_flag}?"
-    nearest_key = nearest_match(name, keys)
-    return f"; keys have no dashes: {nearest_key}=..." if nearest_key else ""
 
 
 def _translate(error: Exception, arguments: list[str], command: HydraCommand) -> UserError:
@@ -205,7 +149,7 @@ def _explain_unknown_key(match: re.Match[str], arguments: list[str], command: Hy
     if group in command.groups and values.get(group, "") == "custom":
         text = f"+{key}={values.get(key, '...')}"
         return UserError(f"{key}: unknown key; a key of your own class is added with a plus: {text}")
-    names = _all_keys(values, command)
+    names = all_keys(values, command)
     parent = key.rpartition(".")[0]
     prefix = f"{parent}." if parent else ""
     siblings = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
@@ -215,7 +159,7 @@ def _explain_unknown_key(match: re.Match[str], arguments: list[str], command: Hy
 
 def _explain_failed_deletion(match: re.Match[str], arguments: list[str], command: HydraCommand) -> UserError:
     """Hydra says of a key that is null that it does not exist."""
-    if match[1] in _all_keys(override_values(arguments), command):
+    if match[1] in all_keys(override_values(arguments), command):
         return deletion_error(match[1])
     return _explain_unknown_key(match, arguments, command)
 
@@ -308,20 +252,3 @@ EXPLANATIONS: dict[str, Callable[[re.Match[str], list[str], HydraCommand], UserE
     r"Ambiguous value for argument '([^']+)'": _explain_several_values,
     r"Config group override must be a string or a list": _explain_no_choice,
 }
-
-
-def _all_keys(values: Mapping[str, str], command: HydraCommand) -> list[str]:
-    """Every key and group of the configuration that the group choices in ``values`` compose, dotted."""
-    from hydra import compose, initialize_config_module
-
-    overrides = [
-        f"{group}={values[group]}" for group in command.groups if values.get(group) in command.choices(group)
-    ]
-    GlobalHydra.instance().clear()
-    with initialize_config_module(command.config_module, version_base="1.3"):
-        composed = OmegaConf.to_container(compose("config", overrides=overrides), resolve=False)
-    assert isinstance(composed, dict)
-    names: dict[str, None] = {}  # an ordered set
-    for key in flatten({str(name): value for name, value in composed.items()}):
-        names |= dict.fromkeys(accumulate(key.split("."), lambda parent, name: f"{parent}.{name}"))
-    return [name for name in names if not name.endswith("_target_")]

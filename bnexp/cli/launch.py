@@ -12,9 +12,10 @@ from importlib.metadata import version
 from typing import Any
 
 from bnexp.cli.exit_codes import exit_code, printed_exit_code
+from bnexp.cli.flags import put_flags_first
 from bnexp.cli.help import help_text
 from bnexp.cli.hydra_commands import TRAIN, HydraCommand
-from bnexp.cli.hydra_errors import put_flags_first, translate_hydra_errors
+from bnexp.cli.hydra_errors import translate_hydra_errors
 from bnexp.cli.preset_mode import with_mode_of_preset
 from bnexp.compute import torchrun
 from bnexp.compute.process_tuning import prepare_process

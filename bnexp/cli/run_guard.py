@@ -23,8 +23,10 @@ from bnexp.compute import torchrun
 from bnexp.config.overrides import check_deletions, flatten, override_key
 from bnexp.config.schema import check_name, parse
 from bnexp.errors import UserError
-from bnexp.runs.folder import SUMMARY, check_inside, is_free, load_summary, lock_folder, missing_folders
+from bnexp.runs.folder import is_free, missing_folders
 from bnexp.runs.identity import RUN_LENGTH_KEYS, can_resume, describe_changes, experiment
+from bnexp.runs.lock import lock_folder
+from bnexp.runs.summary import SUMMARY, check_inside, load_summary
 
 
 class RunGuard(Callback):

@@ -21,8 +21,8 @@ from bnexp.descent.ranking import Arm, rank, ranking_csv, seconds_per_epoch
 from bnexp.files import name_write_errors, write_atomically, write_json, write_text
 from bnexp.report.plots.style import Picture
 from bnexp.runs.environment import ENVIRONMENT, describe_environment
-from bnexp.runs.folder import DESCENT, SUMMARY
 from bnexp.runs.job import Job
+from bnexp.runs.summary import DESCENT, SUMMARY
 from bnexp.runs.tensorboard_logger import TensorBoardLogger
 
 MAX_EVENTS = 1000  # points of each TensorBoard scalar: a longer path is thinned out

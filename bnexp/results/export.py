@@ -21,7 +21,7 @@ from bnexp.config.schema import Config
 from bnexp.data.network_input import NetworkInput
 from bnexp.errors import UserError, describe
 from bnexp.files import write_atomically
-from bnexp.runs.folder import load_summary
+from bnexp.runs.summary import load_summary
 
 ONNX_SUFFIX = ".onnx"
 TOLERANCE = 1e-5  # between the logits of torch and of onnxruntime, relative to the largest one above 1

@@ -11,7 +11,7 @@ from torch import nn
 from bnexp.config.schema import Config
 from bnexp.data.network_input import NetworkInput
 from bnexp.errors import UserError, forbid_exit, one_line
-from bnexp.runs.folder import check_same_run, load_summary
+from bnexp.runs.summary import check_same_run, load_summary
 from bnexp.training import build, checkpoint
 
 

@@ -12,7 +12,7 @@ from bnexp.cli import composed_config
 from bnexp.config.schema import COMPONENTS, Config, parse
 from bnexp.config.trust import check_target
 from bnexp.errors import UserError, describe
-from bnexp.runs.folder import check_is_training, load_summary
+from bnexp.runs.summary import check_is_training, load_summary
 
 
 def read_values(run: Path) -> dict[str, Any]:

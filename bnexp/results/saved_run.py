@@ -13,7 +13,7 @@ from bnexp.report.read.metrics_csv import METRICS_FILE, read_metrics
 from bnexp.report.read.runs import find_runs
 from bnexp.results.columns import Columns
 from bnexp.results.saved_config import load_config, read_values
-from bnexp.runs.folder import SUMMARY, check_is_training, load_summary
+from bnexp.runs.summary import SUMMARY, check_is_training, load_summary
 
 if TYPE_CHECKING:
     import numpy as np

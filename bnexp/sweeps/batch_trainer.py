@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bnexp.errors import UserError
-from bnexp.runs.folder import load_summary
 from bnexp.runs.job import Job
+from bnexp.runs.summary import load_summary
 from bnexp.sweeps.job_folders import ended_jobs
 from bnexp.sweeps.launchers.launcher import JobEnd, UnitLauncher
 from bnexp.sweeps.plan_file import PlannedJob, SweepPlan, write_plan

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bnexp.errors import UserError
-from bnexp.runs.folder import SUMMARY, load_summary
 from bnexp.runs.identity import changed_files
+from bnexp.runs.summary import SUMMARY, load_summary
 
 
 def job_folder(sweep: Path, overrides: str, config_hash: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from bnexp.errors import UserError, one_line
 from bnexp.files import write_json
-from bnexp.runs.folder import SUMMARY
+from bnexp.runs.summary import SUMMARY
 
 PLAN_FILE = "sweep.json"
 COMMAND_FILE = "multirun.yaml"  # written by Hydra; older sweeps have no other file of their own
@@ -132,7 +132,7 @@ def _plan_of_runs(sweep: Path) -> SweepPlan:
 def read_summary(run: Path) -> dict[str, Any]:
     """The summary in a run's folder; empty where it is missing or damaged.
 
-    ``load_summary`` of runs/folder.py searches the complete folder for links, which costs too much for a
+    ``load_summary`` of runs/summary.py searches the complete folder for links, which costs too much for a
     look at 10,000 runs. This function opens a regular file only.
     """
     path = run / SUMMARY

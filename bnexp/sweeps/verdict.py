@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from bnexp.cli.exit_codes import Failure
 from bnexp.errors import UserError
-from bnexp.runs.folder import SUMMARY, load_summary
 from bnexp.runs.job import Job
+from bnexp.runs.summary import SUMMARY, load_summary
 
 if TYPE_CHECKING:
     from bnexp.report.analysis.verdict import Verdict

@@ -17,7 +17,8 @@ from torch import nn
 
 from bnexp.errors import UserError, one_line
 from bnexp.files import name_write_errors, write_atomically
-from bnexp.runs.folder import check_same_run, checkpoint_labels, numbered_checkpoints
+from bnexp.runs.folder import numbered_checkpoints
+from bnexp.runs.summary import check_same_run, checkpoint_labels
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from bnexp.config.schema import parse
-from bnexp.runs.folder import RunFolder, lock_folder, record_outcome
+from bnexp.runs.folder import RunFolder
 from bnexp.runs.job import Job, MachineShare
+from bnexp.runs.lock import lock_folder
+from bnexp.runs.outcome import record_outcome
 from bnexp.signals import StopSignal
-from bnexp.training.fused.run import FusedRun, train_fused
+from bnexp.training.fused.run import train_fused
+from bnexp.training.fused.unit import FusedRun
 from bnexp.training.run import train
 
 

@@ -15,8 +15,8 @@ from bnexp.data import DataSplits, load_dataset
 from bnexp.data.fused_batches import FusedData
 from bnexp.data.network_input import NetworkInput
 from bnexp.training import build
-from bnexp.training.fused.run import fused_trainer
 from bnexp.training.fused.trainer import FusedMeter, FusedTrainer, memory_format
+from bnexp.training.fused.unit import fused_trainer
 from bnexp.training.metrics import Meter
 from bnexp.training.trainer import Trainer
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from bnexp.errors import ExitCalled
-from bnexp.runs.folder import RunFolder, load_summary, record_outcome
+from bnexp.runs.folder import RunFolder
+from bnexp.runs.outcome import record_outcome
+from bnexp.runs.summary import load_summary
 
 QUICK = ("epochs=1", "dataset.train_size=100", "dataset.test_size=50", "tracking.tensorboard=false")
 

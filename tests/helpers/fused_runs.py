@@ -19,7 +19,8 @@ from bnexp.config.schema import parse
 from bnexp.runs.folder import RunFolder
 from bnexp.runs.job import Job, MachineShare
 from bnexp.signals import StopSignal
-from bnexp.training.fused.run import FusedRun, train_fused
+from bnexp.training.fused.run import train_fused
+from bnexp.training.fused.unit import FusedRun
 
 OVERRIDES = ("device=cpu", "device.threads=1", "dataset.train_size=200", "dataset.test_size=50", "epochs=3")
 

@@ -4,7 +4,9 @@ import signal
 import pytest
 
 from bnexp.errors import Diverged, Interrupted, UserError
-from bnexp.runs.folder import RunFolder, discard, is_free, load_summary, missing_folders, record_outcome
+from bnexp.runs.folder import RunFolder, discard, is_free, missing_folders
+from bnexp.runs.outcome import record_outcome
+from bnexp.runs.summary import load_summary
 
 CONFIG = {"name": "a", "tags": [], "seed": 0, "epochs": 2, "dataset": {"name": "digits", "root": "/x"}}
 

@@ -13,7 +13,7 @@ from bnexp.report.analysis.settings import ABSENT, format_value
 from bnexp.report.read.config import CONFIG_FILE, read_config
 from bnexp.report.read.runs import find_runs
 from bnexp.runs.environment import read_environment
-from bnexp.runs.folder import SUMMARY, load_summary
+from bnexp.runs.summary import SUMMARY, load_summary
 
 ENVIRONMENT_KEYS = ("versions", "device", "threads", "processes", "git")
 GAP = "  "

@@ -31,7 +31,7 @@ from bnexp.report.read.metrics_csv import METRICS_FILE, read_metrics
 from bnexp.report.read.probe_tables import ProbeTable, read_probe_tables
 from bnexp.runs.confusion import read_confusion
 from bnexp.runs.environment import ENVIRONMENT
-from bnexp.runs.folder import SUMMARY, check_is_training, is_descent, load_summary
+from bnexp.runs.summary import SUMMARY, check_is_training, is_descent, load_summary
 
 COMPARABLE = ("finished", "diverged")
 MAX_NAME = 40

@@ -20,7 +20,8 @@ from typing import Any
 
 from bnexp.report.read.looks import RECORD_FILE
 from bnexp.report.read.metrics_csv import METRICS_FILE
-from bnexp.runs.folder import SUMMARY, is_locked
+from bnexp.runs.lock import is_locked
+from bnexp.runs.summary import SUMMARY
 from bnexp.sweeps.plan_file import PLAN_FILE, PlannedJob, SweepPlan, printable, read_plan, read_summary
 
 WAITING, RUNNING, FINISHED, DIVERGED = "waiting", "running", "finished", "diverged"

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from bnexp.runs.folder import lock_folder
+from bnexp.runs.lock import lock_folder
 from bnexp.sweeps.plan_file import PlannedJob
 from bnexp.sweeps.progress import status as status_module
 from bnexp.sweeps.progress.status import SweepReader, read_last_rows
 from bnexp.sweeps.progress.time_left import job_seconds_left, sweep_seconds_left
 from helpers.sweep_folders import planned_jobs, write_job, write_made_plan
 
-CRASH = "import sys; from pathlib import Path; from bnexp.runs.folder import lock_folder; import os, signal\n"
+CRASH = "import sys; from pathlib import Path; from bnexp.runs.lock import lock_folder; import os, signal\n"
 CRASH += "with lock_folder(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
 
 

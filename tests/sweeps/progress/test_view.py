@@ -18,7 +18,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from bnexp.runs.folder import lock_folder
+from bnexp.runs.lock import lock_folder
 from bnexp.sweeps.plan_file import write_plan
 from bnexp.sweeps.progress.status import SweepReader
 from bnexp.sweeps.progress.view import SweepView, render_status, shorten_label

@@ -38,7 +38,7 @@ def checkpoint(path: Path, name: str = "last") -> dict:
 
 def train_alone(root: Path, seed: int, overrides=()) -> Path:
     """The run of one seed as ``train`` leaves it."""
-    from bnexp.runs.folder import record_outcome
+    from bnexp.runs.outcome import record_outcome
 
     run = make_run(root, seed, overrides)
     with record_outcome(run.folder, keep=True):
@@ -131,7 +131,7 @@ def test_a_run_that_diverges_leaves_and_the_others_go_on(tmp_path, monkeypatch, 
         return fused
 
     monkeypatch.setattr("bnexp.training.fused.trainer.fuse", fuse)
-    monkeypatch.setattr("bnexp.training.fused.run.require_same", lambda *_: None)
+    monkeypatch.setattr("bnexp.training.fused.unit.require_same", lambda *_: None)
     with caplog.at_level(logging.ERROR):
         statuses = train(tmp_path / "diverging", SEEDS, overrides)
     assert healthy == ["finished"] * 3

@@ -37,6 +37,10 @@ class ExitCalled(RuntimeError):
     """The user's own code called sys.exit, or raised what is no Exception; the message has its text."""
 
 
+class NotReproducible(RuntimeError):
+    """What a run has saved does not give its results again; the message names the part."""
+
+
 class WriteError(OSError):
     """A file of a run could not be written, for example because the disk is full."""
 

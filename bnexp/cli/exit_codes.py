@@ -15,6 +15,7 @@ from bnexp.errors import (
     Diverged,
     ExitCalled,
     Interrupted,
+    NotReproducible,
     OutOfMemory,
     ProcessLost,
     UserError,
@@ -97,7 +98,7 @@ def _expected_failure(error: Exception) -> str | None:
             return f"diverged: {error}"
         case OutOfMemory():
             return f"out of memory: {error}"
-        case ProcessLost() | ExitCalled():
+        case ProcessLost() | ExitCalled() | NotReproducible():
             return str(error)
         case WriteError() if not os.path.isdir(os.path.dirname(error.filename)):
             return f"{error}; its folder was removed while the command was at work"

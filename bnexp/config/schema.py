@@ -40,6 +40,11 @@ class Component:
     target: str | None
     keys: Mapping[str, Any]
 
+    @property
+    def title(self) -> str:
+        """``model._target_=mynets.Net``: how a message names it."""
+        return f"{self.key}._target_={self.target}"
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -21,7 +21,7 @@ from bnexp.seeding import generator, seed_global
 from bnexp.signals import StopSignal
 from bnexp.training import components
 from bnexp.training.schedule import Schedule
-from bnexp.training.trial import blamed_on
+from bnexp.training.trial.blame import blamed_on
 
 EXAMPLES_PER_ROW = 100  # of regression, between two rows of the path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -71,23 +70,23 @@ class Summary:
 
 
 def summarise(model: nn.Module, images: Tensor) -> Summary:
-    """Runs one forward pass of ``images`` (N, C, S, S) in training mode, on a copy of ``model`` on the CPU.
+    """Runs one forward pass of ``images`` (N, C, S, S) in training mode, on the CPU.
 
     The summary has a row for each layer without submodules and for each layer with parameters of its own.
-    The model, its statistics and gradients, and torch's CPU generator stay unchanged. Errors of the forward
-    pass are not caught.
+    ``model`` is used up: it is moved and has hooks, and its statistics have changed. torch's CPU generator
+    stays as it was. Errors of the forward pass are not caught.
     """
-    model_copy = copy.deepcopy(model).cpu().train()
+    model.cpu().train()
     rows: list[LayerCall] = []
     counted: set[Tensor] = set()
-    for name, module in model_copy.named_modules():
+    for name, module in model.named_modules():
         is_leaf = next(module.children(), None) is None
         has_parameters = next(module.parameters(recurse=False), None) is not None
         if (is_leaf or has_parameters) and not isinstance(module, nn.Identity):
             module.register_forward_hook(_recorder(name, len(images), rows, counted))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        logits = model_copy(images.cpu())
-    parameters = set(model_copy.parameters())
+        logits = model(images.cpu())
+    parameters = set(model.parameters())
     if uncounted := sum(p.numel() for p in parameters - counted):
         rows.append(LayerCall("(others)", "", (), uncounted, 0))  # of layers whose forward was not called
     total, flops = sum(p.numel() for p in parameters), sum(row.flops for row in rows)

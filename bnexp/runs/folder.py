@@ -86,6 +86,11 @@ class RunFolder:
         if (replicas := (self.previous_summary or {}).get("fused")) is not None:
             self.summary["fused"] = replicas  # a part of this run was trained together with other seeds
 
+    @property
+    def has_checkpoints(self) -> bool:
+        folder = self.path / "checkpoints"
+        return folder.is_dir() and not _is_empty(folder)
+
     def update(self, **values: Any) -> None:
         """Sets keys of the summary and writes it."""
         self.summary.update(values)

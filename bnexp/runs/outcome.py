@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 def record_outcome(folder: RunFolder, *, keep: bool) -> Iterator[None]:
     """Records how the block ends: finished, failed, diverged or interrupted.
 
-    After a user's mistake the folder is restored: a new run's files and ``new_folders`` are removed, a
-    resumed run gets its previous summary. With ``keep``, for a job of a sweep, the folder stays and says that
-    the job failed.
+    After a user's mistake before the first checkpoint the folder is restored: a new run's files and
+    ``new_folders`` are removed, a resumed run gets its previous summary. With ``keep``, for a job of a sweep,
+    the folder stays and says that the job failed.
     """
     start = time.monotonic()
     previous_seconds = ((folder.previous_summary or {}).get("time") or {}).get("total_s") or 0.0
@@ -40,7 +40,7 @@ def record_outcome(folder: RunFolder, *, keep: bool) -> Iterator[None]:
             yield
         record("finished")
     except UserError as error:
-        if keep:
+        if keep or (folder.previous_summary is None and folder.has_checkpoints):
             record("failed", str(error))
         elif folder.previous_summary is None:
             discard(folder.path, folder.new_folders)

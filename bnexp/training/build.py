@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,11 +31,13 @@ from bnexp.runs.probe_logger import ProbeLogger
 from bnexp.runs.tensorboard_logger import TensorBoardLogger, has_utf8_name
 from bnexp.seeding import seed_global
 from bnexp.training.components import loss_of, make_component, optimizer_of, schedule_of
-from bnexp.training.first_weights import check_first_weights
 from bnexp.training.graph_selection import with_cuda_graph
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
-from bnexp.training.trial import KNOWN_TARGETS, blamed_on, needs_trial, try_components
+from bnexp.training.trial.blame import blamed_on
+from bnexp.training.trial.first_weights import check_first_weights
+from bnexp.training.trial.known import is_known, needs_trial
+from bnexp.training.trial.trial import try_components
 
 log = logging.getLogger(__name__)
 
@@ -91,18 +94,16 @@ def model(config: Config, data_shape: NetworkInput, *, is_tried: bool = False) -
     with memory_guard(f"model={config.model.target}"):
         network = build_seeded(make, config.seed)
     if not isinstance(network, nn.Module):
-        raise UserError(
-            f"model._target_={config.model.target}: gives a {type(network).__name__}, not an nn.Module"
-        )
+        raise UserError(f"{config.model.title}: gives a {type(network).__name__}, not an nn.Module")
     tensors = [*network.named_parameters(), *network.named_buffers()]
     lazy = list(dict.fromkeys(name.rpartition(".")[0] for name, tensor in tensors if is_lazy(tensor)))
     if lazy:
         raise UserError(
-            f"model._target_={config.model.target}: {', '.join(lazy)}: lazy layers have no weights to start"
+            f"{config.model.title}: {', '.join(lazy)}: lazy layers have no weights to start"
             " from; give them their sizes, from in_channels, image_size and num_classes"
         )
-    if is_tried and not str(config.model.target).startswith(KNOWN_TARGETS["model"]):
-        key = f"model._target_={config.model.target}"
+    if is_tried and not is_known(config.model):
+        key = config.model.title
         with blamed_on(key, "cannot be made a second time"), memory_guard(f"model={config.model.target}"):
             check_first_weights(key, make, network, config.seed)
     return network
@@ -116,8 +117,12 @@ def summary(network: nn.Module, config: Config, splits: DataSplits) -> Summary:
     last_batch_size = len(splits.train) % config.batch_size or config.batch_size
     count, classes, target = min(last_batch_size, 2), len(splits.classes), config.model.target
     size, channels = splits.train.image_size, splits.train.in_channels
+    # A lock, an open file or a hook in a network of the user's own does not survive a deep copy.
+    network = (
+        copy.deepcopy(network) if is_known(config.model) else model(config, NetworkInput.of_splits(splits))
+    )
     try:
-        with memory_guard(f"model={target}"), forbid_exit(f"model._target_={target}"):
+        with memory_guard(f"model={target}"), forbid_exit(config.model.title):
             network_summary = summarise(network, torch.zeros(count, channels, size, size))
     except (UserError, OutOfMemory, ExitCalled):
         raise
@@ -163,25 +168,29 @@ def trainer(
     ``graph_used_before``: whether the run that continues used a graph. ``is_tried``: components that bnexp
     does not know take one step on a copy first.
     """
-    seed_global(config.seed, "components")  # optimizer, loss and scheduler may draw when they are built
     if processes.is_distributed:
         _check_shards(config, splits, processes.world_size)
-    if config.device.sync_bn:
-        network = _synchronize_batch_norms(network, device, processes)
-    network.to(device.torch_device, memory_format=device.memory_format(network))  # type: ignore[call-overload]
     if is_tried and needs_trial(config):
-        try_components(
-            config, network, splits, lambda copy: _trainer(config, copy, device, splits, processes)
-        )
-        seed_global(config.seed, "components")
+        try_components(config, splits, lambda: untrained_trainer(config, device, splits, processes))
     plain = _trainer(config, network, device, splits, processes)
     return with_cuda_graph(config, plain, splits.train, graph_used_before)
+
+
+def untrained_trainer(
+    config: Config, device: ComputeDevice, splits: DataSplits, processes: Processes
+) -> Trainer:
+    """A trainer with a network of its own, which has the first weights."""
+    return _trainer(config, model(config, NetworkInput.of_splits(splits)), device, splits, processes)
 
 
 def _trainer(
     config: Config, network: nn.Module, device: ComputeDevice, splits: DataSplits, processes: Processes
 ) -> Trainer:
-    """The trainer of a network that is on its device, each step launched operation by operation."""
+    """The trainer of a network, moved to its device; each step is launched operation by operation."""
+    seed_global(config.seed, "components")  # optimizer, loss and scheduler may draw when they are built
+    if config.device.sync_bn:
+        network = _synchronize_batch_norms(network, device, processes)
+    network.to(device.torch_device, memory_format=device.memory_format(network))  # type: ignore[call-overload]
     optimizer = optimizer_of(config.optimizer, network)
     return Trainer(
         network,

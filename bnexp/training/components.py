@@ -20,7 +20,7 @@ from bnexp.errors import UserError, bad_value
 from bnexp.runs.identity import RUN_LENGTH_KEYS
 from bnexp.training.loss_mean import balanced_weights, check_is_mean
 from bnexp.training.schedule import Schedule
-from bnexp.training.trial import blamed_on
+from bnexp.training.trial.blame import blamed_on
 
 
 def make_component(component: Component, arguments: Mapping[str, Any]) -> Any:

@@ -29,7 +29,9 @@ from bnexp.training.cuda_graph import CudaGraphTrainer
 from bnexp.training.loop import FinalMetrics, FitSettings, final_metrics, fit, restore_signals_and_log
 from bnexp.training.probes import build_probes, probe_runner
 from bnexp.training.progress import Progress
+from bnexp.training.reproduction import check_reproduction
 from bnexp.training.trainer import Trainer
+from bnexp.training.trial.known import needs_trial
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +90,17 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
         metrics, progress = fit_and_test(
             config, trainer, splits, folder, stop, texts, job, probes, quiet=not share.has_console
         )
-    record_metrics(config, folder, metrics, progress, splits)
+        record_metrics(config, folder, metrics, progress, splits)
+        if needs_trial(config):
+            checkpoints = checkpoints_of(config, folder)
+            path = checkpoints.last if metrics.best is None else checkpoints.best
+            check_reproduction(
+                config,
+                trainer,
+                lambda: build.untrained_trainer(config, device, splits, processes),
+                processes.broadcast(lambda: load(path)),
+                splits.test,
+            )
 
 
 def tensorboard_texts(config_yaml: str, summary: Summary) -> dict[str, str]:

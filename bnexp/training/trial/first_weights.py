@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from bnexp.errors import UserError
 from bnexp.models.initialization import build_with_state
+from bnexp.training.trial.randomness import seeding_function
 
 log = logging.getLogger(__name__)
-
-GENERATORS = {"cpu": "torch.manual_seed", "random": "random.seed", "numpy": "np.random.seed"}
 
 
 def check_first_weights(key: str, build: Callable[[], nn.Module], network: nn.Module, seed: int) -> None:
@@ -37,18 +36,13 @@ def check_first_weights(key: str, build: Callable[[], nn.Module], network: nn.Mo
             " come from the global generators of torch, numpy or Python, and no weight may stay torch.empty"
         )
     other, other_state = build_with_state(build, seed + 1)
-    for generator, function in GENERATORS.items():
-        if _plain(state[generator]) == _plain(other_state[generator]):
-            raise UserError(
-                f"{key}: calls {function} itself, and every seed would draw the same numbers; take the call"
-                " out, bnexp sets the seed"
-            )
+    if function := seeding_function(state, other_state):
+        raise UserError(
+            f"{key}: calls {function} itself, and every seed would draw the same numbers; take the call"
+            " out, bnexp sets the seed"
+        )
     if _have_equal_weights(network, other):
         log.warning(f"{key}: all seeds begin with the same weights: they differ in the batches alone")
-
-
-def _plain(state: object) -> object:
-    return state.tolist() if isinstance(state, Tensor) else state
 
 
 def _have_equal_weights(first: nn.Module, second: nn.Module) -> bool:

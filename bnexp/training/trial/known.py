@@ -1,0 +1,31 @@
+"""Which components need no trial: bnexp's networks with torch's usual optimizers, schedulers and losses."""
+
+from __future__ import annotations
+
+from bnexp.config.schema import Component, Config
+
+KNOWN_TARGETS = {
+    "model": ("bnexp.models.",),
+    "optimizer": tuple(f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")),
+    "scheduler": (
+        "bnexp.training.schedulers.",
+        *(
+            f"torch.optim.lr_scheduler.{name}LR"
+            for name in ("CosineAnnealing", "Exponential", "Polynomial", "Step")
+        ),
+    ),
+    "loss": ("bnexp.training.losses.", "torch.nn.CrossEntropyLoss", "torch.nn.MultiMarginLoss"),
+}
+# The keys of torch's known optimizers that need no trial. Others can ask for what a step does not support.
+KNOWN_OPTIMIZER_KEYS = {"lr", "momentum", "nesterov", "weight_decay", "betas", "eps"}
+
+
+def needs_trial(config: Config) -> bool:
+    """Whether a component is not among those that are known to work together."""
+    components = (config.model, config.optimizer, config.scheduler, config.loss)
+    has_known_keys = KNOWN_OPTIMIZER_KEYS.issuperset(config.optimizer.keys)
+    return not (has_known_keys and all(map(is_known, components)))
+
+
+def is_known(component: Component) -> bool:
+    return component.target is None or component.target.startswith(KNOWN_TARGETS[component.key])

@@ -1,0 +1,64 @@
+"""Random numbers follow from the run's seed: no part sets a global generator itself."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bnexp.config.schema import Config
+from bnexp.errors import UserError
+from bnexp.seeding import RandomState, global_rng_state, seed_global
+from bnexp.training.trainer import Trainer
+
+FUNCTIONS = {
+    "cpu": "torch.manual_seed",
+    "device": "torch.cuda.manual_seed",
+    "random": "random.seed",
+    "numpy": "np.random.seed",
+}
+
+
+def seeding_function(state: RandomState, other: RandomState) -> str | None:
+    """The function that has set a generator alike in two states; the blocks before had different seeds."""
+    for generator, function in FUNCTIONS.items():
+        if state[generator] is not None and _plain(state[generator]) == _plain(other[generator]):
+            return function
+    return None
+
+
+def _plain(state: object) -> object:
+    return state.tolist() if isinstance(state, Tensor) else state
+
+
+def check_no_part_seeds(
+    config: Config, trainer: Trainer, twin: Trainer, batch: tuple[Tensor, Tensor]
+) -> None:
+    """Takes one more step with each of two equal trainers, from different seeds.
+
+    Raises UserError for a part after which a global generator is in one state: it would draw the same numbers
+    in every step, and dropout would always leave out the same units.
+    """
+    titles = (config.model.title, config.loss.title, config.optimizer.title)
+    all_states = []
+    for number, each in enumerate((trainer, twin)):
+        seed_global(config.seed + number, "trial")
+        all_states.append(_states_in_a_step(each, *batch))
+    for title, state, other in zip(titles, *all_states, strict=True):
+        if function := seeding_function(state, other):
+            raise UserError(
+                f"{title}: calls {function} in each step, so that each draws the same random numbers, dropout"
+                " too; take the call out, bnexp sets the seed"
+            )
+
+
+def _states_in_a_step(trainer: Trainer, images: Tensor, labels: Tensor) -> list[RandomState]:
+    """The generators after the forward pass, the loss, and the optimizer's step with the last gradients."""
+    device = trainer.device.torch_device
+    trainer.model.train()
+    states = []
+    with trainer.device.autocast():
+        logits = trainer.training_network(images)
+        states.append(global_rng_state(device))
+        trainer.loss(logits, labels)
+        states.append(global_rng_state(device))
+    trainer.optimizer_step()
+    return [*states, global_rng_state(device)]

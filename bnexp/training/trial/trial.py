@@ -1,0 +1,48 @@
+"""The trial as a whole: what a user's own parts do in a few steps, before the training begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bnexp.config.schema import Config
+from bnexp.data import DataSplits
+from bnexp.seeding import global_rng_state, set_global_rng_state
+from bnexp.training.trainer import Trainer
+from bnexp.training.trial.checkpoint import check_checkpoint, check_is_separate, check_next_step, first_state
+from bnexp.training.trial.loss import check_loss_is_unchanged
+from bnexp.training.trial.numbers import shared_numbers, warn_of_numbers
+from bnexp.training.trial.randomness import check_no_part_seeds
+from bnexp.training.trial.schedule import check_equal_lr, check_lr, step_count, try_schedule
+from bnexp.training.trial.signal_handlers import same_handlers
+from bnexp.training.trial.step import first_batch, try_evaluation, try_step
+
+
+def try_components(config: Config, splits: DataSplits, make_trainer: Callable[[], Trainer]) -> None:
+    """Trains a trainer of its own for a few steps and evaluates it; random numbers stay as they were.
+
+    A second trainer is restored from what a checkpoint of the first holds, must give the same logits, and
+    must take the same next step. Raises UserError that names the key of the part which fails.
+    """
+    trainer, restored = make_trainer(), make_trainer()
+    classes, untrained, numbers = len(splits.classes), first_state(restored), shared_numbers(config, trainer)
+    state = global_rng_state(trainer.device.torch_device)
+    try:
+        batch = first_batch(config, splits)
+        check_lr(config, trainer, "at the beginning")
+        with same_handlers(config.model.title):
+            try_step(config, trainer, batch, classes)
+            logits = try_evaluation(config, trainer, batch, classes)
+        check_is_separate(config, restored, untrained)
+        check_loss_is_unchanged(config.loss.title, restored.loss, trainer.loss, logits, batch[1])
+        count = step_count(config, trainer, splits.train.steps(config.batch_size))
+        try_schedule(config, trainer, range(1, min(count, 1) + 1))
+        check_checkpoint(config, trainer, restored, batch[0])
+        warn_of_numbers(config, trainer, restored, numbers)
+        check_next_step(config, trainer, restored, batch)
+        check_no_part_seeds(config, trainer, restored, batch)
+        for each in (trainer, restored):
+            try_schedule(config, each, range(2, min(count, 2) + 1))
+        check_equal_lr(config, trainer, restored)
+        try_schedule(config, trainer, range(3, count + 1))
+    finally:
+        set_global_rng_state(state, trainer.device.torch_device)

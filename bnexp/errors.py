@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import signal
 import sysconfig
 import traceback
@@ -94,12 +95,12 @@ def end_forked_process(original: int, error: BaseException | None = None) -> Non
 
 
 def one_line(text: object) -> str:
-    """Replaces each run of white space, line breaks included, by one space.
+    """Replaces each run of white space, line breaks included, by one space, and removes colours.
 
     ``text`` may be an exception. The ``__str__`` of a user's own can fail.
     """
     try:
-        return " ".join(str(text).split())
+        return " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(text)).split())
     except Exception:
         return "no text: its __str__ fails"
 

@@ -19,6 +19,7 @@ from bnexp.report.read.runs import find_runs
 from bnexp.results.saved_config import load_config
 from bnexp.runs.environment import recorded_threads
 from bnexp.runs.identity import describe_changes
+from bnexp.runs.run_log import keep_log, restore_log
 from bnexp.runs.summary import SUMMARY, load_summary
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@keep_log()
 @forbid_exit("the network or the loss")
 def evaluate(args: argparse.Namespace) -> None:
     _check_is_run(args.run)
@@ -123,6 +125,7 @@ def evaluate(args: argparse.Namespace) -> None:
                 0,
                 predictions_file.write_predictions(args.predictions, names, labels, table, images.classes),
             )
+    restore_log()
     print(f"{_title(args)}, {split}: {len(labels)} images, on {compute_device}")
     print(f"accuracy {accuracy:.4f}, loss {loss:.4f}")
     for line in (*precise, *_class_lines(labels, predictions, images.classes), *notes):
@@ -165,6 +168,7 @@ def classify_files(args: argparse.Namespace) -> None:
     network, state = load_network(args.run, config, data, args.checkpoint)
     predictions = predict(network, inputs, data.classes)
     note = "" if args.export is None else _export(args, config, data, network, state)
+    restore_log()
     print(f"{_title(args)}: the {SHOWN_CLASSES} most probable classes")
     for path, prediction in zip(args.image, predictions, strict=True):
         ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:SHOWN_CLASSES]

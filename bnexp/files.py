@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from json import dumps
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -71,7 +71,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, values: Any) -> None:
     """Writes ``values`` as JSON, atomically. JSON has no nan and no infinity: they become null."""
-    text = json.dumps(nulls_for_nonfinite(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = dumps(nulls_for_nonfinite(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(path, text)
 
 

@@ -60,6 +60,13 @@ class _TolerantOutput(io.RawIOBase):
         return len(data)
 
 
+class _Stream(io.TextIOWrapper):
+    """Standard output or error, which stays open until the process ends, whoever closes it."""
+
+    def close(self) -> None:
+        self.flush()
+
+
 def protect_streams() -> None:
     """Makes standard output and standard error tolerate what would raise an exception in ``print``.
 
@@ -94,7 +101,7 @@ def protect_streams() -> None:
 
 
 def _text_stream(output: _TolerantOutput, name: str, *, encoding: str, line_buffering: bool) -> TextIO:
-    return io.TextIOWrapper(
+    return _Stream(
         io.BufferedWriter(output),
         encoding=encoding,
         errors="backslashreplace" if name == "stderr" else "replace",

@@ -99,8 +99,12 @@ def _import_module(name: str) -> ModuleType:
     """Imports a module, and notes the data files that it reads meanwhile: it does so once in a process."""
     if name in sys.modules:
         return sys.modules[name]
-    with collect_opened_files(name):
-        return importlib.import_module(name)
+    path = list(sys.path)
+    try:
+        with collect_opened_files(name):
+            return importlib.import_module(name)
+    finally:  # a module may clear or replace the search path: later imports need what was in it
+        sys.path += [folder for folder in path if folder not in sys.path]
 
 
 def files_read(components: Sequence[Component]) -> dict[str, str]:

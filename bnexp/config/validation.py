@@ -102,6 +102,7 @@ def check_arguments(
     for name, value in values.items():
         if name not in names and not open_ended:
             raise unknown_key(f"{key}.{name}", names)
+        _check_no_target_inside(value, f"{key}.{name}")
         arguments[name] = check(value, hints.get(name, Any), f"{key}.{name}")
     for name, parameter in parameters.items():
         has_default = parameter.default is not parameter.empty
@@ -109,6 +110,20 @@ def check_arguments(
             function_name = getattr(function, "__name__", function)
             raise UserError(f"{key}.{name}: {function_name} needs this key, as in +{key}.{name}=...")
     return arguments
+
+
+def _check_no_target_inside(value: Any, key: str) -> None:
+    """Raises UserError for a nested ``_target_``: it would stay a dictionary, and nobody trusts its code."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        raise bad_value(
+            f"{key}._target_", value["_target_"],
+            "only the _target_ of a group is built; give a name, and build it in the constructor",
+        )  # fmt: skip
+    parts = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for name, part in parts:
+        _check_no_target_inside(part, f"{key}.{name}")
 
 
 class _Mismatch(Exception):

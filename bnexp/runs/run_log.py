@@ -1,12 +1,13 @@
 """The log of a run: train.log of a job whose process has no logging of Hydra's; and a log that stays.
 
-A user's own code may call ``logging.disable`` or ``logging.basicConfig(force=True)``: warnings and results
-must still appear.
+A user's own code may call ``logging.disable`` or ``logging.basicConfig(force=True)``, or replace
+``sys.stdout``: warnings and results must still appear.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,10 @@ FORMAT = "[%(asctime)s] %(levelname)s %(message)s"  # as in conf/hydra/job_loggi
 
 
 class LogSettings:
-    """Handlers, levels and switches of the root logger and of bnexp's loggers, as they are now."""
+    """Handlers, levels and switches of the root logger and of bnexp's loggers, and the streams, as of now."""
 
     def __init__(self) -> None:
+        self._streams = sys.stdout, sys.stderr
         self._handlers = list(logging.getLogger().handlers)
         self._disabled_level = logging.root.manager.disable
         self._loggers = {
@@ -26,6 +28,7 @@ class LogSettings:
 
     def restore(self) -> None:
         """Sets them again; a handler that was added meanwhile stays."""
+        sys.stdout, sys.stderr = self._streams
         root = logging.getLogger()
         for handler in self._handlers:
             root.addHandler(handler)  # nothing happens where it is still there

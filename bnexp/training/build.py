@@ -19,7 +19,7 @@ from bnexp.config.instantiate import import_target
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits, Split
 from bnexp.data.network_input import NetworkInput
-from bnexp.errors import ExitCalled, OutOfMemory, UserError, bad_value, forbid_exit, one_line
+from bnexp.errors import ExitCalled, OutOfMemory, UserError, bad_value, forbid_exit, one_line, place_of
 from bnexp.models.initialization import build_seeded
 from bnexp.models.norm_variants import GhostBatchNorm
 from bnexp.models.norms import has_manual_batch_norm, synchronize_batch_norms
@@ -134,12 +134,17 @@ def summary(network: nn.Module, config: Config, splits: DataSplits) -> Summary:
                 " batch of one, and this norm needs more than one value a channel;"
                 f" batch_size={_size_without_single_image(config.batch_size, len(splits.train))} will do"
             ) from None
+        reason = "; ".join(filter(None, (reason, place_of(error))))
+        if not isinstance(error, RuntimeError | ValueError):  # torch's own, for a size that does not fit
+            raise UserError(
+                f"{config.model.title}: its forward pass fails ({type(error).__name__}: {reason})"
+            ) from error
         raise UserError(
             f"model={config.model.target}: does not fit {size} x {size} x {channels} images"
             f" in batches of {count} ({reason}); another dataset.resize may help"
         ) from error
     if network_summary.output != (count, classes):
-        output = network_summary.output or "a tuple"
+        output = network_summary.output or "no single tensor"
         raise UserError(
             f"model={config.model.target}: gives {output} for {count} images and"
             f" {classes} classes; it must give ({count}, {classes})"

@@ -44,12 +44,12 @@ def check_is_mean(loss: nn.Module, key: str, classes: int, device: torch.device)
     """Raises UserError, naming ``key``, if the loss is no (weighted) mean over the images of a batch.
 
     The mean of two batches must follow from the two: else the validation loss would depend on
-    ``eval_batch_size``. Tried on random logits, with a copy of the loss.
+    ``eval_batch_size``. Tried in eval mode on random logits, with a copy of the loss.
     """
     count = 3 * classes + 1
     logits = torch.randn(count, classes, generator=torch.Generator().manual_seed(0)).to(device)
     labels = (torch.arange(count) % classes).to(device)
-    loss = copy.deepcopy(loss)
+    loss = copy.deepcopy(loss).eval()
     parts = [slice(0, count), slice(0, classes + 1), slice(classes + 1, count)]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of what fails below

@@ -59,7 +59,7 @@ def check_reproduction(
 @torch.inference_mode()
 def _evaluate(trainer: Trainer, seed: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The logits (B, K) and the loss () in eval mode."""
-    trainer.model.eval()
+    trainer.eval()
     seed_global(seed, "evaluation")
     with trainer.device.autocast():
         logits = trainer.model(images.clone())

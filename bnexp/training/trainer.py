@@ -63,12 +63,21 @@ class Trainer:
         # A compiled or distributed network needs the wrappers of Tensor.backward.
         self.backward = unwrapped_backward if self.training_network is model else Tensor.backward
 
+    def train(self) -> None:
+        """Network and loss in training mode."""
+        self.model.train()
+        self.loss.train()
+
+    def eval(self) -> None:
+        self.model.eval()
+        self.loss.eval()
+
     def begin_epoch(self, seed: int, epoch: int, rng_states: list[RandomState]) -> None:
         """Training mode, and the global generators as they are in this epoch.
 
         ``rng_states`` holds each process's states at an interruption; it is empty for a new epoch.
         """
-        self.model.train()
+        self.train()
         rank = self.processes.rank
         seed_global(seed, f"noise of {rank}" if rank else "noise", epoch)
         if rank < len(rng_states):
@@ -140,7 +149,7 @@ class Trainer:
 
         Several processes take turns at the batches; the images of other processes have class -1.
         """
-        self.model.eval()
+        self.eval()
         seed_global(self.seed, "evaluation")  # a network may draw in eval mode too; bnexp-eval repeats it
         self.processes.copy_buffers(self.model)
         rank, world_size, count = self.processes.rank, self.processes.world_size, len(batches)

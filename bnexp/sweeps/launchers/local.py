@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -50,7 +51,7 @@ class LocalProcesses(UnitLauncher):
 
     def _start_server(self) -> None:
         """Starts a process that ends at once: the fork server starts with it, and imports torch."""
-        resource_tracker.ensure_running()  # first, because it unblocks the signals
+        _start_resource_tracker()  # first, because it unblocks the signals
         with blocked_signals(), suppress(OSError, EOFError):  # the first worker reports a failure
             process = self._processes.Process(target=int)
             process.start()
@@ -182,6 +183,19 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+
+
+def _start_resource_tracker() -> None:
+    """Starts the process that removes the semaphores of dead workers.
+
+    It would warn of those that a user's own code has left behind, as by os._exit: the sweep says itself that
+    a worker was lost.
+    """
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.pop()
 
 
 def cores() -> int:

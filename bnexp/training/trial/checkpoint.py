@@ -14,6 +14,7 @@ from bnexp.seeding import seed_global
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
 from bnexp.training.trial.blame import blamed_on
+from bnexp.training.trial.shared_tensors import changed_tensor
 
 SAVED_STATE = (
     "what changes in training must be a parameter or a persistent buffer, and random numbers must come from"
@@ -22,20 +23,13 @@ SAVED_STATE = (
 STEP_TOLERANCE = 0.01
 
 
-def check_is_separate(config: Config, untrained: Trainer, first_state: dict[str, Tensor]) -> None:
-    """Raises UserError where a network has not the state that it began with, though another was trained."""
-    for name, value in untrained.model.state_dict().items():
-        if isinstance(value, Tensor) and not torch.equal(value.nan_to_num(), first_state[name].nan_to_num()):
-            raise UserError(
-                f"{config.model.title}: {name} is one tensor in all networks that it makes, and changes while"
-                " another one is trained; make each layer in __init__"
-            )
-
-
-def first_state(trainer: Trainer) -> dict[str, Tensor]:
-    """A copy of the tensors in the network's state dict."""
-    state = trainer.model.state_dict()
-    return {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
+def check_is_separate(config: Config, untrained: Trainer, state: dict[str, Tensor]) -> None:
+    """Raises UserError where a network is not in its first ``state`` any more, though another was trained."""
+    if changed := changed_tensor(untrained, state):
+        raise UserError(
+            f"{config.model.title}: {changed} is one tensor in all networks that it makes, and changes while"
+            " another one is trained; make each layer in __init__"
+        )
 
 
 def check_checkpoint(config: Config, trainer: Trainer, restored: Trainer, images: Tensor) -> None:
@@ -72,7 +66,7 @@ def check_next_step(
     """Raises UserError where the restored trainer takes another step than the one that goes on."""
     logits, steps = [], []
     for each in (trainer, restored):
-        each.model.train()
+        each.train()
         weights = [value.detach().clone() for value in each.parameters]
         seed_global(config.seed, "trial")
         problem = "the step after an evaluation fails"

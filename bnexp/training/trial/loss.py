@@ -45,7 +45,7 @@ def check_loss_is_unchanged(
 ) -> None:
     """Raises UserError for a loss that changes in training: no checkpoint holds it."""
     values = []
-    for module in (first_loss, loss):
+    for module in (first_loss.eval(), loss.eval()):
         seed_global(0, "trial")
         with blamed_on(key, "fails without gradients"), torch.no_grad():
             values.append(module(logits.clone(), labels).float())

@@ -53,7 +53,7 @@ def check_no_part_seeds(
 def _states_in_a_step(trainer: Trainer, images: Tensor, labels: Tensor) -> list[RandomState]:
     """The generators after the forward pass, the loss, and the optimizer's step with the last gradients."""
     device = trainer.device.torch_device
-    trainer.model.train()
+    trainer.train()
     states = []
     with trainer.device.autocast():
         logits = trainer.training_network(images)

@@ -14,7 +14,7 @@ from bnexp.seeding import seed_global
 from bnexp.training.trainer import Trainer
 from bnexp.training.trial.blame import blamed_on
 from bnexp.training.trial.loss import check_loss_input, check_one_number
-from bnexp.training.trial.shared_tensors import unchanged
+from bnexp.training.trial.shared_tensors import changed_tensor, copied_state, unchanged
 from bnexp.training.trial.unregistered import check_all_registered
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def try_step(config: Config, trainer: Trainer, batch: Tensors, classes: int) -> 
     images, labels = batch
     shape = (len(images), classes)
     names = {name for name, _ in trainer.model.named_parameters()}
-    trainer.model.train()
+    trainer.train()
     with blamed_on(config.model.title, "its forward pass fails in training mode"):
         with trainer.device.autocast(), unchanged(config.model.title, images=images):
             logits = trainer.training_network(images)
@@ -69,7 +69,8 @@ def try_step(config: Config, trainer: Trainer, batch: Tensors, classes: int) -> 
 def try_evaluation(config: Config, trainer: Trainer, batch: Tensors, classes: int) -> Tensor:
     """The logits (B, K) in eval mode. Raises UserError where there are none, or the mode stays."""
     images, labels = batch
-    trainer.model.eval()
+    trainer.eval()
+    state = copied_state(trainer)
     if any(module.training for module in trainer.model.modules()):
         raise UserError(
             f"{config.model.title}: stays in training mode after eval(); train(mode) must follow mode"
@@ -85,7 +86,11 @@ def try_evaluation(config: Config, trainer: Trainer, batch: Tensors, classes: in
         unchanged(config.loss.title, logits=logits, labels=labels),
     ):
         check_one_number(config, trainer.loss(logits, labels))
-    _warn_of_mixed_images(config, trainer, images)
+    if changed := changed_tensor(trainer, state):
+        log.warning(
+            f"{config.model.title}: {changed} changes in eval mode: if the logits depend on it, every"
+            " evaluation has a part in the next result"
+        )
     return logits
 
 
@@ -98,8 +103,9 @@ def check_logits(model: str, logits: object, shape: tuple[int, int], mode: str) 
         raise UserError(f"{model}: must give logits {shape} in {mode} mode, and gives {tuple(logits.shape)}")
 
 
-def _warn_of_mixed_images(config: Config, trainer: Trainer, images: Tensor) -> None:
+def warn_of_mixed_images(config: Config, trainer: Trainer, images: Tensor) -> None:
     """Logs where an image has other logits in half of its batch in eval mode, as with batch statistics."""
+    trainer.model.eval()
     half, tolerance = max(1, len(images) // 2), BATCH_TOLERANCE[config.device.precision]
     logits = []
     for count in (len(images), half):

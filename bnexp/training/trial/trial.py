@@ -8,13 +8,14 @@ from bnexp.config.schema import Config
 from bnexp.data import DataSplits
 from bnexp.seeding import global_rng_state, set_global_rng_state
 from bnexp.training.trainer import Trainer
-from bnexp.training.trial.checkpoint import check_checkpoint, check_is_separate, check_next_step, first_state
+from bnexp.training.trial.checkpoint import check_checkpoint, check_is_separate, check_next_step
 from bnexp.training.trial.loss import check_loss_is_unchanged
 from bnexp.training.trial.numbers import shared_numbers, warn_of_numbers
 from bnexp.training.trial.randomness import check_no_part_seeds
 from bnexp.training.trial.schedule import check_equal_lr, check_lr, step_count, try_schedule
+from bnexp.training.trial.shared_tensors import copied_state
 from bnexp.training.trial.signal_handlers import same_handlers
-from bnexp.training.trial.step import first_batch, try_evaluation, try_step
+from bnexp.training.trial.step import first_batch, try_evaluation, try_step, warn_of_mixed_images
 
 
 def try_components(config: Config, splits: DataSplits, make_trainer: Callable[[], Trainer]) -> None:
@@ -24,15 +25,16 @@ def try_components(config: Config, splits: DataSplits, make_trainer: Callable[[]
     must take the same next step. Raises UserError that names the key of the part which fails.
     """
     trainer, restored = make_trainer(), make_trainer()
-    classes, untrained, numbers = len(splits.classes), first_state(restored), shared_numbers(config, trainer)
+    first_state, numbers = copied_state(restored), shared_numbers(config, trainer)
     state = global_rng_state(trainer.device.torch_device)
     try:
         batch = first_batch(config, splits)
         check_lr(config, trainer, "at the beginning")
         with same_handlers(config.model.title):
-            try_step(config, trainer, batch, classes)
-            logits = try_evaluation(config, trainer, batch, classes)
-        check_is_separate(config, restored, untrained)
+            try_step(config, trainer, batch, len(splits.classes))
+            logits = try_evaluation(config, trainer, batch, len(splits.classes))
+        check_is_separate(config, restored, first_state)
+        warn_of_mixed_images(config, restored, batch[0])
         check_loss_is_unchanged(config.loss.title, restored.loss, trainer.loss, logits, batch[1])
         count = step_count(config, trainer, splits.train.steps(config.batch_size))
         try_schedule(config, trainer, range(1, min(count, 1) + 1))

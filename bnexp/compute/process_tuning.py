@@ -11,6 +11,7 @@ import functools
 import gc
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,6 +29,9 @@ MMAP_THRESHOLD_BYTES = 32 << 20
 # convolutional net 1.4 times (37 MFLOP). With one other busy process two threads were 3 times slower than
 # one.
 ONE_THREAD_FLOPS = 30e6
+# Python's resource tracker removes the semaphores of a worker that a user's own code has ended, as by os._exit.
+# It need not warn of them: the sweep says that the worker was lost.
+LOST_SEMAPHORES = "ignore:resource_tracker:UserWarning"
 
 
 def prepare_process() -> None:
@@ -36,6 +40,8 @@ def prepare_process() -> None:
     logging.raiseExceptions = False  # on a full disk train.log cannot be written; the run reports it itself
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises its errors instead of printing them
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    if LOST_SEMAPHORES not in sys.warnoptions:
+        sys.warnoptions.append(LOST_SEMAPHORES)  # for the Python processes that this one starts
 
 
 @functools.cache

@@ -82,7 +82,8 @@ def summarise(model: nn.Module, images: Tensor) -> Summary:
     for name, module in model.named_modules():
         is_leaf = next(module.children(), None) is None
         has_parameters = next(module.parameters(recurse=False), None) is not None
-        if (is_leaf or has_parameters) and not isinstance(module, nn.Identity):
+        takes_hooks = not isinstance(module, nn.Identity | torch.jit.ScriptModule)
+        if (is_leaf or has_parameters) and takes_hooks:
             module.register_forward_hook(_recorder(name, len(images), rows, counted))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         logits = model(images.cpu())

@@ -20,6 +20,11 @@ class Unit:
 
     jobs: tuple[Job, ...]
 
+    @property
+    def has_own_code(self) -> bool:
+        """Whether a part of it is neither bnexp's nor torch's: it may leave anything in its process."""
+        return any(job.fingerprints.keys() - {"dataset"} for job in self.jobs)
+
     def __str__(self) -> str:
         return ", ".join(job.label or job.path.name for job in self.jobs)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -30,7 +29,11 @@ POLL_S = 0.2  # how often the main process looks for a signal
 
 
 class LocalProcesses(UnitLauncher):
-    """``jobs`` processes; None: as many as the machine has room for. One job at a time needs no process."""
+    """``jobs`` processes; None: as many as the machine has room for. One job at a time needs no process.
+
+    A job with a user's own code has a process to itself: a class attribute, a cache, torch's switches or
+    os._exit of one seed can then have no effect on the next.
+    """
 
     name = "local"
 
@@ -51,7 +54,7 @@ class LocalProcesses(UnitLauncher):
 
     def _start_server(self) -> None:
         """Starts a process that ends at once: the fork server starts with it, and imports torch."""
-        _start_resource_tracker()  # first, because it unblocks the signals
+        resource_tracker.ensure_running()  # first, because it unblocks the signals
         with blocked_signals(), suppress(OSError, EOFError):  # the first worker reports a failure
             process = self._processes.Process(target=int)
             process.start()
@@ -69,7 +72,7 @@ class LocalProcesses(UnitLauncher):
 
     def run(self, units: Sequence[Unit], on_end: OnEnd) -> list[str]:
         count = min(len(units), self.jobs_at_once([job for unit in units for job in unit.jobs]))
-        if count == 1:
+        if count == 1 and not any(unit.has_own_code for unit in units):
             self._run_here(units, on_end)
             return []
         return self._run_in_processes(units, on_end, count)
@@ -108,10 +111,13 @@ class LocalProcesses(UnitLauncher):
                         ends = worker.receive()
                         if ends is None:
                             messages.append(worker.last_words())
+                            continue
+                        if worker.is_used_up:
+                            worker.end()
                         else:
                             self._idle.append(worker)
-                            if not on_end(ends):
-                                waiting.clear()
+                        if not on_end(ends):
+                            waiting.clear()
             finally:
                 self._idle += busy.values()
         if stop.received is not None:
@@ -156,6 +162,11 @@ class _Worker:
         with suppress(OSError):  # it has died; ``receive`` says so
             self.connection.send(unit)
 
+    @property
+    def is_used_up(self) -> bool:
+        """Whether its process has run a user's own code."""
+        return self.unit is not None and self.unit.has_own_code
+
     def receive(self) -> Any:
         """The ends of its jobs, or None if the process has died."""
         try:
@@ -183,19 +194,6 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
-
-
-def _start_resource_tracker() -> None:
-    """Starts the process that removes the semaphores of dead workers.
-
-    It would warn of those that a user's own code has left behind, as by os._exit: the sweep says itself that
-    a worker was lost.
-    """
-    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        sys.warnoptions.pop()
 
 
 def cores() -> int:

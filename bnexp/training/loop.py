@@ -163,13 +163,14 @@ def final_metrics(
     *,
     batch_size: int,
     load_best: Callable[[], dict[str, Any]],
+    check_final: Callable[[dict[str, float]], None] = lambda _: None,
 ) -> FinalMetrics:
     """The metrics of the final weights, and those of the best epoch, both with the test set.
 
     train/* are means in training mode while the weights moved. train_eval/* are the final weights in eval
     mode: only these can be compared with val/* and test/*. The test set is evaluated here, after everything
-    has been chosen. ``load_best`` reads the checkpoint of the best epoch, whose weights then stay in the
-    trainer. Raises Diverged if a loss of the final weights is not finite.
+    has been chosen. ``check_final`` gets the metrics of the final weights, and may raise an error.
+    ``load_best`` reads the checkpoint of the best epoch, whose weights then stay in the trainer. Raises Diverged if a loss of the final weights is not finite.
     """
     final = {name: value for name, value in progress.metrics.items() if "/" in name}  # SPLIT/METRIC
     final |= trainer.evaluate({"train_eval": data.train}, batch_size)
@@ -177,6 +178,7 @@ def final_metrics(
     test, confusion = _test(trainer, data, batch_size)
     require_finite(test["test/loss"], "the final evaluation (test)")
     final |= test
+    check_final(final)
     confusions = {"final": confusion}
     if progress.best is None:
         return FinalMetrics(final, None, confusions)

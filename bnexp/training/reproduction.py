@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bnexp.config.schema import Config
-from bnexp.data import Split
-from bnexp.errors import Interrupted, NotReproducible, describe, place_of
+from bnexp.data import DataSplits
+from bnexp.errors import Interrupted, NotReproducible, OutOfMemory, describe, place_of
 from bnexp.seeding import seed_global
+from bnexp.training import build
+from bnexp.training.checkpoint import load
 from bnexp.training.trainer import Trainer
 from bnexp.training.trial.checkpoint import SAVED_STATE
+from bnexp.training.trial.known import needs_trial
 from bnexp.training.trial.step import BATCH_TOLERANCE
 
 
-def check_reproduction(
-    config: Config,
-    trainer: Trainer,
-    make_trainer: Callable[[], Trainer],
-    state: dict[str, Any],
-    split: Split,
-) -> None:
-    """Compares one batch of ``split`` with a trainer that is built anew and has the weights of ``state``.
+def check_reproduction(config: Config, trainer: Trainer, splits: DataSplits, checkpoint: Path) -> None:
+    """Compares a batch of test images with a network that is built anew, with the weights of ``checkpoint``.
 
-    ``state`` is the checkpoint that ``trainer`` should equal. Raises NotReproducible where the logits or the
-    loss differ, and where the network cannot be built anew.
+    These should be the weights of ``trainer``. Raises NotReproducible where the logits or the loss differ,
+    and where the network cannot be built. bnexp's own parts need no such check.
     """
-    images, labels = split.sample(config.eval_batch_size)
+    if not needs_trial(config):
+        return
+    state = trainer.processes.broadcast(lambda: load(checkpoint))
+    images, labels = splits.test.sample(min(config.batch_size, config.eval_batch_size))
     try:
-        saved = make_trainer()
+        saved = build.untrained_trainer(config, trainer.device, splits, trainer.processes)
         saved.load_model(state)
         saved_logits, saved_loss = _evaluate(saved, config.seed, images, labels)
-    except Interrupted:
+    except (Interrupted, OutOfMemory, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a user's own code may raise what it likes
         reason = "; ".join(filter(None, (describe(error), place_of(error))))

@@ -31,7 +31,6 @@ from bnexp.training.probes import build_probes, probe_runner
 from bnexp.training.progress import Progress
 from bnexp.training.reproduction import check_reproduction
 from bnexp.training.trainer import Trainer
-from bnexp.training.trial.known import needs_trial
 
 log = logging.getLogger(__name__)
 
@@ -90,17 +89,7 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
         metrics, progress = fit_and_test(
             config, trainer, splits, folder, stop, texts, job, probes, quiet=not share.has_console
         )
-        record_metrics(config, folder, metrics, progress, splits)
-        if needs_trial(config):
-            checkpoints = checkpoints_of(config, folder)
-            path = checkpoints.last if metrics.best is None else checkpoints.best
-            check_reproduction(
-                config,
-                trainer,
-                lambda: build.untrained_trainer(config, device, splits, processes),
-                processes.broadcast(lambda: load(path)),
-                splits.test,
-            )
+    record_metrics(config, folder, metrics, progress, splits)
 
 
 def tensorboard_texts(config_yaml: str, summary: Summary) -> dict[str, str]:
@@ -170,8 +159,13 @@ def fit_and_test(
             )  # fmt: skip
         finally:
             folder.summary["probes"].update(runner.failures)
+
+        def check_final(final: dict[str, float]) -> None:
+            folder.update(final=final)  # for the user to see, if the check fails
+            check_reproduction(config, trainer, splits, checkpoints.last)
+
         metrics = final_metrics(
-            trainer, splits, progress, batch_size=config.eval_batch_size,
+            trainer, splits, progress, batch_size=config.eval_batch_size, check_final=check_final,
             load_best=lambda: trainer.processes.broadcast(lambda: load(checkpoints.best)),
         )  # fmt: skip
         logger.final(metrics.final, progress.epoch)

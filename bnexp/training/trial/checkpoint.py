@@ -46,8 +46,10 @@ def check_checkpoint(config: Config, trainer: Trainer, restored: Trainer, images
             torch.save(state[component.key], file)
             file.seek(0)
             state[component.key] = torch.load(file, map_location="cpu", weights_only=True)
-    with blamed_on(config.model.title, "a checkpoint of it cannot be read again"):
+    try:
         restored.restore(state)
+    except UserError as error:
+        raise UserError(f"{config.model.title}: {error}; tensors must keep their names and shapes") from error
     logits = []
     for network in (trainer.model, restored.model):
         network.eval()

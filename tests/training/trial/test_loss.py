@@ -1,0 +1,96 @@
+"""A loss: one number, a mean over images, the same in every step, and no change of its arguments."""
+
+from __future__ import annotations
+
+import pytest
+
+MODULE = '''
+class LossWithParameters(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, logits, labels):
+        return self.scale * nn.functional.cross_entropy(logits, labels)
+
+
+class SumLoss(nn.Module):
+    def forward(self, logits, labels):
+        return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+
+class LossPerImage(nn.Module):
+    def forward(self, logits, labels):
+        return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
+class Probabilities(Net):
+    def forward(self, images):
+        return super().forward(images).softmax(1)
+
+
+class LogProbabilities(Net):
+    def forward(self, images):
+        return super().forward(images).log_softmax(1)
+
+
+class LossThatChanges(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, logits, labels):
+        if logits.requires_grad:
+            self.temperature += 0.1
+        return nn.functional.cross_entropy(logits * self.temperature, labels)
+
+
+class LabelsInPlace(nn.Module):
+    def forward(self, logits, labels):
+        labels[labels == 1] = 0
+        return nn.functional.cross_entropy(logits, labels)
+
+
+class LogitsInPlace(nn.Module):
+    def forward(self, logits, labels):
+        return nn.functional.cross_entropy(logits.mul_(1) if logits.requires_grad else logits.zero_(), labels)
+
+
+class MixupInTraining(nn.Module):
+    """Mixes labels by chance while it is in training mode."""
+
+    def forward(self, logits, labels):
+        loss = nn.functional.cross_entropy(logits, labels)
+        if not self.training:
+            return loss
+        return (loss + nn.functional.cross_entropy(logits, labels[torch.randperm(len(labels))])) / 2
+
+'''
+MISTAKES = {
+    "loss with parameters": (["loss._target_=mine.LossWithParameters"], "has parameters of its own"),
+    "sum": (["loss._target_=mine.SumLoss"], "must be a mean over the images of a batch"),
+    "per image": (["loss._target_=mine.LossPerImage"], "fails on logits"),
+    "reduction": (["+loss.reduction=sum"], "loss.reduction=sum: must be one of mean"),
+    "weights": (["loss.weight=[1,2]"], "must have a number for each of the 10 classes"),
+    "logits for NLL": (["loss=custom", "loss._target_=torch.nn.NLLLoss"], "needs log-probabilities"),
+    "a loss that changes": (["loss._target_=mine.LossThatChanges"], "changes while it trains"),
+    "a loss that torch warns of": (["loss=custom", "loss._target_=torch.nn.MSELoss"], "fails on logits"),
+    "labels in place": (["loss._target_=mine.LabelsInPlace"], "LabelsInPlace: changes the labels in place"),
+    "logits in place": (["loss._target_=mine.LogitsInPlace"], "LogitsInPlace: changes the logits in place"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(own_code, mistake):
+    own_code(MODULE).assert_refused(*MISTAKES[mistake])
+
+
+def test_a_loss_knows_whether_it_is_in_training(own_code):
+    own_code(MODULE).output("loss._target_=mine.MixupInTraining")
+
+
+def test_probabilities_in_cross_entropy_are_told_and_log_probabilities_fit_nll(own_code):
+    code = own_code(MODULE)
+    assert "give logits" in code.output("model._target_=mine.Probabilities", folder="a")
+    nll = ("loss=custom", "loss._target_=torch.nn.NLLLoss")
+    assert "give logits" not in code.output("model._target_=mine.LogProbabilities", *nll, folder="b")

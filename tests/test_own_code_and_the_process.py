@@ -171,3 +171,61 @@ def test_a_run_that_ended_by_os_exit_is_listed_as_lost(shell, commands, tmp_path
     shell("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1", "hydra.run.dir=run")
     assert commands.list(".").out.rstrip().endswith("seed 0  lost: its process is gone")
     assert "still being written, or killed; not compared" in commands.compare("run").err
+
+
+@pytest.mark.parametrize("place", ["at_import", "in_init", "in_forward"])
+@pytest.mark.parametrize(
+    "change", ["sys.stdout.close()", "sys.stdout = sys.stderr = None", "sys.stdout = open(os.devnull, 'w')"]
+)
+def test_results_are_printed_whatever_a_network_does_to_standard_output(shell, tmp_path, change, place):
+    changes = {"at_import": "", "in_init": "pass", "in_forward": "pass"}
+    source = NET.format(**changes | {place: change})
+    (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
+    arguments = ("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=4", "hydra.run.dir=run")
+    result = shell(*arguments)
+    assert (result.code, result.err) == (0, "")
+    assert "Net-digits: test accuracy" in result.out
+
+
+@pytest.mark.parametrize("change", ["sys.path.clear()", "import json; json.dumps = None"])
+def test_a_module_that_breaks_what_python_needs_later_costs_no_result(shell, tmp_path, change):
+    source = NET.format(at_import=change, in_init="pass", in_forward="pass")
+    (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
+    result = shell("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1", "hydra.run.dir=run")
+    assert (result.code, result.err) == (0, "")
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "finished"
+
+
+def test_an_evaluation_is_printed_though_the_network_has_replaced_standard_output(commands, own_network):
+    assert commands.bnexp(*own_network(), "epochs=1", "hydra.run.dir=run").code == 0
+    own_network(in_init="sys.stdout = None")
+    sys.modules.pop("intruder", None)
+    result = commands.eval("run", "--trust", "intruder.Net")
+    assert result.code == 0
+    assert "accuracy" in result.out
+
+
+def test_a_seed_of_a_sweep_does_not_depend_on_what_the_seed_before_has_left(shell, tmp_path):
+    in_forward = "images = images * (1 if STEPS < 12 else 0)"
+    source = NET.format(at_import="", in_init="pass", in_forward=in_forward)
+    (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
+    arguments = ("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1")
+    assert shell(*arguments, "seed=1", "hydra.run.dir=alone").code == 0
+    jobs = ("-m", "seed=0,1", "hydra.launcher.jobs=1", "hydra.sweep.dir=sweep")
+    assert shell(*jobs, *arguments).code == 0
+    alone, second = (
+        json.loads((folder / "summary.json").read_text())
+        for folder in (tmp_path / "alone", *(tmp_path / "sweep").glob("seed=1-*"))
+    )
+    assert alone["final"] == second["final"]
+
+
+def test_a_sweep_whose_workers_leave_semaphores_behind_names_them_and_no_more(shell, tmp_path):
+    lock = "import multiprocessing; LOCK = multiprocessing.get_context('spawn').Lock()"
+    source = NET.format(at_import=lock, in_init="pass", in_forward="STEPS > 1 and os._exit(0)")
+    (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
+    arguments = ("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1")
+    result = shell("-m", "seed=0,1", "hydra.launcher.jobs=1", "hydra.sweep.dir=sweep", *arguments)
+    assert result.code == 1
+    assert result.err.count("a worker was lost (exit code 0)") == 2
+    assert "resource_tracker" not in result.err

@@ -170,7 +170,8 @@ def final_metrics(
     train/* are means in training mode while the weights moved. train_eval/* are the final weights in eval
     mode: only these can be compared with val/* and test/*. The test set is evaluated here, after everything
     has been chosen. ``check_final`` gets the metrics of the final weights, and may raise an error.
-    ``load_best`` reads the checkpoint of the best epoch, whose weights then stay in the trainer. Raises Diverged if a loss of the final weights is not finite.
+    ``load_best`` reads the checkpoint of the best epoch, whose weights then stay in the trainer. Raises
+    Diverged if a loss of the final weights is not finite.
     """
     final = {name: value for name, value in progress.metrics.items() if "/" in name}  # SPLIT/METRIC
     final |= trainer.evaluate({"train_eval": data.train}, batch_size)

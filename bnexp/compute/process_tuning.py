@@ -14,6 +14,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # Idle OpenMP threads spin before they sleep. libgomp's default of 300,000 turns makes a convolutional step 20
 # times slower when another process needs a core. 1,000 turns cost 40 % of the speed of two threads on a quiet
@@ -67,6 +71,19 @@ def _initial_threads() -> int:
     import torch
 
     return torch.get_num_threads()
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype | None = None) -> Iterator[None]:
+    """Sets torch's default type for the block, if one is given; afterwards it is as before the block."""
+    import torch
+
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(dtype or previous)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(previous)
 
 
 @contextmanager

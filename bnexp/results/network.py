@@ -33,7 +33,8 @@ def load_network(
     except (RuntimeError, TypeError, AttributeError) as error:  # the last two: it is no state dict
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise UserError(f"{run}: the checkpoint does not fit the run's network ({reason})") from error
-    return network.eval(), state
+    network.eval()  # its result is not used: one of the user's own may return nothing
+    return network, state
 
 
 def checkpoint_path(run: Path, name: str) -> Path:

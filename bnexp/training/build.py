@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from bnexp import data
 from bnexp.compute.device import ComputeDevice
 from bnexp.compute.memory import memory_guard
+from bnexp.compute.process_tuning import default_dtype
 from bnexp.compute.processes import SINGLE_PROCESS, Processes
 from bnexp.config.instantiate import import_target
 from bnexp.config.schema import Config
@@ -122,7 +123,7 @@ def summary(network: nn.Module, config: Config, splits: DataSplits) -> Summary:
         copy.deepcopy(network) if is_known(config.model) else model(config, NetworkInput.of_splits(splits))
     )
     try:
-        with memory_guard(f"model={target}"), forbid_exit(config.model.title):
+        with memory_guard(f"model={target}"), forbid_exit(config.model.title), default_dtype():
             network_summary = summarise(network, torch.zeros(count, channels, size, size))
     except (UserError, OutOfMemory, ExitCalled):
         raise
@@ -176,7 +177,8 @@ def trainer(
     if processes.is_distributed:
         _check_shards(config, splits, processes.world_size)
     if is_tried and needs_trial(config):
-        try_components(config, splits, lambda: untrained_trainer(config, device, splits, processes))
+        with default_dtype():  # networks that are built later must not depend on what a step sets
+            try_components(config, splits, lambda: untrained_trainer(config, device, splits, processes))
     plain = _trainer(config, network, device, splits, processes)
     return with_cuda_graph(config, plain, splits.train, graph_used_before)
 

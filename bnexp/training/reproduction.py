@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bnexp.compute.process_tuning import default_dtype
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
 from bnexp.errors import Interrupted, NotReproducible, OutOfMemory, describe, place_of
@@ -30,7 +31,8 @@ def check_reproduction(config: Config, trainer: Trainer, splits: DataSplits, che
     state = trainer.processes.broadcast(lambda: load(checkpoint))
     images, labels = splits.test.sample(min(config.batch_size, config.eval_batch_size))
     try:
-        saved = build.untrained_trainer(config, trainer.device, splits, trainer.processes)
+        with default_dtype(trainer.default_dtype):
+            saved = build.untrained_trainer(config, trainer.device, splits, trainer.processes)
         saved.load_model(state)
         saved_logits, saved_loss = _evaluate(saved, config.seed, images, labels)
     except (Interrupted, OutOfMemory, torch.OutOfMemoryError):

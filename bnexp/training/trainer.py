@@ -48,6 +48,7 @@ class Trainer:
         seed: int = 0,
     ) -> None:
         self.seed, self.process = seed, os.getpid()
+        self.default_dtype = torch.get_default_dtype()  # a step of the user's own network may change it
         self.model, self.loss, self.optimizer, self.device = model, loss, optimizer, device
         self.schedule = schedule or Schedule()
         self.l1, self.grad_clip, self.processes = l1, grad_clip, processes

@@ -65,6 +65,12 @@ class ChangesInEval(Net):
         return super().forward(images) * (1 + self.evaluated)
 
 
+class SetsTheDefaultType(Net):
+    def forward(self, images):
+        torch.set_default_dtype(torch.float64)
+        return super().forward(images)
+
+
 class LateLoss(nn.Module):
     steps = 0
 
@@ -142,3 +148,10 @@ def test_a_checkpoint_that_cannot_be_read_at_the_end_costs_no_record(own_code):
     assert "best.pt: not a checkpoint that can be read" in result.err
     assert json.loads(Path("run/summary.json").read_text())["status"] == "failed"
     assert Path("run/metrics.csv").exists()
+
+
+def test_a_step_may_set_the_default_type(own_code):
+    try:
+        own_code(MODULE).output("model._target_=mine.SetsTheDefaultType")
+    finally:
+        torch.set_default_dtype(torch.float32)

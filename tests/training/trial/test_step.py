@@ -235,6 +235,13 @@ def test_a_network_that_no_deep_copy_can_follow_is_trained(own_code, name):
     assert "Warning" not in own_code(MODULE).output(f"model._target_=mine.{name}", "optimizer=adam")
 
 
+def test_a_network_whose_methods_return_nothing_is_evaluated(own_code):
+    code = own_code(MODULE)
+    code.output("model._target_=mine.NoReturn")
+    result = code.commands.eval("run", "--trust", "mine.NoReturn")
+    assert (result.code, result.err) == (0, "")
+
+
 def test_a_compiled_script_is_trained(own_code):
     source = """
 def Script(in_channels, image_size, num_classes):

@@ -154,6 +154,11 @@ class Dictionary(Net):
         return {"logits": super().forward(images)}
 
 
+class WithBlock(Net):
+    def __init__(self, in_channels, image_size, num_classes, block=None):
+        super().__init__(in_channels, image_size, num_classes)
+
+
 class KeyInForward(Net):
     def forward(self, images):
         return {}["scale"]
@@ -216,7 +221,8 @@ MISTAKES = {
         "mine.Lazily or optimizer._target_=torch.optim.SGD: the step after an evaluation fails",
     ),
     "a target inside a group": (
-        ["model._target_=mine.Net", "+model.block={_target_: torch.nn.Tanh}"], "model.block: unknown key"
+        ["model._target_=mine.WithBlock", "+model.block={_target_: torch.nn.Tanh}"],
+        "model.block._target_=torch.nn.Tanh: only the _target_ of a group is built"
     ),
 }  # fmt: skip
 

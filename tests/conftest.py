@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from bnexp import compare, descend, evaluate, list_results, plan, resume, train, watch
+from bnexp.sweeps.launchers import local
 
 # A process that a shell starts in the background ignores Ctrl-C, and its child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -93,7 +94,14 @@ class Commands:
 
 
 @pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> Commands:
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, request) -> Commands:
+    """Sweeps train in this process, without workers. Only tests marked ``pictures`` draw a report's pictures.
+
+    The pictures take more time than the training of most tests.
+    """
+    monkeypatch.setattr(local, "cores", lambda: 1)
+    if request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr("bnexp.report.plots.pictures.draw_pictures", lambda verdict: [])
     return Commands(tmp_path, monkeypatch, capfd)
 
 

@@ -265,6 +265,7 @@ def test_two_runs_in_one_second_have_two_folders(commands):
     assert len(commands.runs()) == 2
 
 
+@pytest.mark.pictures
 def test_a_sweep_ends_in_a_table(commands):
     done = commands.bnexp("-m", "model=mlp,mlp_bn", "seed=0,1", *QUICK)
     assert done.code == 0

@@ -37,9 +37,10 @@ def shell_line(folder: Path, line: str, **env: str) -> subprocess.CompletedProce
         ("2>&-", ""),
         (">&-", ""),
         ("<&- >&- 2>&-", ""),
-        ("| head -1", ""),
-        ("> /dev/full", FULL),
-        ("> /dev/full 2> /dev/full", ""),
+        # Workers write to a file: these streams are the main process's alone.
+        ("hydra.launcher.jobs=1 | head -1", ""),
+        ("hydra.launcher.jobs=1 > /dev/full", FULL),
+        ("hydra.launcher.jobs=1 > /dev/full 2> /dev/full", ""),
         ("hydra.launcher.jobs=1 >&- 2>&-", ""),
     ],
 )
@@ -87,8 +88,19 @@ def test_a_comparison_is_written_before_it_is_printed(tmp_path, reader, code):
 
 
 @ON_POSIX
-@pytest.mark.parametrize(("redirection", "err"), [(">&-", CLOSED), ("> /dev/full", FULL), (">&- 2>&-", "")])
-@pytest.mark.parametrize("command", ["list_results .", "plan seed=0,1", "train --help", "train --cfg job"])
+@pytest.mark.parametrize(
+    ("command", "redirection", "err"),
+    [
+        ("list_results .", ">&-", CLOSED),
+        ("list_results .", "> /dev/full", FULL),
+        ("list_results .", ">&- 2>&-", ""),
+        ("plan seed=0,1", "> /dev/full", FULL),
+        ("train --help", ">&-", CLOSED),
+        ("train --help", "> /dev/full", FULL),
+        ("train --cfg job", ">&-", CLOSED),
+        ("train --cfg job", "> /dev/full", FULL),
+    ],
+)
 def test_a_command_that_could_print_nothing_has_failed(tmp_path, command, redirection, err):
     (tmp_path / "run").mkdir()
     result = shell_line(tmp_path, f"$PYTHON -m bnexp.{command} {redirection}")

@@ -94,14 +94,17 @@ class Commands:
 
 
 @pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, request) -> Commands:
-    """Sweeps train in this process, without workers. Only tests marked ``pictures`` draw a report's pictures.
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without pictures: drawing takes more time than the training of most tests."""
+    monkeypatch.setattr("bnexp.report.plots.pictures.draw_pictures", lambda verdict: [])
 
-    The pictures take more time than the training of most tests.
-    """
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, request) -> Commands:
+    """Sweeps train in this process, without workers; only tests marked ``pictures`` draw pictures of reports."""
     monkeypatch.setattr(local, "cores", lambda: 1)
     if request.node.get_closest_marker("pictures") is None:
-        monkeypatch.setattr("bnexp.report.plots.pictures.draw_pictures", lambda verdict: [])
+        request.getfixturevalue("no_pictures")
     return Commands(tmp_path, monkeypatch, capfd)
 
 

@@ -46,7 +46,9 @@ def _process(rank: int, port: str, folder: str) -> None:
 def work_of_two_processes() -> dict:
     """Functions of ``processes``; the fixture ``results`` calls them all, because a start takes seconds."""
     return {
-        **{case: partial(gradients, maps=case[0], size=case[1], synchronised=True) for case in GRADIENT_CASES},
+        **{
+            case: partial(gradients, maps=case[0], size=case[1], synchronised=True) for case in GRADIENT_CASES
+        },
         "not synchronised": partial(gradients, maps=True, size=64, synchronised=False),
         "an error in one process": partial(agree_on_data, broken=True),
         "other data in one process": partial(agree_on_data, broken=False),

@@ -101,7 +101,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, request) -> Commands:
-    """Sweeps train in this process, without workers; only tests marked ``pictures`` draw pictures of reports."""
+    """Sweeps train in this process. Only tests marked ``pictures`` draw the pictures of reports."""
     monkeypatch.setattr(local, "cores", lambda: 1)
     if request.node.get_closest_marker("pictures") is None:
         request.getfixturevalue("no_pictures")

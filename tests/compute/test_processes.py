@@ -158,7 +158,7 @@ def weights(run) -> dict:
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does_and_one_process_can_continue(torchrun, shell, tmp_path):
+def test_two_processes_train_what_one_does_and_one_process_can_continue(torchrun, commands, tmp_path):
     overrides = ("model=mlp", "model.hidden=[20]", *QUICK)
     out, err = torchrun(*overrides, "epochs=1", "hydra.run.dir=two").communicate(timeout=240)
     assert "seed 0 on cpu" in out, err
@@ -169,8 +169,8 @@ def test_two_processes_train_what_one_does_and_one_process_can_continue(torchrun
     assert sum(confusion.values()) == summary["images"]["test"]
     correct = sum(count for (label, prediction), count in confusion.items() if label == prediction)
     assert correct / summary["images"]["test"] == pytest.approx(summary["final"]["test/accuracy"])
-    assert shell(*overrides, "hydra.run.dir=two").code == 0  # one process, one more epoch
-    assert shell(*overrides, "hydra.run.dir=one").code == 0
+    assert commands.bnexp(*overrides, "hydra.run.dir=two").code == 0  # one process, one more epoch
+    assert commands.bnexp(*overrides, "hydra.run.dir=one").code == 0
     for name, value in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], value, rtol=1e-4, atol=1e-6)
     final_of_one, final_of_two = (

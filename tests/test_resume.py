@@ -81,8 +81,14 @@ def uninterrupted(commands, uninterrupted_record) -> dict[str, Any]:
     return uninterrupted_record
 
 
-@pytest.mark.parametrize("step", [1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS + 3, 4 * STEPS])
-@pytest.mark.parametrize("next_command", ["resume", "train"])
+@pytest.mark.parametrize(
+    ("step", "next_command"),
+    [
+        *((step, "resume") for step in (1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS + 3, 4 * STEPS)),
+        (2 * STEPS + 3, "train"),
+        (4 * STEPS, "train"),
+    ],
+)
 def test_a_terminated_run_resumes_to_the_same_bits(commands, uninterrupted, monkeypatch, step, next_command):
     call_in_step(monkeypatch, step, terminate)
     assert train(commands, "resumed", *EVERYTHING).code == 143

@@ -281,7 +281,7 @@ def test_a_sweep_ends_in_a_table(commands):
 
 
 def test_a_failing_job_does_not_stop_the_others(commands):
-    done = commands.bnexp("-m", "model=mlp,mlp_bn", "batch_size=1", *QUICK)
+    done = commands.bnexp("-m", "model=mlp,mlp_bn", "batch_size=1", *QUICK, "hydra.launcher.jobs=2")
     assert done.code == 1
     statuses = [json.loads((run / "summary.json").read_text())["status"] for run in commands.runs()]
     assert sorted(statuses) == ["failed", "finished"]

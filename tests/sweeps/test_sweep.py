@@ -163,7 +163,7 @@ def test_an_unfinished_job_is_resumed_in_its_folder_under_other_overrides(comman
 
 
 def test_a_diverged_job_is_not_trained_again(commands):
-    arguments = ("-m", "optimizer.lr=0.1,1e30", *QUICK, SWEEP_FOLDER)
+    arguments = ("-m", "optimizer.lr=0.1,1e30", *QUICK, SWEEP_FOLDER, "hydra.launcher.jobs=2")
     first, second = commands.bnexp(*arguments), commands.bnexp(*arguments)
     assert (first.code, second.code) == (1, 1)
     assert trained_jobs(second) == []

@@ -100,9 +100,14 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, request) -> Commands:
-    """Sweeps train in this process. Only tests marked ``pictures`` draw the pictures of reports."""
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps train in this process, unless hydra.launcher.jobs says otherwise."""
     monkeypatch.setattr(local, "cores", lambda: 1)
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, no_workers, request) -> Commands:
+    """Sweeps start no workers. Only tests marked ``pictures`` draw the pictures of reports."""
     if request.node.get_closest_marker("pictures") is None:
         request.getfixturevalue("no_pictures")
     return Commands(tmp_path, monkeypatch, capfd)

@@ -94,7 +94,7 @@ def test_a_killed_worker_costs_its_own_job_alone(tmp_path, in_this_process):
     assert process.returncode == 1
     assert "a worker was lost (SIGKILL): seed=" in errors
     assert statuses(tmp_path) == ["finished", "finished", "finished", "running"]
-    repeated = start(tmp_path, "hydra.launcher.jobs=2")
+    repeated = start(tmp_path, "hydra.launcher.jobs=1")
     repeated.communicate(timeout=120)
     assert repeated.returncode == 0
     require_same_runs(tmp_path, in_this_process)

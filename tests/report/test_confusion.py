@@ -106,7 +106,7 @@ def test_a_grid_of_rates_has_one_picture_with_each_group_at_its_best(tmp_path):
     assert picture.name == "confusion"
     assert "none (lr=0.1) (n=1)" in picture.svg
     assert "batch (lr=0.01) (n=1)" in picture.svg
-    assert "each at its best" in picture.caption
+    assert "each at its best" in picture.title
 
 
 def test_of_many_blocks_the_first_three_are_drawn(tmp_path):

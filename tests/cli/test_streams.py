@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.no_pictures import NO_PICTURES
 from helpers.run_folders import write_sweep
 
 ON_POSIX = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a shell and /dev/full")
@@ -34,10 +35,10 @@ def shell_line(folder: Path, line: str, **env: str) -> subprocess.CompletedProce
 @pytest.mark.parametrize(
     ("redirection", "err"),
     [
-        ("2>&-", ""),
         (">&-", ""),
         ("<&- >&- 2>&-", ""),
         # Workers write to a file: these streams are the main process's alone.
+        ("hydra.launcher.jobs=1 2>&-", ""),
         ("hydra.launcher.jobs=1 | head -1", ""),
         ("hydra.launcher.jobs=1 > /dev/full", FULL),
         ("hydra.launcher.jobs=1 > /dev/full 2> /dev/full", ""),
@@ -45,7 +46,7 @@ def shell_line(folder: Path, line: str, **env: str) -> subprocess.CompletedProce
     ],
 )
 def test_a_sweep_is_trained_and_its_files_are_written(tmp_path, redirection, err):
-    result = shell_line(tmp_path, f"$PYTHON {SWEEP} {redirection}")
+    result = shell_line(tmp_path, f"$PYTHON {SWEEP} {redirection}", **NO_PICTURES)
     assert (result.returncode, result.stderr) == (0, err)
     summaries = [
         json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("sweep/*/summary.json")
@@ -57,12 +58,13 @@ def test_a_sweep_is_trained_and_its_files_are_written(tmp_path, redirection, err
 
 
 @ON_POSIX
-@pytest.mark.parametrize("utf8_mode", ["0", "1"])
-def test_ascii_streams_replace_what_they_cannot_show(tmp_path, utf8_mode):
+@pytest.mark.parametrize(("utf8_mode", "jobs"), [("0", 2), ("1", 1)])
+def test_ascii_streams_replace_what_they_cannot_show(tmp_path, utf8_mode, jobs):
     folder = tmp_path / "größe"
     folder.mkdir()
     ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": utf8_mode}
-    result = shell_line(folder, f"$PYTHON {SWEEP}", **ascii_only, PYTHONCOERCECLOCALE="0")
+    sweep = f"$PYTHON {SWEEP} hydra.launcher.jobs={jobs}"
+    result = shell_line(folder, sweep, **ascii_only, PYTHONCOERCECLOCALE="0")
     assert (result.returncode, result.stderr) == (0, "")
     result = shell_line(
         tmp_path,

@@ -19,6 +19,7 @@ from bnexp.errors import UserError
 from bnexp.sweeps.launchers.slurm import KEYS, SHARED_KEYS, SLURM_KEYS, SlurmJobs, srun_arguments
 from conftest import CommandResult
 from helpers.accident_network import NETWORK
+from helpers.no_pictures import NO_PICTURES
 from helpers.records import record
 
 needs_submitit = pytest.mark.skipif(
@@ -38,7 +39,8 @@ def start(folder: Path, *arguments: str, module: str = "train", **variables: str
     (folder / "mynets.py").write_text(NETWORK)
     return subprocess.Popen(
         [sys.executable, "-m", f"bnexp.{module}", *arguments], cwd=folder, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | NO_PICTURES | variables,
     )  # fmt: skip
 
 

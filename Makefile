@@ -22,7 +22,7 @@ demo: $(READY)  ## does batch norm help LeNet? as many seeds as the answer takes
 	$(BIN)/bnexp -m model=lenet model.norm=none,batch epochs=5 seed=auto
 
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(READY)  ## check the code with ruff and mypy
 	$(BIN)/ruff check .

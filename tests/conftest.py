@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from bnexp import compare, descend, evaluate, list_results, plan, resume, train, watch
+from bnexp.sweeps.launchers import local
 
 # A process that a shell starts in the background ignores Ctrl-C, and its child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -93,7 +94,22 @@ class Commands:
 
 
 @pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> Commands:
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without pictures: drawing takes more time than the training of most tests."""
+    monkeypatch.setattr("bnexp.report.plots.pictures.draw_pictures", lambda verdict: [])
+
+
+@pytest.fixture
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps train in this process, unless hydra.launcher.jobs says otherwise."""
+    monkeypatch.setattr(local, "cores", lambda: 1)
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, no_workers, request) -> Commands:
+    """Sweeps start no workers. Only tests marked ``pictures`` draw the pictures of reports."""
+    if request.node.get_closest_marker("pictures") is None:
+        request.getfixturevalue("no_pictures")
     return Commands(tmp_path, monkeypatch, capfd)
 
 

@@ -10,6 +10,7 @@ from helpers.run_folders import HEADER, write_run, write_sweep
 GROUPS = {"none": [97.0, 97.2, 96.9], "batch": [98.0, 98.1, 98.0]}
 
 
+@pytest.mark.pictures
 def test_runs_are_compared_and_the_report_is_written(commands):
     write_sweep(commands.folder / "sweep", GROUPS)
     first = commands.compare("sweep", "--output", "out")
@@ -21,6 +22,7 @@ def test_runs_are_compared_and_the_report_is_written(commands):
     assert "Look 2" not in second.out  # the same runs are no new look
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("name", ["report.html", "comparison.json", "comparison.csv", "forest.png"])
 def test_a_file_that_bnexp_did_not_write_is_not_replaced(commands, name):
     write_sweep(commands.folder / "sweep", GROUPS)

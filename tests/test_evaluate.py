@@ -57,10 +57,17 @@ def matches(output: PrintedEvaluation, recorded: dict[str, float], split: str) -
     return metrics == {key: f"{recorded[key]:.4f}" for key in metrics}
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The folder of the run that ``run`` trains for the first test and copies for each."""
+    return tmp_path_factory.mktemp("trained") / "run"
+
+
 @pytest.fixture
-def run(commands) -> Path:
-    assert commands.bnexp(*QUICK).code == 0
-    return commands.runs()[-1]
+def run(commands, trained) -> Path:
+    if not trained.exists():
+        assert commands.bnexp(*QUICK, f"hydra.run.dir={trained}").code == 0
+    return Path(shutil.copytree(trained, commands.folder / "outputs" / "day" / "run"))
 
 
 def evaluate(commands, *arguments) -> PrintedEvaluation:

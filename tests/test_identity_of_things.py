@@ -162,21 +162,29 @@ def test_a_relative_root_is_that_of_the_first_command(commands, monkeypatch):
 # The user's own code
 
 
-def write_net(folder: Path, activation: str) -> None:
-    (folder / "mynets.py").write_text(NET.format(activation=activation))
+@pytest.fixture
+def write_net(commands, monkeypatch):
+    """Writes mynets.py, and forgets the module that this process may have imported from it."""
+    monkeypatch.syspath_prepend(str(commands.folder))
+
+    def write(activation: str) -> None:
+        (commands.folder / "mynets.py").write_text(NET.format(activation=activation))
+        monkeypatch.delitem(sys.modules, "mynets", raising=False)
+
+    return write
 
 
 CUSTOM = ("model=custom", "model._target_=mynets.Net", *QUICK[:2], "batch_size=8", "dataset.train_size=50")
 
 
-def test_an_edited_network_is_another_run(commands, shell):
-    write_net(commands.folder, "ReLU")
+def test_an_edited_network_is_another_run(commands, write_net):
+    write_net("ReLU")
     sweep = ("-m", "seed=0,1", *CUSTOM, "hydra.sweep.dir=sweep")
-    first = shell(*sweep)
+    first = commands.bnexp(*sweep)
     assert first.code == 0, first.err
-    assert shell(*sweep).out.startswith("2 of 2 jobs ended before: skipped\n")
-    write_net(commands.folder, "Tanh")
-    assert "skipped" not in shell(*sweep).out
+    assert commands.bnexp(*sweep).out.startswith("2 of 2 jobs ended before: skipped\n")
+    write_net("Tanh")
+    assert "skipped" not in commands.bnexp(*sweep).out
     assert len(commands.runs()) == 4
     table = commands.compare("sweep").out
     assert "source" in table
@@ -218,11 +226,11 @@ def test_a_network_whose_layers_come_in_another_order_is_refused(commands, shell
     assert "its layers come in another order than in the run" in process.stderr
 
 
-def test_resume_refuses_an_edited_network(commands, shell):
-    write_net(commands.folder, "ReLU")
-    assert shell(*CUSTOM, "hydra.run.dir=run").code == 0
-    write_net(commands.folder, "Tanh")
-    result = shell(*CUSTOM, "epochs=2", "hydra.run.dir=run")
+def test_resume_refuses_an_edited_network(commands, write_net):
+    write_net("ReLU")
+    assert commands.bnexp(*CUSTOM, "hydra.run.dir=run").code == 0
+    write_net("Tanh")
+    result = commands.bnexp(*CUSTOM, "epochs=2", "hydra.run.dir=run")
     assert result.code == 2
     assert (
         "the file of model._target_=mynets.Net, or one that it imports, has changed since this run"

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,15 +41,22 @@ def folder_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imported_modules(path: Path):
+@cache
+def imported_modules(path: Path) -> list[str]:
     """Every module that a file imports, also inside of functions."""
+    names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def imported_packages(path: Path) -> set[str]:
+    """The outermost names of these modules."""
+    return {name.partition(".")[0] for name in imported_modules(path)}
 
 
 def imported_files(path: Path) -> set[Path]:
@@ -58,14 +66,18 @@ def imported_files(path: Path) -> set[Path]:
     return candidates & set(FILES)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_folder_imports_only_from_lower_layers(path):
-    folder = folder_of(path)
-    assert folder in LAYER, f"{folder} needs a layer in LAYERS"
-    for name in imported_modules(path):
-        imported = name.split(".")[1] if name.startswith("bnexp.") else None
-        if imported in LAYER and imported != folder:
-            assert LAYER[imported] < LAYER[folder], f"{folder} (layer {LAYER[folder]}) imports {imported}"
+def test_a_folder_imports_only_from_lower_layers():
+    assert {folder_of(path) for path in FILES} <= LAYER.keys(), "a folder needs a layer in LAYERS"
+    wrong_imports = [
+        f"{name_of(path)} (layer {LAYER[folder_of(path)]}) imports {name} (layer {LAYER[imported]})"
+        for path in FILES
+        for name in imported_modules(path)
+        if name.startswith("bnexp.")
+        and (imported := name.split(".")[1]) in LAYER
+        and imported != folder_of(path)
+        and LAYER[imported] >= LAYER[folder_of(path)]
+    ]
+    assert wrong_imports == []
 
 
 def test_imports_have_no_cycle():
@@ -83,10 +95,9 @@ def test_imports_have_no_cycle():
     assert len(visited) == len(FILES)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_only_the_command_line_imports_hydra(path):
-    if folder_of(path) not in USES_HYDRA:
-        assert not {name.split(".")[0] for name in imported_modules(path)} & {"hydra", "omegaconf"}
+def test_only_the_command_line_imports_hydra():
+    others = [path for path in FILES if folder_of(path) not in USES_HYDRA]
+    assert [name_of(path) for path in others if imported_packages(path) & {"hydra", "omegaconf"}] == []
 
 
 @pytest.mark.parametrize(
@@ -107,18 +118,17 @@ def test_commands_start_without_torch(names):
     assert process.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if folder_of(path) == "report"], ids=name_of)
-def test_the_report_needs_no_torch(path):
-    assert not {name.split(".")[0] for name in imported_modules(path)} & {"torch", "torchvision", "pandas"}
+def test_the_report_needs_no_torch():
+    report = [path for path in FILES if folder_of(path) == "report"]
+    slow_packages = {"torch", "torchvision", "pandas"}
+    assert [name_of(path) for path in report if imported_packages(path) & slow_packages] == []
 
 
-RENDERERS = {path for path in FILES if path.parent == PACKAGE / "report" / "render"}
-
-
-@pytest.mark.parametrize("path", sorted(RENDERERS), ids=name_of)
-def test_renderers_of_the_report_import_nothing_from_each_other(path):
+def test_renderers_of_the_report_import_nothing_from_each_other():
     """Content that two renderers need belongs in report/content."""
-    assert not imported_files(path) & RENDERERS
+    renderers = {path for path in FILES if path.parent == PACKAGE / "report" / "render"}
+    assert len(renderers) > 1
+    assert [name_of(path) for path in renderers if imported_files(path) & renderers] == []
 
 
 def test_every_folder_is_a_package_of_the_wheel():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,10 +66,30 @@ def train(commands, folder: str, *overrides: str):
     return commands.bnexp(*overrides, f"hydra.run.dir={folder}")
 
 
-@pytest.mark.parametrize("step", [1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS + 3, 4 * STEPS])
-@pytest.mark.parametrize("next_command", ["resume", "train"])
-def test_a_terminated_run_resumes_to_the_same_bits(commands, monkeypatch, step, next_command):
-    assert train(commands, "uninterrupted", *EVERYTHING).code == 0
+@pytest.fixture(scope="module")
+def uninterrupted_record() -> dict[str, Any]:
+    """Empty until the first test that needs it: ``uninterrupted`` trains once for all tests."""
+    return {}
+
+
+@pytest.fixture
+def uninterrupted(commands, uninterrupted_record) -> dict[str, Any]:
+    """The record of a run with EVERYTHING that nothing interrupted."""
+    if not uninterrupted_record:
+        assert train(commands, "uninterrupted", *EVERYTHING).code == 0
+        uninterrupted_record |= record(Path("uninterrupted"))
+    return uninterrupted_record
+
+
+@pytest.mark.parametrize(
+    ("step", "next_command"),
+    [
+        *((step, "resume") for step in (1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS + 3, 4 * STEPS)),
+        (2 * STEPS + 3, "train"),
+        (4 * STEPS, "train"),
+    ],
+)
+def test_a_terminated_run_resumes_to_the_same_bits(commands, uninterrupted, monkeypatch, step, next_command):
     call_in_step(monkeypatch, step, terminate)
     assert train(commands, "resumed", *EVERYTHING).code == 143
     status = json.loads(Path("resumed/summary.json").read_text())["status"]
@@ -77,16 +98,15 @@ def test_a_terminated_run_resumes_to_the_same_bits(commands, monkeypatch, step, 
         assert commands.resume("resumed").code == 0
     else:
         assert train(commands, "resumed", *EVERYTHING).code == 0
-    assert record(Path("resumed")) == record(Path("uninterrupted"))
+    assert record(Path("resumed")) == uninterrupted
 
 
-def test_a_run_that_is_interrupted_five_times_ends_in_the_same_bits(commands, monkeypatch):
-    train(commands, "uninterrupted", *EVERYTHING)
+def test_a_run_that_is_interrupted_five_times_ends_in_the_same_bits(commands, uninterrupted, monkeypatch):
     for step in (2, 3, 1, 7, 5):
         call_in_step(monkeypatch, step, terminate)
         assert train(commands, "resumed", *EVERYTHING).code == 143
     assert commands.resume("resumed").code == 0
-    assert record(Path("resumed")) == record(Path("uninterrupted"))
+    assert record(Path("resumed")) == uninterrupted
 
 
 SETTINGS = {
@@ -117,13 +137,12 @@ def test_every_kind_of_state_is_restored(commands, monkeypatch, name):
 
 
 @pytest.mark.parametrize("step", [1, STEPS + 1, 3 * STEPS])
-def test_a_killed_run_resumes_from_its_last_complete_epoch(commands, step):
-    train(commands, "uninterrupted", *EVERYTHING)
+def test_a_killed_run_resumes_from_its_last_complete_epoch(commands, uninterrupted, step):
     command = [sys.executable, "-c", KILLED_IN_STEP.format(step=step), *EVERYTHING, "hydra.run.dir=resumed"]
     assert subprocess.run(command, capture_output=True, timeout=240).returncode == -signal.SIGKILL
     assert json.loads(Path("resumed/summary.json").read_text())["status"] == "running"
     assert commands.resume("resumed").code == 0
-    assert record(Path("resumed")) == record(Path("uninterrupted"))
+    assert record(Path("resumed")) == uninterrupted
 
 
 @pytest.mark.parametrize(
@@ -195,19 +214,17 @@ def damage(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["truncated", "bit flipped", "empty"])
-def test_after_a_damaged_checkpoint_the_previous_one_is_used(commands, monkeypatch, kind):
-    train(commands, "uninterrupted", *EVERYTHING)
+def test_after_a_damaged_checkpoint_the_previous_one_is_used(commands, uninterrupted, monkeypatch, kind):
     checkpoints = interrupt_after_two_epochs(commands, monkeypatch)
     damage(checkpoints / "last.pt", kind)
     result = commands.resume("resumed")
     assert result.code == 0
     assert "last.pt: not a checkpoint that can be read" in result.out
     assert "goes on after epoch 2\n" in result.out
-    assert record(Path("resumed")) == record(Path("uninterrupted"))
+    assert record(Path("resumed")) == uninterrupted
 
 
-def test_without_a_readable_checkpoint_the_run_starts_again_and_says_so(commands, monkeypatch):
-    train(commands, "uninterrupted", *EVERYTHING)
+def test_without_a_readable_checkpoint_the_run_starts_again_and_says_so(commands, uninterrupted, monkeypatch):
     checkpoints = interrupt_after_two_epochs(commands, monkeypatch)
     for name in ("last.pt", "previous.pt"):
         damage(checkpoints / name, "bit flipped")
@@ -215,19 +232,17 @@ def test_without_a_readable_checkpoint_the_run_starts_again_and_says_so(commands
     assert result.code == 0
     assert result.out.count("not a checkpoint that can be read") == 2
     assert "goes on" not in result.out
-    assert record(Path("resumed")) == record(Path("uninterrupted"))
+    assert record(Path("resumed")) == uninterrupted
 
 
-def test_a_missing_best_checkpoint_is_trained_again(commands, monkeypatch):
-    train(commands, "uninterrupted", *EVERYTHING)
+def test_a_missing_best_checkpoint_is_trained_again(commands, uninterrupted, monkeypatch):
     checkpoints = interrupt_after_two_epochs(commands, monkeypatch)
     (checkpoints / "best.pt").unlink()
     assert commands.resume("resumed").code == 0
-    assert record(Path("resumed")) == record(Path("uninterrupted"))
+    assert record(Path("resumed")) == uninterrupted
 
 
-def test_rows_and_events_after_the_checkpoint_are_removed(commands, monkeypatch):
-    train(commands, "uninterrupted", *EVERYTHING)
+def test_rows_and_events_after_the_checkpoint_are_removed(commands, uninterrupted, monkeypatch):
     interrupt_after_two_epochs(commands, monkeypatch)
     with Path("resumed/metrics.csv").open("a", newline="") as file:
         file.write("3,0.5,0.5\r\n4,0.")
@@ -237,11 +252,10 @@ def test_rows_and_events_after_the_checkpoint_are_removed(commands, monkeypatch)
     with events.open("ab") as file:
         file.write(events.read_bytes()[-40:-3])
     assert commands.resume("resumed").code == 0
-    assert record(Path("resumed")) == record(Path("uninterrupted"))
+    assert record(Path("resumed")) == uninterrupted
 
 
-def test_a_run_in_use_is_refused(commands, monkeypatch):
-    train(commands, "uninterrupted", *EVERYTHING)
+def test_a_run_in_use_is_refused(commands, uninterrupted, monkeypatch):
     call_in_step(monkeypatch, 2, terminate)
     train(commands, "resumed", *EVERYTHING)
     with lock_folder(Path("resumed")):
@@ -253,7 +267,7 @@ def test_a_run_in_use_is_refused(commands, monkeypatch):
             )
         assert record(Path("resumed")) == old_record
     assert commands.resume("resumed").code == 0
-    assert record(Path("resumed")) == record(Path("uninterrupted"))
+    assert record(Path("resumed")) == uninterrupted
 
 
 def test_a_checkpoint_of_another_network_is_one_line(commands, monkeypatch):
@@ -340,19 +354,19 @@ FOREIGN_OVERRIDES = {
 }
 
 
-@pytest.mark.parametrize("override", FOREIGN_OVERRIDES)
-def test_an_override_of_the_folder_that_can_run_code_is_refused(commands, monkeypatch, override):
+def test_an_override_of_the_folder_that_can_run_code_is_refused(commands, monkeypatch):
     call_in_step(monkeypatch, 2, terminate)
     train(commands, "resumed", "epochs=1", *SMALL)
     path = Path("resumed/.hydra/hydra.yaml")
-    kind = "hydra" if "hydra" in override else "task"
     text = path.read_text()
-    assert f"    {kind}:\n" in text
-    path.write_text(text.replace(f"    {kind}:\n", f"    {kind}:\n    - {json.dumps(override)}\n"))
-    result = commands.resume("resumed")
-    assert result.code == 2
-    assert FOREIGN_OVERRIDES[override] in result.err
-    assert len(result.err.splitlines()) == 1
+    for override, reason in FOREIGN_OVERRIDES.items():
+        kind = "hydra" if "hydra" in override else "task"
+        assert f"    {kind}:\n" in text
+        path.write_text(text.replace(f"    {kind}:\n", f"    {kind}:\n    - {json.dumps(override)}\n"))
+        result = commands.resume("resumed")
+        assert result.code == 2, override
+        assert reason in result.err
+        assert len(result.err.splitlines()) == 1
 
 
 def test_a_run_of_a_custom_network_resumes_only_if_it_is_trusted(commands, monkeypatch):

@@ -265,6 +265,7 @@ def test_two_runs_in_one_second_have_two_folders(commands):
     assert len(commands.runs()) == 2
 
 
+@pytest.mark.pictures
 def test_a_sweep_ends_in_a_table(commands):
     done = commands.bnexp("-m", "model=mlp,mlp_bn", "seed=0,1", *QUICK)
     assert done.code == 0
@@ -280,7 +281,7 @@ def test_a_sweep_ends_in_a_table(commands):
 
 
 def test_a_failing_job_does_not_stop_the_others(commands):
-    done = commands.bnexp("-m", "model=mlp,mlp_bn", "batch_size=1", *QUICK)
+    done = commands.bnexp("-m", "model=mlp,mlp_bn", "batch_size=1", *QUICK, "hydra.launcher.jobs=2")
     assert done.code == 1
     statuses = [json.loads((run / "summary.json").read_text())["status"] for run in commands.runs()]
     assert sorted(statuses) == ["failed", "finished"]

@@ -82,6 +82,7 @@ def test_balanced_weights_change_the_training(pets, commands):
     assert commands.bnexp("loss.weight=equal").err.count("\n") == 1
 
 
+@pytest.mark.pictures
 def test_a_verdict_gives_balanced_accuracy_too(pets, commands):
     arguments = ("dataset=image_folder", f"dataset.root={pets}", "epochs=2", "batch_size=13")
     result = commands.bnexp(

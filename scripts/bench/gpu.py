@@ -60,7 +60,8 @@ def _measure(name: str, variant: str, repeats: int, scale: float) -> Row:
     overrides = [*recipe.overrides, *VARIANTS[variant]]
     if scale < 1:
         count = scale_images(recipe.images, scale)
-        overrides += [f"dataset.train_size={count}", f"dataset.test_size={min(count, 10_000)}"]
+        # The first epoch and one after it.
+        overrides += [f"dataset.train_size={count}", f"dataset.test_size={min(count, 10_000)}", "epochs=2"]
     runs = [_run(overrides) for _ in range(repeats)]
     ceiling = median([time_bare_step(parse_overrides(overrides)) for _ in range(repeats)])
     images_per_s = median([run["images_per_s"] for run in runs])

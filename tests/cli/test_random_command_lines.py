@@ -5,6 +5,8 @@ from hypothesis import HealthCheck, given, settings
 
 from helpers.random_command_lines import LINES, run
 
+pytestmark = pytest.mark.usefixtures("no_workers", "no_pictures")
+
 
 @settings(
     max_examples=120, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)

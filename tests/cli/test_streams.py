@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.no_pictures import NO_PICTURES
 from helpers.run_folders import write_sweep
 
 ON_POSIX = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a shell and /dev/full")
@@ -34,17 +35,18 @@ def shell_line(folder: Path, line: str, **env: str) -> subprocess.CompletedProce
 @pytest.mark.parametrize(
     ("redirection", "err"),
     [
-        ("2>&-", ""),
         (">&-", ""),
         ("<&- >&- 2>&-", ""),
-        ("| head -1", ""),
-        ("> /dev/full", FULL),
-        ("> /dev/full 2> /dev/full", ""),
+        # Workers write to a file: these streams are the main process's alone.
+        ("hydra.launcher.jobs=1 2>&-", ""),
+        ("hydra.launcher.jobs=1 | head -1", ""),
+        ("hydra.launcher.jobs=1 > /dev/full", FULL),
+        ("hydra.launcher.jobs=1 > /dev/full 2> /dev/full", ""),
         ("hydra.launcher.jobs=1 >&- 2>&-", ""),
     ],
 )
 def test_a_sweep_is_trained_and_its_files_are_written(tmp_path, redirection, err):
-    result = shell_line(tmp_path, f"$PYTHON {SWEEP} {redirection}")
+    result = shell_line(tmp_path, f"$PYTHON {SWEEP} {redirection}", **NO_PICTURES)
     assert (result.returncode, result.stderr) == (0, err)
     summaries = [
         json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("sweep/*/summary.json")
@@ -56,12 +58,13 @@ def test_a_sweep_is_trained_and_its_files_are_written(tmp_path, redirection, err
 
 
 @ON_POSIX
-@pytest.mark.parametrize("utf8_mode", ["0", "1"])
-def test_ascii_streams_replace_what_they_cannot_show(tmp_path, utf8_mode):
+@pytest.mark.parametrize(("utf8_mode", "jobs"), [("0", 2), ("1", 1)])
+def test_ascii_streams_replace_what_they_cannot_show(tmp_path, utf8_mode, jobs):
     folder = tmp_path / "größe"
     folder.mkdir()
     ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": utf8_mode}
-    result = shell_line(folder, f"$PYTHON {SWEEP}", **ascii_only, PYTHONCOERCECLOCALE="0")
+    sweep = f"$PYTHON {SWEEP} hydra.launcher.jobs={jobs}"
+    result = shell_line(folder, sweep, **ascii_only, PYTHONCOERCECLOCALE="0")
     assert (result.returncode, result.stderr) == (0, "")
     result = shell_line(
         tmp_path,
@@ -87,8 +90,19 @@ def test_a_comparison_is_written_before_it_is_printed(tmp_path, reader, code):
 
 
 @ON_POSIX
-@pytest.mark.parametrize(("redirection", "err"), [(">&-", CLOSED), ("> /dev/full", FULL), (">&- 2>&-", "")])
-@pytest.mark.parametrize("command", ["list_results .", "plan seed=0,1", "train --help", "train --cfg job"])
+@pytest.mark.parametrize(
+    ("command", "redirection", "err"),
+    [
+        ("list_results .", ">&-", CLOSED),
+        ("list_results .", "> /dev/full", FULL),
+        ("list_results .", ">&- 2>&-", ""),
+        ("plan seed=0,1", "> /dev/full", FULL),
+        ("train --help", ">&-", CLOSED),
+        ("train --help", "> /dev/full", FULL),
+        ("train --cfg job", ">&-", CLOSED),
+        ("train --cfg job", "> /dev/full", FULL),
+    ],
+)
 def test_a_command_that_could_print_nothing_has_failed(tmp_path, command, redirection, err):
     (tmp_path / "run").mkdir()
     result = shell_line(tmp_path, f"$PYTHON -m bnexp.{command} {redirection}")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from bnexp.models import norms
 from bnexp.runs.confusion import read_confusion
 
 WORLD = 2
+GRADIENT_CASES = [(False, 64), (False, 13), (True, 64), (True, 13)]  # maps, size
 
 
 def free_port() -> str:
@@ -29,7 +31,7 @@ def free_port() -> str:
         return str(server.getsockname()[1])
 
 
-def _process(rank: int, port: str, work, folder: str, arguments: tuple) -> None:
+def _process(rank: int, port: str, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD),
@@ -37,14 +39,27 @@ def _process(rank: int, port: str, work, folder: str, arguments: tuple) -> None:
     }  # fmt: skip
     processes = Processes.from_environment()
     with processes.connect(torch.device("cpu")):
-        torch.save(work(processes, *arguments), f"{folder}/{rank}.pt")
+        results = {name: work(processes) for name, work in work_of_two_processes().items()}
+        torch.save(results, f"{folder}/{rank}.pt")
 
 
-def run_in_two_processes(work, folder, *arguments) -> list:
-    """The results of ``work(processes, *arguments)`` in two processes."""
-    mp.start_processes(
-        _process, (free_port(), work, str(folder), arguments), nprocs=WORLD, start_method="spawn"
-    )
+def work_of_two_processes() -> dict:
+    """Functions of ``processes``; the fixture ``results`` calls them all, because a start takes seconds."""
+    return {
+        **{
+            case: partial(gradients, maps=case[0], size=case[1], synchronised=True) for case in GRADIENT_CASES
+        },
+        "not synchronised": partial(gradients, maps=True, size=64, synchronised=False),
+        "an error in one process": partial(agree_on_data, broken=True),
+        "other data in one process": partial(agree_on_data, broken=False),
+    }
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> list[dict]:
+    """What each of two processes got for each work, by name."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    mp.start_processes(_process, (free_port(), str(folder)), nprocs=WORLD, start_method="spawn")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
 
@@ -80,23 +95,22 @@ def gradients(processes: Processes, maps: bool, size: int, synchronised: bool) -
     return parameter_gradients | buffers | {"loss": processes.sum_(loss.detach()), "images": images.grad}
 
 
-@pytest.mark.parametrize("maps", [False, True])
-@pytest.mark.parametrize("size", [64, 13])
-def test_synchronised_batch_norm_is_that_of_the_whole_batch(tmp_path, maps, size):
+@pytest.mark.parametrize(("maps", "size"), GRADIENT_CASES)
+def test_synchronised_batch_norm_is_that_of_the_whole_batch(results, maps, size):
     expected = gradients(Processes(), maps, size, False)
-    results = run_in_two_processes(gradients, tmp_path, maps, size, True)
-    for result in results:
+    of_each_process = [result[maps, size] for result in results]
+    for result in of_each_process:
         for name, value in expected.items():
             if name != "images":
                 torch.testing.assert_close(result[name], value, rtol=0, atol=1e-10)
-    image_gradients = torch.cat([result["images"] for result in results])
+    image_gradients = torch.cat([result["images"] for result in of_each_process])
     torch.testing.assert_close(image_gradients, expected["images"], rtol=0, atol=1e-10)
 
 
-def test_without_synchronisation_each_process_normalises_its_own_shard(tmp_path):
+def test_without_synchronisation_each_process_normalises_its_own_shard(results):
     single = gradients(Processes(), True, 64, False)
-    for result in run_in_two_processes(gradients, tmp_path, True, 64, False):
-        assert (result["0.weight"] - single["0.weight"]).abs().max() > 1e-4
+    for result in results:
+        assert (result["not synchronised"]["0.weight"] - single["0.weight"]).abs().max() > 1e-4
 
 
 def test_the_shards_of_all_processes_are_the_batch():
@@ -144,7 +158,7 @@ def weights(run) -> dict:
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does_and_one_process_can_continue(torchrun, shell, tmp_path):
+def test_two_processes_train_what_one_does_and_one_process_can_continue(torchrun, commands, tmp_path):
     overrides = ("model=mlp", "model.hidden=[20]", *QUICK)
     out, err = torchrun(*overrides, "epochs=1", "hydra.run.dir=two").communicate(timeout=240)
     assert "seed 0 on cpu" in out, err
@@ -155,8 +169,8 @@ def test_two_processes_train_what_one_does_and_one_process_can_continue(torchrun
     assert sum(confusion.values()) == summary["images"]["test"]
     correct = sum(count for (label, prediction), count in confusion.items() if label == prediction)
     assert correct / summary["images"]["test"] == pytest.approx(summary["final"]["test/accuracy"])
-    assert shell(*overrides, "hydra.run.dir=two").code == 0  # one process, one more epoch
-    assert shell(*overrides, "hydra.run.dir=one").code == 0
+    assert commands.bnexp(*overrides, "hydra.run.dir=two").code == 0  # one process, one more epoch
+    assert commands.bnexp(*overrides, "hydra.run.dir=one").code == 0
     for name, value in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], value, rtol=1e-4, atol=1e-6)
     final_of_one, final_of_two = (
@@ -242,11 +256,11 @@ def agree_on_data(processes: Processes, broken: bool) -> str:
         return str(error)
 
 
-def test_an_error_or_other_data_in_one_process_stops_all(tmp_path):
+def test_an_error_or_other_data_in_one_process_stops_all(results):
     broken = "process 1 of 2: dataset.root=there: no such folder"
-    assert run_in_two_processes(agree_on_data, tmp_path, True) == [broken, broken]
+    assert [result["an error in one process"] for result in results] == [broken, broken]
     differ = "process 1 of 2: sees other data than process 0 (1)"
-    assert run_in_two_processes(agree_on_data, tmp_path, False) == [differ, differ]
+    assert [result["other data in one process"] for result in results] == [differ, differ]
 
 
 def wait_for(condition, seconds: float = 200) -> None:

@@ -21,10 +21,12 @@ from helpers.run_folders import NONE, compare_groups, shifted, write_run, write_
 GROUPS = {"none": [97.0, 97.2, 96.9, None, 97.1], "batch": [98.0, 98.1, 98.2, 98.1, 98.0]}
 
 
-@pytest.fixture
-def folder(tmp_path):
-    write_report(compare_groups(tmp_path / "runs", GROUPS), tmp_path / "out")
-    return tmp_path / "out"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A report, which tests read and do not change."""
+    root = tmp_path_factory.mktemp("report")
+    write_report(compare_groups(root / "runs", GROUPS), root / "out")
+    return root / "out"
 
 
 def test_every_file_is_written_and_no_temporary_one_is_left(folder):

@@ -11,8 +11,10 @@ from bnexp.report.analysis.verdict import compare
 from bnexp.report.content.applicable_notes import applicable_methods, interval_note
 from bnexp.report.content.footnotes import METHODS
 from bnexp.report.content.next_steps import next_steps
+from bnexp.report.plots.pictures import draw_pictures
 from bnexp.report.read.runs import read_runs
 from bnexp.report.render.html import render_page
+from bnexp.report.render.json_export import comparison_record
 from bnexp.report.write import write_report
 from helpers.run_folders import compare_groups, write_run, write_sweep
 
@@ -42,10 +44,12 @@ class TagBalance(HTMLParser):
             assert self.open_tags.pop() == tag
 
 
-@pytest.fixture
-def folder(tmp_path):
-    write_report(compare_groups(tmp_path / "runs", GROUPS), tmp_path / "out")
-    return tmp_path / "out"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A report, which tests read and do not change."""
+    root = tmp_path_factory.mktemp("report")
+    write_report(compare_groups(root / "runs", GROUPS), root / "out")
+    return root / "out"
 
 
 def test_the_page_is_whole_and_loads_nothing_from_elsewhere(folder):
@@ -83,8 +87,9 @@ def test_every_row_of_pictures_is_full(tmp_path):
         for run in (tmp_path / "runs").iterdir():
             path = run / ".hydra" / "config.yaml"
             path.write_text(re.sub("name: (mnist|image_folder)", f"name: {dataset}", path.read_text()))
-        write_report(compare(*read_runs([tmp_path / "runs"])), tmp_path / name)
-        widths = re.findall(r"<figure( class=\"full\")?", (tmp_path / name / "report.html").read_text())
+        verdict = compare(*read_runs([tmp_path / "runs"]))
+        page = render_page(verdict, draw_pictures(verdict), comparison_record(verdict), tmp_path)
+        widths = re.findall(r"<figure( class=\"full\")?", page)
         halves = [len(run) for run in "".join("f" if width else "h" for width in widths).split("f") if run]
         assert widths[0]
         assert all(n % 2 == 0 for n in halves)

@@ -3,6 +3,8 @@
 import math
 from dataclasses import replace
 
+import pytest
+
 from bnexp.report.content.footnotes import looks_note
 from bnexp.report.read.looks import earlier_looks, record_look
 from bnexp.report.render.terminal import render_text
@@ -16,6 +18,7 @@ def first_seeds(n):
     return {norm: accuracies[:n] for norm, accuracies in GROUPS.items()}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_looks_are_read_back(tmp_path):
     folder = tmp_path / "out"
     write_report(compare_groups(tmp_path / "runs", GROUPS), folder)
@@ -25,6 +28,7 @@ def test_looks_are_read_back(tmp_path):
     assert earlier_looks([tmp_path / "nowhere"]) == []
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_looks_of_every_folder_count(tmp_path):
     """Three seeds, then three others, then all six: the third look follows two earlier ones."""
     for i, name in enumerate(("a", "b")):

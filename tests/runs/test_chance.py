@@ -1,9 +1,5 @@
 """A network at chance, told from a good one on uneven classes."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 from bnexp.runs.chance import is_at_chance
@@ -33,11 +29,11 @@ def test_chance(accuracy, majority, predictions, at_chance):
 
 
 @pytest.mark.parametrize(("lr", "at_chance"), [("100", True), ("0.1", False)])
-def test_a_run_at_chance_says_so_and_records_its_predictions(tmp_path, lr, at_chance):
-    command = [sys.executable, "-m", "bnexp.train", f"optimizer.lr={lr}", "epochs=1", "hydra.run.dir=run"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+def test_a_run_at_chance_says_so_and_records_its_predictions(commands, lr, at_chance):
+    result = commands.bnexp(f"optimizer.lr={lr}", "epochs=1")
+    assert result.code == 0
+    summary = commands.summary()
     assert [sum(counts) for counts in summary["predictions"].values()] == [summary["images"]["test"]] * 2
     assert (max(summary["predictions"]["final"]) == summary["images"]["test"]) is at_chance
-    assert ("at chance, this network has learned nothing" in result.stdout + result.stderr) is at_chance
+    assert ("at chance, this network has learned nothing" in result.out + result.err) is at_chance
     assert (summary["choices"]["model"], summary["job_number"]) == ("mlp", None)

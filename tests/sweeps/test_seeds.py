@@ -37,7 +37,7 @@ def test_a_clear_difference_needs_the_first_look_alone(commands):
 
 def test_similar_arms_take_every_look_and_the_decided_arm_stops(commands):
     keys = ("optimizer.lr=0.1,0.099,0.002", "seed=auto", "sweep.looks=[5,20]", "dataset.delta=0.0001")
-    result = commands.bnexp("-m", *keys, *QUICK, SWEEP_FOLDER)
+    result = commands.bnexp("-m", *keys, *QUICK, SWEEP_FOLDER, "hydra.launcher.jobs=2")
     assert result.code == 0
     lines = [line for line in result.out.splitlines() if "of at most 20 seeds" in line]
     clear, similar = ([line for line in lines if f"lr={lr} vs" in line] for lr in ("0.002", "0.099"))

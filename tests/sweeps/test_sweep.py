@@ -32,6 +32,7 @@ def file_contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.pictures
 def test_a_repeated_sweep_trains_nothing_and_prints_the_same_table(commands):
     first = commands.bnexp("-m", "model=mlp,mlp_bn", "seed=0,1", *QUICK, SWEEP_FOLDER)
     old_summaries = summaries(commands)
@@ -162,7 +163,7 @@ def test_an_unfinished_job_is_resumed_in_its_folder_under_other_overrides(comman
 
 
 def test_a_diverged_job_is_not_trained_again(commands):
-    arguments = ("-m", "optimizer.lr=0.1,1e30", *QUICK, SWEEP_FOLDER)
+    arguments = ("-m", "optimizer.lr=0.1,1e30", *QUICK, SWEEP_FOLDER, "hydra.launcher.jobs=2")
     first, second = commands.bnexp(*arguments), commands.bnexp(*arguments)
     assert (first.code, second.code) == (1, 1)
     assert trained_jobs(second) == []
@@ -322,8 +323,12 @@ def test_plan_lists_the_jobs_and_their_status(commands):
 def test_study_presets_are_sweeps(commands, preset, jobs):
     result = commands.plan(f"experiment={preset}")
     assert result.out.splitlines()[-1] == f"0 done, {jobs} to run"
-    result = commands.plan(f"experiment={preset}", "seed=7")
-    assert all("seed=7" in line for line in result.out.splitlines()[:-1])
+
+
+def test_the_seed_of_the_command_line_replaces_those_of_a_preset(commands):
+    *jobs, total = commands.plan("experiment=luo2019_ghost_batches", "seed=7").out.splitlines()
+    assert (len(jobs), total) == (4, "0 done, 4 to run")
+    assert all("seed=7" in job for job in jobs)
 
 
 def test_a_preset_is_a_sweep_without_a_flag(commands):

@@ -22,6 +22,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bnexp.config.opened_files import ignore_this_thread
 from bnexp.errors import UserError
 from bnexp.sweeps.progress.status import (
     DIVERGED,
@@ -113,6 +114,7 @@ class SweepView:
             self._live.update(render_status(status, min(width, MAX_WIDTH) - 1, height), refresh=True)
 
     def _run(self) -> None:
+        ignore_this_thread()  # a job may be trained in this process
         while not self._stop.is_set():
             start = time.perf_counter()
             with suppress(UserError, OSError):  # before the plan is written, or the folder has gone

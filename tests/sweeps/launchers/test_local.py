@@ -18,6 +18,7 @@ from bnexp.runs.job import Job
 from bnexp.sweeps.launchers import local
 from bnexp.sweeps.launchers.local import LocalProcesses
 from helpers.accident_network import NETWORK
+from helpers.no_pictures import NO_PICTURES
 from helpers.records import record
 
 SWEEP = (
@@ -31,8 +32,9 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
     (folder / "slow_net.py").write_text(NETWORK)
     command = [sys.executable, "-m", "bnexp.train", *SWEEP, *arguments, "hydra.sweep.dir=sweep"]
     return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env=os.environ | NO_PICTURES,
+    )  # fmt: skip
 
 
 def statuses(folder: Path) -> list[str]:
@@ -94,7 +96,7 @@ def test_a_killed_worker_costs_its_own_job_alone(tmp_path, in_this_process):
     assert process.returncode == 1
     assert "a worker was lost (SIGKILL): seed=" in errors
     assert statuses(tmp_path) == ["finished", "finished", "finished", "running"]
-    repeated = start(tmp_path, "hydra.launcher.jobs=2")
+    repeated = start(tmp_path, "hydra.launcher.jobs=1")
     repeated.communicate(timeout=120)
     assert repeated.returncode == 0
     require_same_runs(tmp_path, in_this_process)
@@ -191,6 +193,8 @@ def test_a_system_without_a_fork_server_starts_new_processes(tmp_path):
     (tmp_path / "slow_net.py").write_text(NETWORK)
     (tmp_path / "program.py").write_text(program)
     command = [sys.executable, "program.py", *SWEEP, "hydra.launcher.jobs=2", "hydra.sweep.dir=sweep"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=240, env=os.environ | NO_PICTURES
+    )
     assert (result.returncode, result.stderr) == (0, "")
     assert statuses(tmp_path) == ["finished"] * 4

@@ -21,6 +21,7 @@ import pytest
 
 from conftest import CommandResult
 from helpers.accident_network import NETWORK
+from helpers.no_pictures import NO_PICTURES
 from helpers.records import record
 
 pytest.importorskip("ray", reason="needs the extra: pip install -e '.[ray]'")
@@ -34,12 +35,12 @@ LOCAL_RAY = ("hydra/launcher=ray", "+hydra.launcher.init.num_cpus=2")
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Environment variables: Ray's authentication token is in a file, and Ray sends no usage report."""
+    """Environment variables: a file with Ray's authentication token, no report of usage, no pictures."""
     token = folder / "token"
     if not token.exists():
         token.write_text(secrets.token_hex(32))
     ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    return os.environ | ray | {"OMP_NUM_THREADS": "1"}
+    return os.environ | ray | {"OMP_NUM_THREADS": "1"} | NO_PICTURES
 
 
 def run_bnexp(folder: Path, *arguments: str) -> CommandResult:

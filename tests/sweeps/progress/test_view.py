@@ -18,6 +18,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from bnexp.config.opened_files import collect_opened_files
 from bnexp.runs.lock import lock_folder
 from bnexp.sweeps.plan_file import write_plan
 from bnexp.sweeps.progress.status import SweepReader
@@ -99,6 +100,18 @@ def test_without_a_terminal_there_is_a_line_for_each_ended_job_and_nothing_else(
         "model.norm=batch seed=0 | diverged in epoch 3 | 2.0 s",
         "model.norm=none seed=1 | failed: RuntimeError: no | 0.0 s",
     ]
+
+
+def test_what_the_view_reads_is_no_file_of_a_network_that_is_made_meanwhile(sweep):
+    """A job that is trained in this process was refused later: another job's summary.json had changed."""
+    view = SweepView(sweep, io.StringIO())
+    deadline = time.monotonic() + 60
+    with view, collect_opened_files("network") as files:
+        view.status = None
+        while view.status is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert view.status is not None
+        assert files == set()
 
 
 def test_a_long_label_keeps_its_end():

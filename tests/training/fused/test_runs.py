@@ -155,15 +155,20 @@ def stop_between_saves(process: subprocess.Popen, root: Path) -> None:
         time.sleep(0.02)
 
 
+LONG = ("model=conv_bn", "epochs=40", "scheduler=cosine", "optimizer=momentum")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The folder of a unit that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert train(folder, SEEDS, LONG) == ["finished"] * 3
+    return folder
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_unit_that_is_killed_goes_on_to_the_same_numbers(tmp_path, number):
-    overrides = (
-        "model=conv_bn",
-        "epochs=40",
-        "scheduler=cosine",
-        "optimizer=momentum",
-    )
-    command = [sys.executable, "-m", "helpers.fused_runs", str(tmp_path / "killed"), "0,1,2", *overrides]
+def test_a_unit_that_is_killed_goes_on_to_the_same_numbers(tmp_path, whole, number):
+    command = [sys.executable, "-m", "helpers.fused_runs", str(tmp_path / "killed"), "0,1,2", *LONG]
     tests = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -177,10 +182,9 @@ def test_a_unit_that_is_killed_goes_on_to_the_same_numbers(tmp_path, number):
     statuses = [summary(tmp_path / "killed" / str(seed))["status"] for seed in SEEDS]
     assert statuses == ["interrupted" if number == signal.SIGTERM else "running"] * 3, output.decode()
 
-    assert train(tmp_path / "killed", SEEDS, overrides) == ["finished"] * 3
-    assert train(tmp_path / "whole", SEEDS, overrides) == ["finished"] * 3
+    assert train(tmp_path / "killed", SEEDS, LONG) == ["finished"] * 3
     for seed in SEEDS:
-        path, expected = tmp_path / "killed" / str(seed), tmp_path / "whole" / str(seed)
+        path, expected = tmp_path / "killed" / str(seed), whole / str(seed)
         assert_same_numbers(path, expected, rel=0, abs=0)
         torch.testing.assert_close(checkpoint(path)["model"], checkpoint(expected)["model"], rtol=0, atol=0)
         assert summary(path)["fused"] == 3

@@ -135,9 +135,14 @@ def output_folder(config: DictConfig, key: str) -> Path:
     if str(path).startswith("~"):  # the shell does not expand it behind a key, and Hydra does not either
         home = f"$HOME{str(value)[1:]}" if path.parts[0] == "~" else "the whole path"
         raise UserError(f"{key}={value}: ~ is not the home folder here; write {home}")
-    for parent in (path, *path.parents):
-        if parent.exists() and not parent.is_dir():
-            raise UserError(f"{key}={path}: must name a folder, but {parent} is a file")
+    try:
+        for parent in (path, *path.parents):
+            if parent.exists() and not parent.is_dir():
+                raise UserError(f"{key}={path}: must name a folder, but {parent} is a file")
+            if parent.is_symlink() and not parent.exists():
+                raise UserError(f"{key}={path}: {parent} is a link to a folder that does not exist")
+    except OSError as error:
+        raise UserError(f"{key}={path}: cannot be read ({error.strerror})") from None
     return path
 
 

@@ -232,7 +232,7 @@ def test_the_results_of_a_finished_run_without_its_checkpoint_stay(commands, rem
     }
     result = commands.resume("run", "epochs=2")
     assert result.code == 2
-    assert result.err.startswith("bnexp: run/checkpoints/last.pt: cannot be resumed without this checkpoint;")
+    assert result.err.startswith("bnexp: run: has no checkpoint to go on from, and ")
     assert len(result.err.splitlines()) == 1
     changed = [path.name for path, content in files.items() if path.read_bytes() != content]
     assert changed in ([], ["environment.json"])

@@ -193,8 +193,8 @@ def resume_or_start(
         if previous := folder.previous_summary:
             if previous["status"] == "finished":
                 raise UserError(
-                    f"{checkpoints.last}: cannot be resumed without this checkpoint; a run from the beginning"
-                    " would replace the results of this folder: choose another one"
+                    f"{folder.shown}: has no checkpoint to go on from, and a run from the beginning would"
+                    " replace the results of this finished one; choose another folder"
                 )
             log.info(f"{config.name}: no checkpoint to go on from: starts anew")
         folder.clear()

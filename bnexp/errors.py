@@ -140,9 +140,19 @@ def bad_value(key: str, value: object, allowed: str) -> UserError:
         text = "null"
     elif value == "":
         text = "''"
+    elif isinstance(value, str) and _reads_as_number(value):
+        text = repr(value)  # from quotes or from the environment: without quotes it would be allowed
     elif isinstance(value, tuple):
         text = list(value)  # the command line writes a list as [a, b]
     return UserError(one_line(f"{key}={text}: {allowed}"))
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def bad_choice(key: str, value: object, choices: Iterable[str]) -> UserError:

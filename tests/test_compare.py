@@ -63,11 +63,12 @@ def test_the_folder_of_another_sweep_or_run_gets_no_report(commands, kind):
 
 def test_a_copy_of_a_run_is_counted_once(commands):
     sweep = write_sweep(commands.folder / "sweep", GROUPS)
-    run = next(sweep.iterdir())
+    for number, run in enumerate(sweep.iterdir()):
+        (run / "environment.json").write_text(json.dumps({"started": f"2026-11-27T05:00:0{number}+00:00"}))
     shutil.copytree(run, sweep / "backup")
     result = commands.compare("sweep")
-    first, second = sorted([f"sweep/{run.name}", "sweep/backup"])
-    assert (result.code, result.err) == (0, f"bnexp: {second}: a copy of {first}, counted once\n")
+    line = f"bnexp: sweep/{run.name}: a copy of sweep/backup, counted once\n"
+    assert (result.code, result.err) == (0, line)
     assert "3 paired seeds" in result.out
     opened = bnexp.open_sweep("sweep")
     assert (len(opened), len(opened.problems)) == (6, 1)

@@ -215,11 +215,17 @@ def resolve_config(config: DictConfig) -> dict[str, Any]:
 
 
 def _check_names(values: Mapping[Any, Any], parent: str = "") -> None:
-    """Raises UserError for a key that YAML reads as a number or a truth value, as ``1`` or ``on``."""
+    """Raises UserError for a key that YAML reads as a number or a truth value, as ``1`` or ``on``, and for a
+    dotted one."""
     for key, value in values.items():
         if not isinstance(key, str):
             raise UserError(
                 f"{parent}{key}: a key must be text, and YAML reads a {type(key).__name__}; quote it"
+            )
+        if "." in key and not parent:
+            group, _, name = key.partition(".")
+            raise UserError(
+                f"{key}: YAML has no keys with dots; write {name}: in a line below {group}:, indented"
             )
         if isinstance(value, Mapping):
             _check_names(value, f"{parent}{key}.")

@@ -133,6 +133,19 @@ def test_ctrl_c_during_the_imports_is_one_line(command, module, tmp_path):
     assert process.stderr == "bnexp: interrupted (SIGINT)\n"
 
 
+def test_python_m_bnexp_is_bnexp():
+    command = [sys.executable, "-m", "bnexp", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith(f"bnexp {metadata.version('bnexp')}, ")
+
+
+@pytest.mark.parametrize("flag", ["--info", "-i", "--hydra-help"])
+def test_flags_of_hydra_stand_at_any_place(commands, flag):
+    result = commands.bnexp("model=conv", flag)
+    assert (result.code, result.err) == (0, "")
+    assert result.out
+
+
 def test_the_version_is_that_of_bnexp(commands):
     result = commands.bnexp("--version")
     assert (result.code, result.out.startswith(f"bnexp {metadata.version('bnexp')}, ")) == (0, True)

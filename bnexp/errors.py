@@ -45,7 +45,7 @@ class WriteError(OSError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal stopped the run: SIGINT (Ctrl-C), SIGTERM, SIGUSR1 or SIGUSR2."""
+    """A signal stopped the run: SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2."""
 
     # The signal of the newest instance. Ray replaces an exception that a signal handler raises by a
     # KeyboardInterrupt of its own; the exit code then follows from this signal.

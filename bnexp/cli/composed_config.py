@@ -125,6 +125,9 @@ def output_folder(config: DictConfig, key: str) -> Path:
     for override in typed_overrides(config, "hydra"):
         if override_key(override) == other_key:
             raise UserError(f"{override}: {subject} is written to {key}; this key has no effect")
+    if (subfolder := OmegaConf.select(config, "hydra.output_subdir")) is not None:
+        reason = "must be null: bnexp itself saves the keys, in .hydra in the run's folder"
+        raise bad_value("hydra.output_subdir", subfolder, reason)
     try:
         value = OmegaConf.select(config, key)
     except OmegaConfBaseException as error:

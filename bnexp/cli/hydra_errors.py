@@ -180,9 +180,8 @@ def _explain_unknown_choice(match: re.Match[str], _: list[str], command: HydraCo
     if target := _class_in_torch(group, choice):
         hint = f"{group}=custom {group}._target_={target} takes torch's"
         return UserError(f"{group}={choice}: must be one of {', '.join(command.choices(group))}; {hint}")
-    parent, _, name = group.partition("/")
-    if parent in command.groups and name in command.groups:
-        override = f"'override /{name}: {choice}'"
+    if "/" in group and all(name in command.groups for name in group.split("/")):
+        override = f"'override /{group.split('/')[1]}: {choice}'"
         return UserError(f"{group}={choice}: a defaults list names the choice of another group as {override}")
     options = re.findall(r"^\t(\S+)$", match.string, re.MULTILINE) or command.choices(group)
     return bad_choice(group, choice, options)

@@ -47,9 +47,10 @@ def drawing_style(**parameters: Any) -> Iterator[None]:
     """
     import matplotlib as mpl
 
+    values: Any = PARAMETERS | parameters
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(PARAMETERS | parameters)
+        mpl.rcParams.update(values)
         yield
 
 

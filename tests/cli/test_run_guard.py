@@ -64,13 +64,13 @@ def test_a_run_whose_lock_cannot_be_written_is_one_line(commands):
 @pytest.mark.parametrize("value", ["..", "x/../..", "config"])
 def test_the_configuration_is_saved_in_the_runs_folder_and_nowhere_else(commands, mode, value):
     """Hydra would write its config.yaml over one of the user."""
-    mine = commands.folder / "config.yaml"
-    mine.write_text("mine")
+    users_file = commands.folder / "config.yaml"
+    users_file.write_text("mine")
     result = commands.bnexp(*QUICK, *mode, f"hydra.output_subdir={value}")
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith(f"bnexp: hydra.output_subdir={value}: must be null: ")
     assert [path.name for path in commands.folder.iterdir()] == ["config.yaml"]
-    assert mine.read_text() == "mine"
+    assert users_file.read_text() == "mine"
 
 
 def test_a_descent_is_named_as_such(commands):

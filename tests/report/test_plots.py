@@ -27,10 +27,10 @@ def pictures_of_folder(folder):
 def test_a_matplotlibrc_of_the_user_changes_no_picture(tmp_path):
     verdict = compare_groups(tmp_path, GROUPS)
     expected = [(picture.svg, png_of(picture)) for picture in draw_pictures(verdict)]
-    mine = {"text.usetex": True, "axes.titlecolor": "red", "lines.linewidth": 9, "savefig.dpi": 3}
-    with matplotlib.rc_context(mine):
+    own_style = {"text.usetex": True, "axes.titlecolor": "red", "lines.linewidth": 9, "savefig.dpi": 3}
+    with matplotlib.rc_context(own_style):
         assert [(picture.svg, png_of(picture)) for picture in draw_pictures(verdict)] == expected
-        assert {key: matplotlib.rcParams[key] for key in mine} == mine
+        assert {key: matplotlib.rcParams[key] for key in own_style} == own_style
 
 
 def png_of(picture):

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig
 
-from bnexp.config.overrides import override_values, split_override
+from bnexp.config.overrides import override_key, override_values, split_override
 from bnexp.config.schema import Sweep
 from bnexp.errors import UserError, bad_choice
 from bnexp.report.read.design import Interval
@@ -70,7 +70,7 @@ def _check_given_once(overrides: Sequence[Override]) -> None:
     """Raises UserError for an axis that another override of its key replaces: its jobs would be missing."""
     previous: dict[str, Override] = {}
     for override in overrides:
-        earlier = previous.get(key := override.get_key_element())
+        earlier = previous.get(key := override_key(str(override.input_line)))
         if earlier is not None and earlier.is_sweep_override():
             remedy = f"write {key} once, with all values"
             raise UserError(f"{earlier.input_line}: {override.input_line} would replace it; {remedy}")

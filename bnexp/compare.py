@@ -8,12 +8,15 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from pathlib import Path
 
 from bnexp.cli import exit_codes
 from bnexp.cli.argument_parser import ArgumentParser, named_folder, named_path
 from bnexp.errors import UserError, bad_value
 from bnexp.report.analysis.epoch_rule import RULES
 from bnexp.report.analysis.group_summary import DEFAULT_METRIC
+from bnexp.runs.summary import SUMMARY
+from bnexp.sweeps.plan_file import is_sweep
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -103,6 +106,7 @@ def compare_folders(args: argparse.Namespace) -> None:
     from bnexp.report.render.terminal import print_verdict
 
     _check_published(args.published, args.metric or DEFAULT_METRIC)
+    _check_output(args.output, args.folders)
     evidence = read_evidence(args.folders, look_folders=[args.output] if args.output else [])
     for problem in evidence.problems:
         print(f"bnexp: {problem}", file=sys.stderr)
@@ -138,6 +142,15 @@ def _check_published(value: float | None, metric: str) -> None:
         raise bad_value("--published", value, "must be a finite number")
     if metric.endswith("/accuracy") and not 0 <= value <= 100:
         raise bad_value("--published", value, "must be an accuracy in percent, from 0 to 100")
+
+
+def _check_output(output: Path | None, folders: list[Path]) -> None:
+    """Raises UserError for the folder of a run or a sweep that is not compared: it may have a report."""
+    if output is None or output.resolve() in [folder.resolve() for folder in folders]:
+        return
+    kind = "sweep" if is_sweep(output) else "run" if (output / SUMMARY).is_file() else None
+    if kind:
+        raise UserError(f"--output={output}: holds a {kind} that is not compared; choose another folder")
 
 
 def main() -> None:

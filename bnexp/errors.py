@@ -50,7 +50,7 @@ class WriteError(OSError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal stopped the run: SIGINT (Ctrl-C), SIGTERM, SIGUSR1 or SIGUSR2."""
+    """A signal stopped the run: SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2."""
 
     # The signal of the newest instance. Ray replaces an exception that a signal handler raises by a
     # KeyboardInterrupt of its own; the exit code then follows from this signal.
@@ -145,9 +145,19 @@ def bad_value(key: str, value: object, allowed: str) -> UserError:
         text = "null"
     elif value == "":
         text = "''"
+    elif isinstance(value, str) and _reads_as_number(value):
+        text = repr(value)  # from quotes or from the environment: without quotes it would be allowed
     elif isinstance(value, tuple):
         text = list(value)  # the command line writes a list as [a, b]
     return UserError(one_line(f"{key}={text}: {allowed}"))
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def bad_choice(key: str, value: object, choices: Iterable[str]) -> UserError:

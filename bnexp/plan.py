@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -15,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bnexp.cli import argument_parser, composed_config, exit_codes, hydra_errors
 from bnexp.config.instantiate import check_components
-from bnexp.config.overrides import check_deletions
-from bnexp.config.schema import Sweep, check_looks, parse
+from bnexp.config.overrides import check_deletions, override_key, split_override
+from bnexp.config.schema import COMPONENTS, Sweep, check_looks, parse
 from bnexp.config.validation import check_mapping
 from bnexp.errors import UserError
 from bnexp.report.read.runs import TUNING_FOLDER
@@ -33,6 +34,9 @@ def list_jobs(overrides: list[str]) -> tuple[Axes, Sweep, Path | None]:
     """The sweep's axes and settings, and its folder if an override sets it."""
     parser = OverridesParser.create()
     single_values = [o for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
+    for override in overrides:
+        if _is_of_hydra(override) and override not in [o.input_line for o in single_values]:
+            raise UserError(f"{override}: a key of Hydra takes one value, and is no axis")
     composed = compose(
         "config", overrides=[str(o.input_line) for o in single_values], return_hydra_config=True
     )
@@ -41,12 +45,16 @@ def list_jobs(overrides: list[str]) -> tuple[Axes, Sweep, Path | None]:
     check_looks(settings.looks)
     axes = read_axes(
         composed,
-        [override for override in overrides if not override.startswith("hydra")],
+        [override for override in overrides if not _is_of_hydra(override)],
         GlobalHydra.instance().config_loader(),
         settings,
     )
     has_folder = any(o.key_or_group in composed_config.OTHER_FOLDER for o in single_values)
     return axes, settings, composed_config.output_folder(composed, "hydra.sweep.dir") if has_folder else None
+
+
+def _is_of_hydra(override: str) -> bool:
+    return re.split(r"[./]", override_key(override))[0] == "hydra"
 
 
 def print_plan(overrides: list[str]) -> None:
@@ -56,17 +64,23 @@ def print_plan(overrides: list[str]) -> None:
         folder = folder / TUNING_FOLDER if folder and axes.intervals else folder
         configs = [compose("config", overrides=job) for job in jobs]
         for job, config in zip(jobs, configs, strict=True):
-            _check(config)
+            _check(config, job)
             check_deletions(job)
+        first_numbers: dict[str, int] = {}  # of the jobs of each experiment: it is trained once
         durations = []  # of the finished jobs: a job that diverged says little about the others
         waiting = 0
         for number, (job, config) in enumerate(zip(jobs, configs, strict=True), 1):
-            folders = completed_jobs(folder, composed_config.config_identity(config)) if folder else []
-            if folders:
+            identity = composed_config.config_identity(config)
+            folders = completed_jobs(folder, identity) if folder else []
+            if (first := first_numbers.setdefault(identity, number)) != number:
+                state = f"the same experiment as [{first}]"
+            elif folders:
                 summary = load_summary(folders[0])
-                state = f"{summary['status']}, {format_duration(summary['time']['total_s'])}"
-                if summary["status"] == "finished":
-                    durations.append(summary["time"]["total_s"])
+                state, seconds = summary["status"], (summary.get("time") or {}).get("total_s")
+                if isinstance(seconds, int | float):
+                    state += f", {format_duration(seconds)}"
+                    if summary["status"] == "finished":
+                        durations.append(seconds)
             else:
                 state = "to run"
                 waiting += 1
@@ -75,7 +89,7 @@ def print_plan(overrides: list[str]) -> None:
     if durations and waiting:
         duration = format_duration(waiting * statistics.fmean(durations))
         estimate = f", about {duration} one after the other"
-    print(f"{len(jobs) - waiting} done, {waiting} to run{estimate}")
+    print(f"{len(first_numbers) - waiting} done, {waiting} to run{estimate}")
     for line in _later_jobs(axes, settings):
         print(line)
 
@@ -112,12 +126,25 @@ def print_progress(sweep_folder: Path) -> None:
     print(counts_text(status))
 
 
-def _check(config: DictConfig) -> None:
-    """Raises UserError for a mistake in a job's configuration."""
+def _check(config: DictConfig, job: list[str]) -> None:
+    """Raises UserError for a mistake in a job's configuration.
+
+    A component's keys are compared with its class, which imports torch (1 to 3 s). This is left out where no
+    override changes them: the files of ``conf`` are right.
+    """
     if OmegaConf.is_interpolation(config, "name"):
         with open_dict(config):
             config.name = "plan"  # the default asks for Hydra's choices, which exist only while Hydra runs
-    check_components(parse(composed_config.resolve_config(config)))
+    settings = parse(composed_config.resolve_config(config))
+    if any(_changes_component(override) for override in job):
+        check_components(settings)
+
+
+def _changes_component(override: str) -> bool:
+    """Whether an override sets a key of a component: it is no choice of a file, as ``model=conv``."""
+    key, value = override_key(override), split_override(override)[1]
+    is_choice = key in COMPONENTS and re.fullmatch(r"\w+", value)
+    return re.split(r"[.@]", key)[0] in (*COMPONENTS, "probes") and not is_choice
 
 
 def arguments() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Stop signals: Ctrl-C (SIGINT), SIGTERM, SIGUSR1 and SIGUSR2. Imports no torch.
+"""Stop signals: Ctrl-C (SIGINT), SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2. Imports no torch.
 
 During training a signal is recorded, so that the current step can end and the run can be saved
 (``StopSignal``). At all other times a signal raises Interrupted at once (``interruptible``).
@@ -24,7 +24,7 @@ class StopSignal:
     a pre-empted job SIGTERM together with SIGUSR2, and a job that ended at SIGTERM would not be queued again.
     """
 
-    NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+    NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
     SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
     def __init__(self) -> None:
@@ -61,9 +61,12 @@ class StopSignal:
         return [signal.Signals(number).name for number in replaced]
 
     def _record(self, signum: int, _frame: object) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received = signum
+        elif (
+            signal.Signals(signum).name != "SIGHUP"
+        ):  # a terminal that closes sends it twice: shell and system
             raise Interrupted(signum)
-        self.received = signum
 
     def interrupted(self) -> Interrupted:
         """The exception to raise once a signal has been received."""

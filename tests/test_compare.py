@@ -1,10 +1,14 @@
 """bnexp-compare on the command line: one line for each damaged folder, and all other runs are compared."""
 
+import errno
 import json
+import os
 import re
+import shutil
 
 import pytest
 
+import bnexp
 from helpers.run_folders import HEADER, write_run, write_sweep
 
 GROUPS = {"none": [97.0, 97.2, 96.9], "batch": [98.0, 98.1, 98.0]}
@@ -40,6 +44,58 @@ def test_overlapping_folders_count_each_run_once(commands):
     result = commands.compare("a", "b", "a/model.norm=none,seed=0", ".")
     assert result.err == ""
     assert "3 paired seeds" in result.out
+
+
+@pytest.mark.parametrize("kind", ["sweep", "run"])
+def test_the_folder_of_another_sweep_or_run_gets_no_report(commands, kind):
+    write_sweep(commands.folder / "sweep", GROUPS)
+    other = write_sweep(commands.folder / "other", GROUPS)
+    if kind == "run":
+        other = next(other.iterdir())
+    else:
+        (other / "multirun.yaml").touch()
+    files = sorted(other.rglob("*"))
+    result = commands.compare("sweep", "--output", str(other))
+    assert (result.code, result.out) == (2, "")
+    reason = f"holds a {kind} that is not compared; choose another folder"
+    assert result.err == f"bnexp: --output={other}: {reason}\n"
+    assert sorted(other.rglob("*")) == files
+    assert commands.compare("other", "--output", "other").code == 0
+
+
+def test_a_copy_of_a_run_is_counted_once(commands):
+    sweep = write_sweep(commands.folder / "sweep", GROUPS)
+    for number, run in enumerate(sweep.iterdir()):
+        (run / "environment.json").write_text(json.dumps({"started": f"2026-11-27T05:00:0{number}+00:00"}))
+    shutil.copytree(run, sweep / "backup")
+    result = commands.compare("sweep")
+    line = f"bnexp: sweep/{run.name}: a copy of sweep/backup, counted once\n"
+    assert (result.code, result.err) == (0, line)
+    assert "3 paired seeds" in result.out
+    opened = bnexp.open_sweep("sweep")
+    assert (len(opened), len(opened.problems)) == (6, 1)
+
+
+def test_a_folder_that_may_not_be_read_is_told(commands, monkeypatch):
+    sweep = write_sweep(commands.folder / "sweep", GROUPS)
+    locked = sweep / "model.norm=none,seed=0"
+
+    def deny(function):
+        def call(path, *args, **options):
+            if str(path).startswith(str(locked.relative_to(commands.folder))):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return function(path, *args, **options)
+
+        return call
+
+    monkeypatch.setattr(os, "scandir", deny(os.scandir))
+    monkeypatch.setattr(os, "stat", deny(os.stat))
+    result = commands.compare("sweep")
+    assert result.code == 0
+    assert (
+        result.err
+        == "bnexp: sweep/model.norm=none,seed=0: cannot be read (Permission denied); not compared\n"
+    )
 
 
 def truncate_summary(run):

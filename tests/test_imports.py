@@ -25,6 +25,7 @@ LAYERS = [
     ["hydra_entry"],
     ["train", "evaluate", "compare", "plan", "watch", "list_results", "descend"],
     ["resume"],
+    ["__main__"],
 ]
 LAYER = {folder: number for number, folders in enumerate(LAYERS) for folder in folders}
 USES_HYDRA = {"cli", "sweeps", "hydra_entry", "evaluate", "plan", "resume", "descend", "results"}

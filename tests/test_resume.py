@@ -232,7 +232,27 @@ def test_without_a_readable_checkpoint_the_run_starts_again_and_says_so(commands
     assert result.code == 0
     assert result.out.count("not a checkpoint that can be read") == 2
     assert "goes on" not in result.out
+    assert "no checkpoint to go on from: starts anew\n" in result.out
     assert record(Path("resumed")) == uninterrupted
+
+
+@pytest.mark.parametrize("remove", ["last.pt", "everything"])
+def test_the_results_of_a_finished_run_without_its_checkpoint_stay(commands, remove):
+    assert train(commands, "run", "epochs=1", *SMALL).code == 0
+    checkpoints = Path("run/checkpoints")
+    for path in [checkpoints / "last.pt"] if remove == "last.pt" else [*checkpoints.iterdir()]:
+        path.unlink()
+    files = {
+        path: path.read_bytes()
+        for path in Path("run").rglob("*.*")
+        if path.suffix in (".csv", ".pt", ".json")
+    }
+    result = commands.resume("run", "epochs=2")
+    assert result.code == 2
+    assert result.err.startswith("bnexp: run: has no checkpoint to go on from, and ")
+    assert len(result.err.splitlines()) == 1
+    changed = [path.name for path, content in files.items() if path.read_bytes() != content]
+    assert changed in ([], ["environment.json"])
 
 
 def test_a_missing_best_checkpoint_is_trained_again(commands, uninterrupted, monkeypatch):
@@ -328,6 +348,18 @@ def test_a_sweep_runs_and_resumes_in_a_folder_whose_name_needs_quoting(commands)
     assert commands.resume(QUOTED_FOLDER).code == 0
     assert len(commands.runs()) == 2
     assert [path.name for path in commands.folder.iterdir()] == [QUOTED_FOLDER]
+
+
+@pytest.mark.parametrize("time", [{}, {"total_s": "long"}, {"total_s": None}])
+def test_a_summary_without_its_seconds_is_resumed_and_listed(commands, time):
+    arguments = ("seed=0", "epochs=1", *SMALL, "hydra.sweep.dir=sweep")
+    assert commands.bnexp("-m", *arguments).code == 0
+    (run,) = commands.runs()
+    (run / "summary.json").write_text(json.dumps(commands.summary() | {"time": time}))
+    assert commands.plan(*arguments).out.splitlines()[-1] == "1 done, 0 to run"
+    result = commands.resume(str(run), "epochs=2")
+    assert (result.code, result.err) == (0, "")
+    assert commands.summary()["time"]["total_s"] > 0
 
 
 FOREIGN_OVERRIDES = {

@@ -125,6 +125,9 @@ def output_folder(config: DictConfig, key: str) -> Path:
     for override in typed_overrides(config, "hydra"):
         if override_key(override) == other_key:
             raise UserError(f"{override}: {subject} is written to {key}; this key has no effect")
+    if (subfolder := OmegaConf.select(config, "hydra.output_subdir")) is not None:
+        reason = "must be null: bnexp itself saves the keys, in .hydra in the run's folder"
+        raise bad_value("hydra.output_subdir", subfolder, reason)
     try:
         value = OmegaConf.select(config, key)
     except OmegaConfBaseException as error:
@@ -135,9 +138,14 @@ def output_folder(config: DictConfig, key: str) -> Path:
     if str(path).startswith("~"):  # the shell does not expand it behind a key, and Hydra does not either
         home = f"$HOME{str(value)[1:]}" if path.parts[0] == "~" else "the whole path"
         raise UserError(f"{key}={value}: ~ is not the home folder here; write {home}")
-    for parent in (path, *path.parents):
-        if parent.exists() and not parent.is_dir():
-            raise UserError(f"{key}={path}: must name a folder, but {parent} is a file")
+    try:
+        for parent in (path, *path.parents):
+            if parent.exists() and not parent.is_dir():
+                raise UserError(f"{key}={path}: must name a folder, but {parent} is a file")
+            if parent.is_symlink() and not parent.exists():
+                raise UserError(f"{key}={path}: {parent} is a link to a folder that does not exist")
+    except OSError as error:
+        raise UserError(f"{key}={path}: cannot be read ({error.strerror})") from None
     return path
 
 
@@ -210,11 +218,17 @@ def resolve_config(config: DictConfig) -> dict[str, Any]:
 
 
 def _check_names(values: Mapping[Any, Any], parent: str = "") -> None:
-    """Raises UserError for a key that YAML reads as a number or a truth value, as ``1`` or ``on``."""
+    """Raises UserError for a key that YAML reads as a number or a truth value, as ``1`` or ``on``, and for a
+    dotted one."""
     for key, value in values.items():
         if not isinstance(key, str):
             raise UserError(
                 f"{parent}{key}: a key must be text, and YAML reads a {type(key).__name__}; quote it"
+            )
+        if "." in key and not parent:
+            group, _, name = key.partition(".")
+            raise UserError(
+                f"{key}: YAML has no keys with dots; write {name}: in a line below {group}:, indented"
             )
         if isinstance(value, Mapping):
             _check_names(value, f"{parent}{key}.")

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from bnexp.cli.streams import ClosedError, output_error, protect_streams
@@ -103,8 +104,14 @@ def _expected_failure(error: Exception) -> str | None:
         case WriteError() if not os.path.isdir(os.path.dirname(error.filename)):
             return f"{error}; its folder was removed while the command was at work"
         case WriteError():
-            return f"{error}; what was saved before is complete, and bnexp-resume continues from it"
+            resume = ", and bnexp-resume continues from it" if _is_in_run(Path(error.filename)) else ""
+            return f"{error}; what was saved before is complete{resume}"
     return None
+
+
+def _is_in_run(file: Path) -> bool:
+    """Whether a file belongs to a run of training, which has checkpoints."""
+    return file.parent.name == "checkpoints" or (file.parent / "checkpoints").is_dir()
 
 
 def _log_traceback(error: Exception, folder: str) -> list[str]:

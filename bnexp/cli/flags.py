@@ -43,6 +43,10 @@ def put_flags_first(arguments: list[str], command: HydraCommand = TRAIN) -> list
     flags = list(arguments)
     for override in overrides:
         flags.remove(override)
+    if parsed.hydra_help:
+        return ["--hydra-help"]  # Hydra composes no configuration that could take an override
+    if flags[-1:] in (["--info"], ["-i"]):
+        flags[-1] = "--info=all"  # Hydra's own parser would take an override for its value
     return [*flags, *overrides]
 
 

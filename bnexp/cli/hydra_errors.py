@@ -108,6 +108,8 @@ def _explain_unreadable(override: str, reason: str, arguments: list[str], comman
     hint = ""
     if "=" in (key, after[:1]) or override.startswith("="):
         hint = "; write key=value without spaces"
+    elif (name := re.split(r"[:\s]", override)[0]) in all_keys(override_values(arguments), command):
+        hint = f"; write {name}=VALUE"
     elif "=" in before and key:
         hint = f'; a value with a space needs quotes: "{_quoted(*split_override(f"{before} {override}"))}"'
     return UserError(one_line(f"{override or repr('')}: cannot be read as key=value{hint}"))
@@ -116,14 +118,21 @@ def _explain_unreadable(override: str, reason: str, arguments: list[str], comman
 def _hint_for_value(key: str, value: str) -> str:
     """How to write a value that Hydra cannot read: a number in ASCII, or any text in quotes; or ""."""
     number = unicodedata.normalize("NFKC", value).replace("\N{MINUS SIGN}", "-")
+    if re.search(r"(^|\.)(\.|$)", key):
+        return "; a key has one dot between its parts"
     with suppress(ValueError):
         return f"; write {key}={float(number):g} with ASCII characters"
     if value.startswith("~/"):
         return f"; write {key}=$HOME{value[1:]}: the shell expands ~ only at the start of an argument"
+    if re.search(r"(^|[\[,]),|,($|\])", value):
+        return "; a list has a value before and after each comma"
+    if set(value) & set(
+        "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"
+    ):
+        return "; write straight quotes"
     with suppress(HydraException):  # of the lexer or of the parser
         OverridesParser.create().parse_override(_quoted(key, value))
-        if not value.endswith(",") and ",," not in value:  # a list with a gap
-            return f'; text with such characters needs quotes: "{_quoted(key, value)}"'
+        return f'; text with such characters needs quotes: "{_quoted(key, value)}"'
     return ""
 
 
@@ -142,6 +151,8 @@ def _explain_unknown_key(match: re.Match[str], arguments: list[str], command: Hy
         return unknown_key(key, {str(name) for name in names_of_launcher if name != "_target_"})
     if key.startswith("hydra."):
         return UserError(f"{key}: Hydra has no such key ({command.name} --cfg hydra shows those it has)")
+    if key in command.groups:
+        return UserError(f"{key}: must name one of {', '.join(command.choices(key))}")
     if key in HINTS:
         return UserError(f"{key}: unknown key; {HINTS[key]}")
     values = override_values(arguments)
@@ -169,6 +180,9 @@ def _explain_unknown_choice(match: re.Match[str], _: list[str], command: HydraCo
     if target := _class_in_torch(group, choice):
         hint = f"{group}=custom {group}._target_={target} takes torch's"
         return UserError(f"{group}={choice}: must be one of {', '.join(command.choices(group))}; {hint}")
+    if "/" in group and all(name in command.groups for name in group.split("/")):
+        override = f"'override /{group.split('/')[1]}: {choice}'"
+        return UserError(f"{group}={choice}: a defaults list names the choice of another group as {override}")
     options = re.findall(r"^\t(\S+)$", match.string, re.MULTILINE) or command.choices(group)
     return bad_choice(group, choice, options)
 

@@ -26,7 +26,7 @@ from bnexp.errors import UserError
 from bnexp.runs.folder import is_free, missing_folders
 from bnexp.runs.identity import RUN_LENGTH_KEYS, can_resume, describe_changes, experiment
 from bnexp.runs.lock import lock_folder
-from bnexp.runs.summary import SUMMARY, check_inside, load_summary
+from bnexp.runs.summary import SUMMARY, check_inside, check_is_training, load_summary
 
 
 class RunGuard(Callback):
@@ -86,6 +86,7 @@ def _check(config: DictConfig) -> None:
     check_deletions(typed_overrides(config, "task"))
     _check_no_axes(config)
     if (folder / SUMMARY).exists():
+        check_is_training(folder)
         _check_can_resume(folder, identity_values(config))
 
 

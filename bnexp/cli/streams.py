@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import sys
+from contextlib import suppress
 from typing import Any, TextIO
 
 from bnexp.errors import one_line
@@ -56,7 +57,8 @@ class _TolerantOutput(io.RawIOBase):
                 self.error = error
                 if self._name == "stdout" and not isinstance(error, BrokenPipeError):
                     text = f"bnexp: {TITLES[self._name]}: cannot be written ({error.strerror})"
-                    print(one_line(text), file=sys.stderr)
+                    with suppress(OSError):  # not print: the live view sends sys.stderr through this stream
+                        os.write(2, f"{one_line(text)}\n".encode())
         return len(data)
 
 

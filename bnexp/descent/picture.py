@@ -16,11 +16,11 @@ from bnexp.descent.ranking import Arm, rank
 from bnexp.descent.regression import Regression
 from bnexp.report.plots.style import (
     MAX_GROUPS,
-    RC_PARAMS,
     TEXT_COLOUR,
     Picture,
     Style,
     draw_legend,
+    drawing_style,
     legend_height,
     make_figure,
     make_style,
@@ -37,13 +37,11 @@ MARGIN = 0.08  # around the points, relative to their extent
 
 def draw_paths(arms: Sequence[Arm], name: str = "paths") -> Picture:
     """The paths of one function in one picture: the best MAX_GROUPS, in their typed order."""
-    import matplotlib as mpl
-
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # the first start builds a list
     best = next(iter(rank(arms).values()))[:MAX_GROUPS]
     shown = [arm for arm in arms if arm in best]
     objective = shown[0].path.objective
-    with mpl.rc_context(RC_PARAMS):
+    with drawing_style():
         if isinstance(objective, Regression):
             figure, caption = _draw_regression(shown)
         elif isinstance(objective, PlainFunction) and len(objective.variables) == 1:

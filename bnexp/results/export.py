@@ -23,7 +23,7 @@ from bnexp.errors import UserError, describe
 from bnexp.files import write_atomically
 from bnexp.runs.summary import load_summary
 
-ONNX_SUFFIX = ".onnx"
+ONNX_SUFFIX, WEIGHTS_SUFFIX = ".onnx", ".safetensors"
 TOLERANCE = 1e-5  # between the logits of torch and of onnxruntime, relative to the largest one above 1
 
 
@@ -47,7 +47,7 @@ def describe_export(
 
 
 def write_export(path: Path, network: nn.Module, data: NetworkInput, metadata: dict[str, str]) -> str:
-    """Writes ``path``: ONNX if it ends so, else safetensors. Returns what was written.
+    """Writes ``path``, in the format that its ending names. Returns what was written.
 
     Raises UserError where it cannot be written, and for ONNX where a package is missing, the network cannot
     be exported, or onnxruntime computes other logits.
@@ -82,7 +82,9 @@ def is_export(path: Path) -> bool:
 
 
 def check_can_export(path: Path) -> None:
-    """Raises UserError where ``path`` is ONNX and a package for it is missing."""
+    """Raises UserError for an ending of no format, and where a package for ONNX is missing."""
+    if path.suffix not in (ONNX_SUFFIX, WEIGHTS_SUFFIX):
+        raise UserError(f"--export={path}: must end in {WEIGHTS_SUFFIX} or {ONNX_SUFFIX}")
     if path.suffix != ONNX_SUFFIX:
         return
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -56,12 +57,14 @@ class SavedRun:
     def metrics(self) -> Columns:
         """The columns of metrics.csv as float64 arrays (epochs,), nan where a cell is empty.
 
-        Raises UserError where the run has written none.
+        A warning says where a damaged row ends them. Raises UserError where the run has written none.
         """
         columns, problem = read_metrics(self.folder)
         if not columns:
             status = self.summary["status"]
             raise UserError(f"{self.folder / METRICS_FILE}: no metrics ({problem}); the run is {status}")
+        if problem:
+            warnings.warn(f"{self.folder / METRICS_FILE}: {problem}", stacklevel=2)
         return Columns.of(columns)
 
     @cached_property

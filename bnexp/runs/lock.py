@@ -16,7 +16,7 @@ LOCK = ".lock"
 def lock_folder(path: Path) -> Iterator[None]:
     """Locks a run's folder. The operating system releases the lock when the process ends, in whatever way.
 
-    Raises UserError if another process holds the lock.
+    Raises UserError if another process holds the lock, and where it cannot be written.
     """
     from filelock import FileLock, Timeout  # takes 40 ms, which --help need not wait for
 
@@ -27,6 +27,8 @@ def lock_folder(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path}: another process is writing this run; wait for it, or choose another folder"
         ) from None
+    except OSError as error:
+        raise UserError(f"{path / LOCK}: cannot be written ({error.strerror})") from None
     try:
         yield
     finally:

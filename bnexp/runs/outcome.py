@@ -24,7 +24,8 @@ def record_outcome(folder: RunFolder, *, keep: bool) -> Iterator[None]:
     the folder stays and says that the job failed.
     """
     start = time.monotonic()
-    previous_seconds = ((folder.previous_summary or {}).get("time") or {}).get("total_s") or 0.0
+    recorded = ((folder.previous_summary or {}).get("time") or {}).get("total_s")
+    previous_seconds = recorded if isinstance(recorded, int | float) else 0.0
 
     def record(status: str, error: str | None = None) -> None:
         seconds = round(previous_seconds + time.monotonic() - start, 3)

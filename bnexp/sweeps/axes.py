@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig
 
-from bnexp.config.overrides import override_values, split_override
+from bnexp.config.overrides import override_key, override_values, split_override
 from bnexp.config.schema import Sweep
 from bnexp.errors import UserError, bad_choice
 from bnexp.report.read.design import Interval
@@ -42,10 +42,12 @@ def read_axes(config: DictConfig, arguments: list[str], loader: ConfigLoader, se
 
     The seed's axis changes last but is written first: twins are trained side by side, and a sweep that is cut
     short can compare what it has. ``loader`` knows the choices for ``glob(...)``. Raises UserError for an
-    axis without a value, for an interval that cannot be tuned, and for ``seed=auto`` with nothing to compare.
+    axis without a value or one that is given twice, for an interval that cannot be tuned, and for
+    ``seed=auto`` with nothing to compare.
     """
     axes = [f"{key}={value}" for key, value in _axes_with_seeds_first(config, arguments).items()]
     parser = OverridesParser.create(config_loader=loader)
+    _check_given_once(parser.parse_overrides(arguments))
     values: dict[str, list[str]] = {}
     intervals: dict[str, IntervalSweep] = {}
     for override in parser.parse_overrides([*axes, *arguments]):  # of equal keys the last counts
@@ -62,6 +64,17 @@ def read_axes(config: DictConfig, arguments: list[str], loader: ConfigLoader, se
         del values["seed"]
     jobs = _sample(_combine(values, settings.together), settings.sample)
     return Axes(jobs, plans_seeds, read_intervals(intervals, config))
+
+
+def _check_given_once(overrides: Sequence[Override]) -> None:
+    """Raises UserError for an axis that another override of its key replaces: its jobs would be missing."""
+    previous: dict[str, Override] = {}
+    for override in overrides:
+        earlier = previous.get(key := override_key(str(override.input_line)))
+        if earlier is not None and earlier.is_sweep_override():
+            remedy = f"write {key} once, with all values"
+            raise UserError(f"{earlier.input_line}: {override.input_line} would replace it; {remedy}")
+        previous[key] = override
 
 
 def _combine(values: Mapping[str, Sequence[str]], together: Sequence[str]) -> list[list[str]]:

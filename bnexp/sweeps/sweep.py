@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -103,9 +104,14 @@ def _compose(composer: JobComposer, jobs: list[list[str]], earlier: Sequence[Job
     Raises UserError where two of them would share a folder, and for a folder outside of the sweep's.
     """
     composed: dict[str, Job] = {}
+    repeated: list[str] = []
     for place, overrides in enumerate(jobs, len(earlier)):
         job = composer.compose(overrides, place)
-        composed.setdefault(job.config_hash, job)
+        if (first := composed.setdefault(job.config_hash, job)) is not job:
+            repeated.append(f"{job.label}: the same experiment as {first.label}, trained once")
+    if repeated and composer.folder.name != TUNING_FOLDER:  # a search may propose a value twice
+        remainder = f"; {len(repeated) - 1} more like it" if len(repeated) > 1 else ""
+        print(f"{repeated[0]}{remainder}", file=sys.stderr)
     folders: dict[str, Job] = {}
     for job in (*earlier, *composed.values()):
         if composer.folder not in Path(os.path.normpath(job.folder)).parents:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnexp.cli.exit_codes import Failure
-from bnexp.errors import UserError
+from bnexp.errors import UserError, WriteError
 from bnexp.runs.job import Job
 from bnexp.runs.summary import SUMMARY, load_summary
 
@@ -73,7 +73,7 @@ def _report(verdict: Verdict, folder: Path) -> list[str]:
     problems, last_line = [], ""
     try:
         last_line = f"\n{write_report(verdict, folder)}"  # first: printing may fail
-    except UserError as error:
+    except (UserError, WriteError) as error:
         problems.append(str(error))
     print()
     print_verdict(verdict)

@@ -14,6 +14,7 @@ from bnexp.config.instantiate import check_components, components_of, files_read
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
 from bnexp.data.network_input import NetworkInput
+from bnexp.errors import UserError
 from bnexp.models.summary import Summary
 from bnexp.probes.probe import Probe
 from bnexp.runs.chance import is_at_chance
@@ -190,10 +191,18 @@ def resume_or_start(
 ) -> Progress:
     """Restores the trainer from the folder's newest checkpoint and returns how far that run had come.
 
-    Without a checkpoint the run starts anew, and records of an earlier attempt are removed.
+    Without a checkpoint the run starts anew, and records of an earlier attempt are removed. Raises UserError
+    where they are those of a finished run.
     """
     state = trainer.processes.broadcast(checkpoints.newest)
     if state is None:
+        if previous := folder.previous_summary:
+            if previous["status"] == "finished":
+                raise UserError(
+                    f"{folder.shown}: has no checkpoint to go on from, and a run from the beginning would"
+                    " replace the results of this finished one; choose another folder"
+                )
+            log.info(f"{config.name}: no checkpoint to go on from: starts anew")
         folder.clear()
         return Progress(config.early_stopping.monitor)
     check_layer_order(f"model._target_={config.model.target}", trainer.model, state["model"])

@@ -133,6 +133,19 @@ def test_ctrl_c_during_the_imports_is_one_line(command, module, tmp_path):
     assert process.stderr == "bnexp: interrupted (SIGINT)\n"
 
 
+def test_python_m_bnexp_is_bnexp():
+    command = [sys.executable, "-m", "bnexp", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith(f"bnexp {metadata.version('bnexp')}, ")
+
+
+@pytest.mark.parametrize("flag", ["--info", "-i", "--hydra-help"])
+def test_flags_of_hydra_stand_at_any_place(commands, flag):
+    result = commands.bnexp("model=conv", flag)
+    assert (result.code, result.err) == (0, "")
+    assert result.out
+
+
 def test_the_version_is_that_of_bnexp(commands):
     result = commands.bnexp("--version")
     assert (result.code, result.out.startswith(f"bnexp {metadata.version('bnexp')}, ")) == (0, True)
@@ -166,6 +179,32 @@ def test_by_with_nothing_to_offer_says_so(commands):
     assert "model.norm" in result.err
     result = commands.compare("run", "--by", "foo")
     assert result.err == "bnexp: --by=foo: all runs have the same settings, so nothing can be compared\n"
+
+
+def test_a_plan_of_files_as_they_are_imports_no_torch():
+    code = (
+        "import sys; from bnexp import plan;"
+        "sys.argv = ['bnexp-plan', 'model=mlp,conv', 'optimizer=sgd,adam', 'seed=0,1', 'epochs=3'];"
+        "plan.sys.exit = lambda code: print(code, 'torch' in sys.modules); plan.main()"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[-1] == "0 False"
+
+
+def test_a_plan_counts_each_experiment_once(commands):
+    lines = commands.plan("model=mlp,mlp_bn", "model.norm=none,batch", "seed=0").out.splitlines()
+    assert [line.rpartition(" | ")[2] for line in lines[:-1]] == [
+        "to run", "to run", "the same experiment as [1]", "the same experiment as [2]"
+    ]  # fmt: skip
+    assert lines[-1] == "0 done, 2 to run"
+
+
+@pytest.mark.parametrize(
+    "key", ["hydra.launcher.jobs=1,2", "+hydra.launcher.foo=1,2", "hydra/launcher=local,slurm"]
+)
+def test_a_plan_refuses_an_axis_of_a_key_of_hydra(commands, key):
+    result = commands.plan("seed=0,1", key)
+    assert (result.code, result.err) == (2, f"bnexp: {key}: a key of Hydra takes one value, and is no axis\n")
 
 
 def test_a_plan_refuses_a_key_that_a_component_does_not_take(commands):

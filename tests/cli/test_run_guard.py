@@ -36,6 +36,50 @@ def test_a_folder_with_an_unreadable_configuration_is_refused(commands):
     )
 
 
+@pytest.mark.parametrize("mode", ["run", "sweep"])
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "link", "link/run"])
+def test_a_folder_that_cannot_exist_is_one_line_with_its_key(commands, mode, name):
+    (commands.folder / "link").symlink_to("nowhere")
+    result = commands.bnexp(*QUICK, *(["-m"] if mode == "sweep" else []), f"hydra.{mode}.dir={name}")
+    assert (result.code, result.out) == (2, "")
+    key = f"hydra.{mode}.dir={Path(name)}"
+    reason = (
+        "link is a link to a folder that does not exist" if "link" in name else "cannot be read (File name"
+    )
+    assert result.err.startswith(f"bnexp: {key}: {reason}")
+    assert len(result.err.splitlines()) == 1
+
+
+def test_a_run_whose_lock_cannot_be_written_is_one_line(commands):
+    """As in a folder of another user."""
+    assert commands.bnexp(*QUICK, "hydra.run.dir=run").code == 0
+    (commands.folder / "run/.lock").unlink(missing_ok=True)
+    (commands.folder / "run/.lock").mkdir()
+    result = commands.resume("run", "epochs=2")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == "bnexp: run/.lock: cannot be written (Is a directory)\n"
+
+
+@pytest.mark.parametrize("mode", [(), ("-m", "seed=0,1")], ids=["run", "sweep"])
+@pytest.mark.parametrize("value", ["..", "x/../..", "config"])
+def test_the_configuration_is_saved_in_the_runs_folder_and_nowhere_else(commands, mode, value):
+    """Hydra would write its config.yaml over one of the user."""
+    users_file = commands.folder / "config.yaml"
+    users_file.write_text("mine")
+    result = commands.bnexp(*QUICK, *mode, f"hydra.output_subdir={value}")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"bnexp: hydra.output_subdir={value}: must be null: ")
+    assert [path.name for path in commands.folder.iterdir()] == ["config.yaml"]
+    assert users_file.read_text() == "mine"
+
+
+def test_a_descent_is_named_as_such(commands):
+    assert commands.descend("steps=2", "hydra.run.dir=descent").code == 0
+    result = commands.bnexp(*QUICK, "hydra.run.dir=descent")
+    assert result.code == 2
+    assert result.err == "bnexp: descent: a descent of bnexp-descend, which trains no network\n"
+
+
 def write_files(files: dict[str, str], folder: str) -> dict[str, tuple[str, int]]:
     for name, text in files.items():
         path = Path(folder, name)

@@ -3,6 +3,7 @@
 import io
 import math
 
+import matplotlib
 import pytest
 
 from bnexp.report.analysis.curves import band, time_to_target
@@ -21,6 +22,21 @@ def pictures_by_name(verdict):
 
 def pictures_of_folder(folder):
     return pictures_by_name(compare(*read_runs([folder])))
+
+
+def test_a_matplotlibrc_of_the_user_changes_no_picture(tmp_path):
+    verdict = compare_groups(tmp_path, GROUPS)
+    expected = [(picture.svg, png_of(picture)) for picture in draw_pictures(verdict)]
+    own_style = {"text.usetex": True, "axes.titlecolor": "red", "lines.linewidth": 9, "savefig.dpi": 3}
+    with matplotlib.rc_context(own_style):
+        assert [(picture.svg, png_of(picture)) for picture in draw_pictures(verdict)] == expected
+        assert {key: matplotlib.rcParams[key] for key in own_style} == own_style
+
+
+def png_of(picture):
+    file = io.BytesIO()
+    picture.write_png(file)
+    return file.getvalue()
 
 
 def test_every_picture_has_alt_text_caption_svg_and_png(tmp_path):

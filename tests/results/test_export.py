@@ -46,6 +46,14 @@ print(json.loads(facts["classes"])[int(index)], f"{float(probability):.4f}")
 """
 
 
+@pytest.mark.parametrize("name", ["net.pt", "net", "net.ONNX", "net.onnx.bin"])
+def test_an_ending_of_no_format_is_refused(run_folder, commands, name):
+    result = commands.eval(str(run_folder), "--export", name)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == f"bnexp: --export={name}: must end in .safetensors or .onnx\n"
+    assert not os.path.exists(name)
+
+
 def test_summary_and_checkpoint_say_what_the_network_reads(run_folder):
     run = bnexp.open_run(run_folder)
     assert run.summary["version"] == bnexp.__version__

@@ -40,6 +40,16 @@ def test_config_summary_and_metrics_are_those_of_the_files(run_folder):
         np.testing.assert_array_equal(column, table[name])
 
 
+def test_damaged_metrics_are_told_and_a_byte_order_mark_is_none(run_folder, tmp_path):
+    copy = shutil.copytree(run_folder, tmp_path / "copy")
+    file = copy / "metrics.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert bnexp.open_run(copy).metrics["epoch"].tolist() == [1, 2]
+    file.write_text(file.read_text().replace(",", ";").replace("epoch;", "epoch,"))
+    with pytest.warns(UserWarning, match=r"copy/metrics\.csv: line 2 cannot be read"):
+        assert bnexp.open_run(copy).metrics["epoch"].tolist() == []
+
+
 def test_metrics_become_a_data_frame(run_folder):
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     metrics = bnexp.open_run(run_folder).metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from bnexp.errors import WriteError
 from bnexp.sweeps.planning import JobComposer
 
 QUICK = ("epochs=1", "dataset.train_size=100", "dataset.test_size=100", "tracking.tensorboard=false")
@@ -115,7 +117,42 @@ def test_two_names_of_one_job_are_no_missing_job(commands):
     arguments = ("-m", "model=mlp,mlp_bn", "model.norm=batch", *QUICK, SWEEP_FOLDER)
     for _ in range(2):
         result = commands.bnexp(*arguments)
-        assert (result.code, result.err) == (0, "")
+        line = "model=mlp_bn: the same experiment as model=mlp, trained once\n"
+        assert (result.code, result.err) == (0, line)
+
+
+def test_an_axis_that_makes_no_other_experiment_is_told(commands):
+    result = commands.bnexp("-m", "name=a,b", "seed=0,1", *QUICK, SWEEP_FOLDER)
+    assert (result.code, len(trained_jobs(result))) == (0, 2)
+    line = "seed=0 name=b: the same experiment as seed=0 name=a, trained once; 1 more like it\n"
+    assert result.err == line
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("seed=0,1", "seed=2"), ("seed=range(2)", "++seed=3,4"), ("model=mlp,conv", "model=conv")],
+)
+@pytest.mark.parametrize("command", ["bnexp", "plan"])
+def test_an_axis_that_another_override_replaces_is_a_mistake(commands, command, first, second):
+    mode = ["-m", *QUICK, SWEEP_FOLDER] if command == "bnexp" else []
+    result = getattr(commands, command)(*mode, first, second)
+    assert (result.code, result.out) == (2, "")
+    key = first.partition("=")[0]
+    assert result.err == f"bnexp: {first}: {second} would replace it; write {key} once, with all values\n"
+    assert list(commands.folder.iterdir()) == []
+
+
+def test_the_verdict_is_printed_though_the_disk_is_full(commands, monkeypatch):
+    def fail(*_):
+        raise WriteError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sweep/report.html")
+
+    monkeypatch.setattr("bnexp.report.write.write_report", fail)
+    result = commands.bnexp("-m", "model.norm=none,batch", "seed=0,1", *QUICK, SWEEP_FOLDER)
+    assert (result.code, result.err) == (
+        1,
+        "sweep/report.html: cannot be written (No space left on device)\n",
+    )
+    assert "Does batch norm help" in result.out
 
 
 def test_more_seeds_by_resume_join_the_verdict(commands):

@@ -10,7 +10,7 @@ from bnexp.report.plots.confusion import draw_confusions
 from bnexp.report.plots.forest import draw_forest
 from bnexp.report.plots.learning_rates import draw_learning_rates
 from bnexp.report.plots.measurements import draw_measurement
-from bnexp.report.plots.style import RC_PARAMS, Picture, shown_blocks
+from bnexp.report.plots.style import Picture, drawing_style, shown_blocks
 from bnexp.report.plots.training_curves import draw_curves, draw_times
 from bnexp.report.plots.tuning import draw_budget, draw_tuning
 
@@ -22,11 +22,9 @@ def draw_pictures(verdict: Verdict) -> list[Picture]:
     in pairs: tuning and budget, curves and times. Curves without times take both columns, so that the page
     has no hole.
     """
-    import matplotlib as mpl
-
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # the first start builds a list
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # a PDF gets the letters that it uses
-    with mpl.rc_context(RC_PARAMS):
+    with drawing_style():
         pictures = [draw_learning_rates(verdict), draw_forest(verdict)]
         pictures += [draw_tuning(verdict), draw_budget(verdict)]
         pictures += [draw_measurement(measurement) for measurement in measurements(verdict)]

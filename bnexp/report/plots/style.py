@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -26,7 +27,7 @@ MAX_GROUPS, MAX_BLOCKS = 8, 9  # more of them cannot be told apart in one pictur
 MAX_SEED_LINES = 50  # thin lines, one for each seed
 WIDTH, WIDE = 5.2, 10.7  # inches: a figure in one of the page's two columns, and one across both
 LINE_HEIGHT, LETTER_WIDTH = 0.18, 0.075  # inches
-RC_PARAMS: Any = {
+PARAMETERS: dict[str, Any] = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
     "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.alpha": 0.15, "axes.titlesize": 9, "axes.titlelocation": "left", "legend.frameon": False,
@@ -36,6 +37,21 @@ RC_PARAMS: Any = {
     "xtick.color": TEXT_COLOUR, "ytick.color": TEXT_COLOUR, "grid.color": TEXT_COLOUR,
     "axes.facecolor": "none", "axes.unicode_minus": True,
 }  # fmt: skip
+
+
+@contextmanager
+def drawing_style(**parameters: Any) -> Iterator[None]:
+    """matplotlib's own defaults and bnexp's style: a ``matplotlibrc`` of the user's changes no picture.
+
+    One with ``text.usetex: true`` would even need LaTeX.
+    """
+    import matplotlib as mpl
+
+    values: Any = PARAMETERS | parameters
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(values)
+        yield
 
 
 @dataclass(frozen=True)
@@ -65,12 +81,11 @@ class Picture:
 
     @staticmethod
     def _svg(figure: Any, salt: str) -> str:
-        import matplotlib as mpl
         from matplotlib.backends.backend_svg import FigureCanvasSVG
 
         out = io.StringIO()
         figure.set_facecolor("none")
-        with mpl.rc_context(RC_PARAMS | {"svg.hashsalt": salt}):
+        with drawing_style(**{"svg.hashsalt": salt}):
             FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
         text = out.getvalue()
         text = text[text.index("<svg") :].replace(TEXT_COLOUR, "currentColor")
@@ -80,21 +95,19 @@ class Picture:
 
     def write_pdf(self, file: BinaryIO) -> None:
         """The figure of one column, for a paper; its fonts are embedded as TrueType, which printers keep."""
-        import matplotlib as mpl
         from matplotlib.backends.backend_pdf import FigureCanvasPdf
 
         figure = self.figure if self.narrow_figure is None else self.narrow_figure
         figure.set_facecolor("none")
-        with mpl.rc_context(RC_PARAMS | {"pdf.fonttype": 42}):
+        with drawing_style(**{"pdf.fonttype": 42}):
             FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})
 
     def write_png(self, file: BinaryIO) -> None:
-        import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
         self.figure.set_facecolor("white")
         self.figure.set_dpi(150)
-        with mpl.rc_context(RC_PARAMS):  # savefig would draw everything twice
+        with drawing_style():  # savefig would draw everything twice
             FigureCanvasAgg(self.figure).print_png(file)
 
 

@@ -13,9 +13,12 @@ METRICS_FILE = "metrics.csv"
 
 
 def read_metrics(folder: Path) -> tuple[dict[str, list[float]], str]:
-    """The columns of metrics.csv up to the first damaged row (nan where empty), and what is wrong, or ""."""
+    """The columns of metrics.csv up to the first damaged row (nan where empty), and what is wrong, or "".
+
+    A program for tables may have put a byte order mark in front.
+    """
     try:
-        with (folder / METRICS_FILE).open(newline="", encoding="utf-8", errors="replace") as file:
+        with (folder / METRICS_FILE).open(newline="", encoding="utf-8-sig", errors="replace") as file:
             return _read_columns(csv.reader(file))
     except OSError as error:
         return {}, error.strerror or "cannot be read"

@@ -109,6 +109,7 @@ class Run:
 def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Problem]]:
     """Every run under the paths, in the order in which they were typed, and the problems of their folders."""
     runs: dict[str, Run] = {}
+    originals: dict[str, str] = {}
     problems: list[Problem] = []
     visited: set[Path] = set()
     for path in paths:
@@ -122,12 +123,21 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Problem]]:
             visited.add(real_path)
             try:
                 run, reasons = read_run(folder)
+                if (original := originals.setdefault(_content_of(run), run.folder)) != run.folder:
+                    problems.append(Problem(run.folder, f"a copy of {original}, counted once", used=True))
+                    continue
                 runs[str(folder)] = run
                 problems += [Problem(str(folder), reason, used=True) for reason in reasons]
             except UserError as error:
                 if folder == path or not is_descent(folder):  # descents among the runs are passed over
                     problems.append(Problem(str(folder), str(error)))
     return _in_typed_order(runs.values()), problems
+
+
+def _content_of(run: Run) -> str:
+    """What tells a run from its copy in another folder: no two runs have these times in common."""
+    times = (run.started_at, run.total_s, run.images_per_s)
+    return repr((*times, run.pair_key, run.settings, run.final)) if run.started_at else run.folder
 
 
 def _in_typed_order(runs: Iterable[Run]) -> list[Run]:
@@ -151,8 +161,17 @@ def _in_typed_order(runs: Iterable[Run]) -> list[Run]:
 
 
 def find_runs(path: Path) -> Iterator[Path]:
-    """The run folders at or under ``path``; also those of runs that were started but have no summary."""
-    for folder, subfolders, files in os.walk(path):
+    """The run folders at or under ``path``; also those of runs that were started but have no summary.
+
+    A folder that this user may not read is among them: it may hold a run.
+    """
+    unreadable: list[Path] = []
+
+    def note(error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            unreadable.append(Path(error.filename))
+
+    for folder, subfolders, files in os.walk(path, onerror=note):
         was_started = CONFIG_FILE.parts[0] in subfolders and "multirun.yaml" not in files
         if SUMMARY in files or was_started:
             yield Path(folder)
@@ -160,6 +179,7 @@ def find_runs(path: Path) -> Iterator[Path]:
         if DESIGN_FILE in files and TUNING_FOLDER in subfolders:
             subfolders.remove(TUNING_FOLDER)  # its runs have chosen values for the others
         subfolders.sort()
+    yield from unreadable
 
 
 def read_run(folder: Path) -> tuple[Run, list[str]]:
@@ -208,13 +228,15 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
 
 def _load_summary(folder: Path) -> dict[str, Any]:
     """The summary of a run that finished or diverged; raises UserError for every other run."""
-    if not (folder / SUMMARY).exists():
-        raise UserError(f"no {SUMMARY}: this run never began or was cleared away")
     try:
+        if not (folder / SUMMARY).exists():
+            raise UserError(f"no {SUMMARY}: this run never began or was cleared away")
         summary = load_summary(folder)
         check_is_training(folder)
     except UserError as error:
         raise UserError(str(error).replace(f"{folder}{os.sep}", "").removeprefix(f"{folder}: ")) from None
+    except PermissionError as error:
+        raise UserError(f"cannot be read ({error.strerror})") from None
     status, error_text = summary["status"], summary.get("error")
     if status not in COMPARABLE:
         reason = UNFINISHED.get(status, f"status {status!r}")

@@ -76,6 +76,8 @@ class RunFolder:
             "input": None,  # what the network reads: channels, sizes, mean, std; and the names of its answers
             "version": __version__,
             "graph": (self.previous_summary or {}).get("graph"),  # whether a step is a CUDA graph
+            # Whether the checkpoint gave the results again; None: not yet checked, or no need to.
+            "reproduced": (self.previous_summary or {}).get("reproduced"),
             "best": None,
             "final": {},
             "probes": {},  # the probes of this run, each with the reason why it failed, or null

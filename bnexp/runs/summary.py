@@ -16,7 +16,7 @@ SUMMARY_TYPES: dict[str, tuple[type, ...]] = {
     "status": (str,), "config_hash": (str,), "fingerprints": (dict,), "files": (dict,), "overrides": (list,),
     "choices": (dict,), "epochs": (int,), "patience": (int,), "seed": (int,), "graph": (bool,),
     "best": (dict,), "final": (dict,), "predictions": (dict,), "probes": (dict,), "time": (dict,),
-    "input": (dict,), "version": (str,),
+    "input": (dict,), "version": (str,), "reproduced": (bool,),
 }  # fmt: skip
 DESCENT = "descent"  # the ``kind`` in the summary.json of bnexp-descend; a run of training has none
 

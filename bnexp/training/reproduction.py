@@ -16,7 +16,6 @@ from bnexp.training import build
 from bnexp.training.checkpoint import load
 from bnexp.training.trainer import Trainer
 from bnexp.training.trial.checkpoint import SAVED_STATE
-from bnexp.training.trial.known import needs_trial
 from bnexp.training.trial.step import BATCH_TOLERANCE
 
 
@@ -24,10 +23,8 @@ def check_reproduction(config: Config, trainer: Trainer, splits: DataSplits, che
     """Compares a batch of test images with a network that is built anew, with the weights of ``checkpoint``.
 
     These should be the weights of ``trainer``. Raises NotReproducible where the logits or the loss differ,
-    and where the network cannot be built. bnexp's own parts need no such check.
+    and where the network cannot be built.
     """
-    if not needs_trial(config):
-        return
     state = trainer.processes.broadcast(lambda: load(checkpoint))
     images, labels = splits.test.sample(min(config.batch_size, config.eval_batch_size))
     try:

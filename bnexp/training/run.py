@@ -14,7 +14,7 @@ from bnexp.config.instantiate import check_components, components_of, files_read
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
 from bnexp.data.network_input import NetworkInput
-from bnexp.errors import UserError
+from bnexp.errors import NotReproducible, UserError
 from bnexp.models.summary import Summary
 from bnexp.probes.probe import Probe
 from bnexp.runs.chance import is_at_chance
@@ -32,6 +32,7 @@ from bnexp.training.probes import build_probes, probe_runner
 from bnexp.training.progress import Progress
 from bnexp.training.reproduction import check_reproduction
 from bnexp.training.trainer import Trainer
+from bnexp.training.trial.known import needs_trial
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,14 @@ def fit_and_test(
 
         def check_final(final: dict[str, float]) -> None:
             folder.update(final=final)  # for the user to see, if the check fails
-            check_reproduction(config, trainer, splits, checkpoints.last)
+            if not needs_trial(config):  # bnexp's own parts need no check
+                return
+            try:
+                check_reproduction(config, trainer, splits, checkpoints.last)
+            except NotReproducible:
+                folder.update(reproduced=False)
+                raise
+            folder.update(reproduced=True)
 
         metrics = final_metrics(
             trainer, splits, progress, batch_size=config.eval_batch_size, check_final=check_final,
@@ -192,7 +200,7 @@ def resume_or_start(
     """Restores the trainer from the folder's newest checkpoint and returns how far that run had come.
 
     Without a checkpoint the run starts anew, and records of an earlier attempt are removed. Raises UserError
-    where they are those of a finished run.
+    where they are those of a finished run, and NotReproducible where the end of the earlier attempt did.
     """
     state = trainer.processes.broadcast(checkpoints.newest)
     if state is None:
@@ -205,6 +213,8 @@ def resume_or_start(
             log.info(f"{config.name}: no checkpoint to go on from: starts anew")
         folder.clear()
         return Progress(config.early_stopping.monitor)
+    if folder.summary["reproduced"] is False and folder.previous_summary is not None:
+        raise NotReproducible(str(folder.previous_summary.get("error")))
     check_layer_order(f"model._target_={config.model.target}", trainer.model, state["model"])
     progress = trainer.restore(state)
     steps = f", {progress.current.steps} steps into the next" if progress.current.steps else ""

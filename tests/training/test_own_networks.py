@@ -136,6 +136,14 @@ def test_a_run_whose_checkpoint_does_not_give_its_results_again_has_failed(own_c
     assert summary["final"]["test/accuracy"] >= 0  # recorded, though it does not count
 
 
+def test_a_run_that_cannot_be_repeated_is_not_finished_by_a_second_command(own_code):
+    code, arguments = own_code(MODULE), ("model._target_=mine.LateAverage", "epochs=8", "batch_size=30")
+    results = [code.run(*arguments), code.run(*arguments), code.commands.resume("run", "epochs=9")]
+    assert [result.code for result in results] == [1, 1, 1]
+    assert len({result.err for result in results}) == 1
+    assert json.loads(Path("run/summary.json").read_text())["status"] == "failed"
+
+
 @pytest.mark.parametrize("val_size", [0, 20])
 def test_a_run_whose_checkpoint_gives_its_results_again_is_finished(own_code, val_size):
     own_code().output("model._target_=mine.Net", "epochs=3", f"dataset.val_size={val_size}")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bnexp.data import cache
-from bnexp.data.image_folder import list_images
+from bnexp.data.folder_layout import list_images
 from bnexp.files import file_digest, write_json
 
 DIGITS = 16  # hexadecimal, of the fingerprint
@@ -50,8 +50,11 @@ _memory: dict[str, Digests] = {}
 
 def _load(root: Path) -> Digests:
     for path in cache.candidate_paths(root, DIGESTS_FILE):
-        with suppress(OSError, ValueError):
-            return {str(name): list(entry) for name, entry in json.loads(path.read_bytes()).items()}
+        with suppress(OSError, ValueError, TypeError, AttributeError):  # of another version, or damaged
+            return {
+                name: [list(state), str(digest)]
+                for name, (state, digest) in json.loads(path.read_bytes()).items()
+            }
     return {}
 
 

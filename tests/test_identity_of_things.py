@@ -149,6 +149,20 @@ def test_eval_says_that_the_images_have_changed(commands):
     assert "are no longer those of this run" in result.err
 
 
+@pytest.mark.parametrize("change", ["renamed", "added"])
+def test_eval_refuses_other_classes(commands, change):
+    """The outputs of the network had the names of other classes, or no name."""
+    root = write_images(commands.folder / "A")
+    commands.bnexp(*folder_overrides("A"), *QUICK, "hydra.run.dir=run")
+    (root / "cat").rename(root / "kitten") if change == "renamed" else shutil.copytree(
+        root / "cat", root / "kitten"
+    )
+    result = commands.eval("run")
+    names = "2 (dog, kitten)" if change == "renamed" else "3 (cat, dog, kitten)"
+    assert result.code == 2
+    assert f"run: its classes are 2 (cat, dog), but those of dataset.root={root} are {names}" in result.err
+
+
 def test_a_relative_root_is_that_of_the_first_command(commands, monkeypatch):
     write_images(commands.folder / "A")
     commands.bnexp(*folder_overrides("A"), *QUICK, "hydra.run.dir=run")

@@ -114,7 +114,16 @@ def candidate_paths(root: Path, file_name: str) -> list[Path]:
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     digest = hashlib.sha1(os.fsencode(os.path.abspath(root)), usedforsecurity=False).hexdigest()[:16]
     stem, ending = os.path.splitext(file_name)
-    return [root / FOLDER / file_name, user_cache / "bnexp" / f"{stem}-{digest}{ending}"]
+    paths = [root / FOLDER / file_name, user_cache / "bnexp" / f"{stem}-{digest}{ending}"]
+    return [path for path in paths if _is_utf8(path)]  # safetensors opens no other
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager

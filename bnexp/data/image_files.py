@@ -82,7 +82,7 @@ def find_images(root: Path, class_folders: Sequence[Path], left_out: LeftOut) ->
             continue
         entries = _entries(folder)
         if not OUTPUT_MARKS.isdisjoint(entry.name for entry in entries):
-            left_out.add("output of bnexp", _relative(folder, root))
+            left_out.add("written by bnexp", _relative(folder, root))
             continue
         visited.add(identity)
         for entry in entries:

@@ -60,6 +60,8 @@ def check_pixels(images: Tensor, data: NetworkInput) -> Tensor:
 
 
 def _read_header(path: Path) -> decode.Header:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path}: is not a regular file")  # opening a pipe would wait for ever
     try:
         header = decode.read_header(path)
     except Exception as error:

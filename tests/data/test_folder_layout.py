@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bnexp.data import datasets, folder_layout
+from bnexp.data import cache, datasets, folder_layout
 from bnexp.data.fingerprint import folder_fingerprint
 from bnexp.errors import UserError
 
@@ -59,17 +59,21 @@ def test_the_current_folder_can_be_the_root(root, monkeypatch, base):
     assert folder_fingerprint(Path()) == folder_fingerprint(root)
 
 
-def test_a_name_that_begins_with_a_tilde_is_no_home_folder(root):
+def test_a_name_that_begins_with_a_tilde_is_no_home_folder(root, monkeypatch):
     fill(root.parent / "~nobody-of-this-name")
-    os.chdir(root.parent)
+    monkeypatch.chdir(root.parent)
     assert len(datasets.load_dataset("image_folder", "~nobody-of-this-name", None).train) == 8
 
 
-def test_a_root_whose_name_is_no_utf8_text_is_read(tmp_path):
+def test_a_root_whose_name_is_no_utf8_text_is_read_and_cached(tmp_path, caplog):
     root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xe4r"))
     fill(root)
-    assert len(datasets.load_dataset("image_folder", str(root), None).train) == 8
+    for _ in ("decoded", "from the cache"):
+        cache._memory.clear()
+        assert len(datasets.load_dataset("image_folder", str(root), None).train) == 8
     assert folder_fingerprint(root)
+    assert not caplog.messages
+    assert len(list((tmp_path / "home-cache/bnexp").glob("*.safetensors"))) == 1
 
 
 def test_a_file_is_no_root(tmp_path):
@@ -152,7 +156,7 @@ def test_what_bnexp_wrote_is_no_class(root, caplog, folder, mark):
     (root / folder / mark).touch()
     after = folder_layout.list_images(root)
     assert (after.classes, after.train, after.test) == (before.classes, before.train, before.test)
-    assert after.notes == (f"left out: 1 output of bnexp ({folder})",)
+    assert after.notes == (f"left out: 1 written by bnexp ({folder})",)
 
 
 def test_a_class_without_an_image_in_the_fifth_for_testing_is_told(root, caplog):

@@ -505,6 +505,12 @@ def test_transparent_pixels_with_16_bits_are_white_and_do_not_count(root):
         assert error_of_16_bits(root, expected, write) <= 0.5
 
 
+def test_a_pipe_is_not_opened_as_an_image(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe: is not a regular file"):
+        read_images([tmp_path / "pipe"], NetworkInput(1, 8, 8, (0.0,), (1.0,), ("cat", "dog")))
+
+
 def test_an_image_with_16_bits_is_classified_as_the_network_was_trained(root):
     """By its own range, a dark image was twice as bright as in training."""
     bright, dark = (colours_16_bits(maximum, 1) for maximum in (4095, 1000))

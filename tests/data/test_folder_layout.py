@@ -19,8 +19,9 @@ COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Bär") for form in ("NFC", 
 
 
 @pytest.fixture(autouse=True)
-def user_cache(tmp_path: Path, monkeypatch):
+def user_cache(tmp_path: Path, monkeypatch, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home-cache"))
+    caplog.set_level(logging.WARNING)  # whatever level an earlier test has left
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_BATCH_SIZE = 2**31  # as eval_batch_size
 SHOWN_CLASSES = 3
+LISTED_CLASSES = 8
 
 
 def arguments() -> argparse.Namespace:
@@ -105,6 +106,7 @@ def evaluate(args: argparse.Namespace) -> None:
         raise UserError("--split=val: this run had no validation set (dataset.val_size=0)")
     process_tuning.set_threads(config.device.threads or recorded_threads(args.run), float("inf"))
     data = NetworkInput.of_splits(images)
+    _check_classes(args.run, config, data.classes)
     network, state = load_network(args.run, config, data, args.checkpoint)
     if args.precise_bn is not None:
         precise_evaluation.check(network, images.train, config.batch_size, args.precise_bn)
@@ -224,6 +226,19 @@ def _warn_of_changes(run: Path, config: Config) -> None:
     changes = describe_changes(load_summary(run), current, composed_config.fingerprints_of(current))
     if changes:
         print(f"bnexp-eval: {changes}: the numbers are not those of the run", file=sys.stderr)
+
+
+def _check_classes(run: Path, config: Config, classes: Sequence[str]) -> None:
+    """Raises UserError where the classes are not those of the run: the network's outputs have other names."""
+    recorded = (load_summary(run).get("input") or {}).get("classes")
+    if recorded is not None and list(recorded) != list(classes):
+        key = f"dataset.root={config.dataset.root}"
+        raise UserError(f"{run}: its classes are {_some(recorded)}, but those of {key} are {_some(classes)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = [*map(str, names[:LISTED_CLASSES]), *["..."] * (len(names) > LISTED_CLASSES)]
+    return f"{len(names)} ({', '.join(shown)})"
 
 
 def _check_files(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Collection
@@ -117,7 +118,7 @@ def _with_absolute_root(override: Override, cwd: Path) -> str:
         roots = [str(value) for value in override.sweep_string_iterator()]
     else:
         roots = [str(override.value())]
-    paths = [quote_value(str(cwd / Path(root).expanduser())) for root in roots]
+    paths = [quote_value(str(cwd / os.path.expanduser(root))) for root in roots]
     return f"{split_override(text)[0]}={','.join(paths)}"
 
 

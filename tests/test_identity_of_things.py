@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bnexp import data
 from bnexp.data import fingerprint
 from bnexp.data.fingerprint import folder_fingerprint
+from bnexp.errors import UserError
 
 QUICK = ("epochs=1", "tracking.tensorboard=false", "model=mlp", "batch_size=8")
 NET = """
@@ -147,6 +149,44 @@ def test_eval_says_that_the_images_have_changed(commands):
     result = commands.eval("run")
     assert result.code == 0
     assert "are no longer those of this run" in result.err
+
+
+@pytest.mark.parametrize("sweep", [(), ("-m", "seed=0,1", "hydra/launcher=basic", "hydra.sweep.dir=sweep")])
+def test_a_job_whose_images_have_changed_since_its_command_began_fails(commands, monkeypatch, sweep):
+    """Its record named the images of the beginning, and its seed was pooled with those of other images."""
+    root = write_images(commands.folder / "A")
+    load = data.load_dataset
+
+    def change_and_load(*args):
+        shutil.copy(root / "cat/0.png", root / "cat/more.png")
+        return load(*args)
+
+    monkeypatch.setattr(data, "load_dataset", change_and_load)
+    result = commands.bnexp(*sweep, *folder_overrides("A"), *QUICK)
+    assert result.code != 0
+    assert "dataset.root=A: its images have changed since the command began" in result.err + result.out
+
+
+def test_only_other_images_are_refused(commands):
+    root = write_images(commands.folder / "A")
+    with pytest.raises(UserError, match="its images have changed since the command began"):
+        fingerprint.check_images(str(root), "0123456789abcdef")
+    fingerprint.check_images(str(root), folder_fingerprint(root))
+    fingerprint.check_images(str(root), None)
+
+
+@pytest.mark.parametrize("change", ["renamed", "added"])
+def test_eval_refuses_other_classes(commands, change):
+    """The outputs of the network had the names of other classes, or no name."""
+    root = write_images(commands.folder / "A")
+    commands.bnexp(*folder_overrides("A"), *QUICK, "hydra.run.dir=run")
+    (root / "cat").rename(root / "kitten") if change == "renamed" else shutil.copytree(
+        root / "cat", root / "kitten"
+    )
+    result = commands.eval("run")
+    names = "2 (dog, kitten)" if change == "renamed" else "3 (cat, dog, kitten)"
+    assert result.code == 2
+    assert f"run: its classes are 2 (cat, dog), but those of dataset.root={root} are {names}" in result.err
 
 
 def test_a_relative_root_is_that_of_the_first_command(commands, monkeypatch):

@@ -264,6 +264,7 @@ class DataSplits:
     val: Split | None
     test: Split
     classes: tuple[str, ...]
+    white: int = 255  # as ImageDataset.white
 
     @property
     def counts(self) -> dict[str, int]:

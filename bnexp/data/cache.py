@@ -112,9 +112,18 @@ def no_empty_folders(*folders: Path) -> Iterator[None]:
 def candidate_paths(root: Path, file_name: str) -> list[Path]:
     """Where a cache file of the data set in ``root`` may lie, the preferred path first."""
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    digest = hashlib.sha1(os.path.abspath(root).encode(), usedforsecurity=False).hexdigest()[:16]
+    digest = hashlib.sha1(os.fsencode(os.path.abspath(root)), usedforsecurity=False).hexdigest()[:16]
     stem, ending = os.path.splitext(file_name)
-    return [root / FOLDER / file_name, user_cache / "bnexp" / f"{stem}-{digest}{ending}"]
+    paths = [root / FOLDER / file_name, user_cache / "bnexp" / f"{stem}-{digest}{ending}"]
+    return [path for path in paths if _is_utf8(path)]  # safetensors opens no other
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager
@@ -182,6 +191,8 @@ def _read(path: Path, key: str | None) -> ImageDataset | None:
         Images(tensors["train.pixels"], tensors["train.labels"]),
         Images(tensors["test.pixels"], tensors["test.labels"]),
         tuple(description["classes"]),
+        description.get("white", 255),
+        tuple(description.get("notes", ())),
     )
 
 
@@ -204,7 +215,8 @@ def _write(path: Path, key: str, dataset: ImageDataset) -> None:
         "test.pixels": dataset.test.pixels,
     }
     checksums = {name: _checksum(tensor) for name, tensor in tensors.items()}
-    description = json.dumps({"fingerprint": key, "classes": dataset.classes, "checksums": checksums})
+    values = {"classes": dataset.classes, "white": dataset.white, "notes": dataset.notes}
+    description = json.dumps({"fingerprint": key, "checksums": checksums, **values})
     crc32 = str(zlib.crc32(description.encode()))
     header = _safetensors_header(tensors, {"format": FORMAT, "description": description, "crc32": crc32})
 

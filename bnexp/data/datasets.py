@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def load_dataset(name: str, root: str | None, resize: int | None) -> ImageDatase
         return _load_digits()
     if not root or not root.strip():
         raise bad_value("dataset.root", root, "must be the folder that holds the data")
-    folder = Path(root).expanduser()
+    folder = Path(os.path.expanduser(root))
     if name == "image_folder":
         return image_folder.load(folder, resize)
     return torchvision_sets.load(name, folder)

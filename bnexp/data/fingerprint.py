@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bnexp.data import cache
-from bnexp.data.image_folder import list_images
+from bnexp.data.folder_layout import bad_root, list_images
 from bnexp.files import file_digest, write_json
 
 DIGITS = 16  # hexadecimal, of the fingerprint
@@ -45,13 +45,24 @@ def folder_fingerprint(root: Path) -> str:
     return fingerprint.hexdigest()[:DIGITS]
 
 
+def check_images(root: str | None, expected: str | None) -> None:
+    """Raises UserError where a job would be recorded with images that are no longer those of its command."""
+    if root is not None and expected is not None:
+        folder = Path(os.path.expanduser(root))
+        if folder_fingerprint(folder) != expected:
+            raise bad_root(folder, "its images have changed since the command began")
+
+
 _memory: dict[str, Digests] = {}
 
 
 def _load(root: Path) -> Digests:
     for path in cache.candidate_paths(root, DIGESTS_FILE):
-        with suppress(OSError, ValueError):
-            return {str(name): list(entry) for name, entry in json.loads(path.read_bytes()).items()}
+        with suppress(OSError, ValueError, TypeError, AttributeError):  # of another version, or damaged
+            return {
+                name: [list(state), str(digest)]
+                for name, (state, digest) in json.loads(path.read_bytes()).items()
+            }
     return {}
 
 

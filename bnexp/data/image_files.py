@@ -8,12 +8,11 @@ recognises its first bytes.
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bnexp.errors import bad_value
-from bnexp.files import file_digest
 
 SUFFIXES = (
     ".apng", ".bmp", ".bw", ".dds", ".dib", ".gif", ".icb", ".icns", ".ico", ".im", ".j2c", ".j2k", ".jfif",
@@ -27,6 +26,8 @@ OPTIONAL_SUFFIXES = (".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".
 MARKED_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 REASONS_SHOWN = 8  # each ending that is not read is a reason
 SYSTEM_FOLDERS = ("@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+
+OUTPUT_MARKS = {".hydra", "multirun.yaml", "comparison.json"}  # in the folder of a run, sweep, comparison
 
 Identity = tuple[int, int]  # the device and the inode: the same for every path to a folder
 
@@ -67,7 +68,7 @@ def find_images(root: Path, class_folders: Sequence[Path], left_out: LeftOut) ->
     """The images below each class folder, relative to ``root``, in the same order on every machine.
 
     Each real folder is read once, as part of the class that holds it without a link. A broken link with an
-    image's ending counts as an image: reading it gives the error. Raises UserError.
+    image's ending counts as an image: reading it gives the error. Raises UserError, and OSError.
     """
     visited = _enclosing_folders(root, class_folders)
     _check_class_folders(root, class_folders, visited)
@@ -79,8 +80,12 @@ def find_images(root: Path, class_folders: Sequence[Path], left_out: LeftOut) ->
         if identity in visited:
             left_out.add("linked folder that is read elsewhere", _relative(folder, root))
             continue
+        entries = _entries(folder)
+        if not OUTPUT_MARKS.isdisjoint(entry.name for entry in entries):
+            left_out.add("written by bnexp", _relative(folder, root))
+            continue
         visited.add(identity)
-        for entry in _entries(root, folder):
+        for entry in entries:
             path = _relative(entry.path, root)
             if is_hidden(entry.name):
                 left_out.add("hidden or system", path)
@@ -97,28 +102,21 @@ def find_images(root: Path, class_folders: Sequence[Path], left_out: LeftOut) ->
 def count_unclassified(root: Path, folders: Iterable[Path], left_out: LeftOut) -> None:
     """Counts what lies beside the class folders and looks like part of the data set."""
     for folder in folders:
-        for entry in _entries(root, folder):
+        for entry in _entries(folder):
             path = _relative(entry.path, root)
+            if is_hidden(entry.name) and entry.name not in SYSTEM_FOLDERS:
+                continue
             if entry.name in SYSTEM_FOLDERS:
                 left_out.add("hidden or system", path)
-            elif not is_hidden(entry.name) and _ending(entry.name) in SUFFIXES + OPTIONAL_SUFFIXES:
+            elif _is_broken_link(entry):
+                left_out.add("link to nothing", path)
+            elif _ending(entry.name) in SUFFIXES + OPTIONAL_SUFFIXES:
                 left_out.add("beside the class folders", path)
 
 
-def equal_files(root: Path, first: Iterable[str], second: Iterable[str]) -> list[tuple[str, str]]:
-    """(path in ``first``, path in ``second``) for each file in ``second`` whose bytes ``first`` has too.
-
-    Reads only files whose size occurs in both. At worst it reads all files once.
-    """
-    by_size: defaultdict[int, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-    for part, paths in enumerate((first, second)):
-        for path in paths:
-            by_size[os.stat(root / path).st_size][part].append(path)
-    candidates = [pair for pair in by_size.values() if all(pair)]
-    of_first, of_second = ([path for pair in candidates for path in pair[part]] for part in (0, 1))
-    paths_by_digest = {file_digest(root / path): path for path in reversed(of_first)}
-    digests = ((file_digest(root / path), path) for path in of_second)
-    return [(paths_by_digest[digest], path) for digest, path in digests if digest in paths_by_digest]
+def holds_output(folder: Path) -> bool:
+    """Whether bnexp has written a run, a sweep or a comparison into it or a folder below."""
+    return any(not OUTPUT_MARKS.isdisjoint(names + files) for _, names, files in os.walk(folder))
 
 
 def _enclosing_folders(root: Path, class_folders: Sequence[Path]) -> set[Identity]:
@@ -143,20 +141,19 @@ def _check_class_folders(root: Path, class_folders: Sequence[Path], enclosing: s
         folders[identity] = folder
 
 
-def _entries(root: Path, folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        problem = f"{_relative(folder, root)} can't be read ({error.strerror or error})"
-        raise bad_value("dataset.root", root, problem) from None
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _is_broken_link(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _reason_to_skip(entry: os.DirEntry[str]) -> str | None:
     """Why a file is not read; None for an image."""
-    is_broken_link = entry.is_symlink() and not os.path.exists(entry.path)
     is_file = os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
-    if not is_file and not is_broken_link:
+    if not is_file and not _is_broken_link(entry):
         return "not a regular file"  # opening a FIFO would wait for ever
     ending = _ending(entry.name)
     if ending in SUFFIXES:
@@ -195,4 +192,5 @@ def _identity(folder: Path) -> Identity:
 
 def _relative(path: str | Path, root: Path) -> str:
     # Ten times as fast as Path.relative_to, which would need most of the time of a start with many images.
-    return os.fspath(path)[len(os.fspath(root)) :].replace(os.sep, "/").lstrip("/")
+    start = 0 if root == Path() else len(os.fspath(root))  # paths below the folder "." do not begin with it
+    return os.fspath(path)[start:].replace(os.sep, "/").lstrip("/")

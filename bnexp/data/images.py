@@ -31,3 +31,5 @@ class ImageDataset:
     train: Images
     test: Images
     classes: tuple[str, ...]
+    white: int = 255  # the value that became 255, in files with 16 bits a channel
+    notes: tuple[str, ...] = ()  # what reading the images has shown, for the log of each run

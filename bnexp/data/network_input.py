@@ -25,6 +25,7 @@ class NetworkInput:
     mean: tuple[float, ...]  # of one channel for all, or of each
     std: tuple[float, ...]
     classes: tuple[str, ...]
+    white: int = 255  # the value of white in files with 16 bits a channel, where the data set has some
 
     @property
     def resize(self) -> int | None:
@@ -35,7 +36,8 @@ class NetworkInput:
     def of_splits(cls, splits: DataSplits) -> NetworkInput:
         train = splits.train
         side = train.pixels.shape[-1]
-        return cls(train.in_channels, side, train.image_size, train.mean, train.std, splits.classes)
+        size = train.image_size
+        return cls(train.in_channels, side, size, train.mean, train.std, splits.classes, splits.white)
 
     @classmethod
     def from_record(cls, record: object, origin: object) -> NetworkInput:
@@ -47,7 +49,8 @@ class NetworkInput:
             )
         try:
             assert isinstance(record, Mapping)
-            values = {field.name: record[field.name] for field in fields(cls)}
+            values = {"white": 255, **record}  # runs of earlier versions have no white
+            values = {field.name: values[field.name] for field in fields(cls)}
             mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
             channels, stored, size = (values[name] for name in ("channels", "stored_size", "image_size"))
             assert all(type(number) is int and 1 <= number <= 4096 for number in (channels, stored, size))
@@ -56,7 +59,9 @@ class NetworkInput:
             assert isinstance(values["classes"], list | tuple)
             classes = tuple(map(str, values["classes"]))
             assert classes
-            return cls(channels, stored, size, mean, std, classes)
+            assert type(values["white"]) is int
+            assert values["white"] in (255, *((1 << bits) - 1 for bits in range(9, 17)))
+            return cls(channels, stored, size, mean, std, classes, values["white"])
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise UserError(one_line(f"{origin}: the input of its network is damaged ({record})")) from error
 

@@ -35,10 +35,10 @@ def read_images(paths: Sequence[Path], data: NetworkInput) -> Tensor:
             if header.size != (side, side):
                 log.warning("%s: %dx%d pixels, scaled to %dx%d", path, *header.size, side, side)
             try:
-                white = decode.white_level([path], [header])
-                if white > 255:
+                white = data.white if data.white > 255 else decode.white_level([path], [header])
+                if white > data.white:
                     log.warning("%s: 16 bits, %d is taken as white", path, white)
-                pixels[row] = decode.read_pixels(path, data.channels == 1, side, white)
+                pixels[row] = decode.read_pixels(path, header, data.channels == 1, side, white)
             except Exception as error:  # PIL raises many types for a broken file
                 raise _unreadable(path, error) from None
     return torch.from_numpy(pixels)
@@ -60,12 +60,14 @@ def check_pixels(images: Tensor, data: NetworkInput) -> Tensor:
 
 
 def _read_header(path: Path) -> decode.Header:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path}: is not a regular file")  # opening a pipe would wait for ever
     try:
         header = decode.read_header(path)
     except Exception as error:
         raise _unreadable(path, error) from None
-    if header.mode in decode.UNBOUNDED:
-        raise UserError(f"{path}: has 32 bits per pixel; save it with 8")
+    if header.problem:
+        raise UserError(f"{path}: {header.problem}")
     return header
 
 

@@ -43,31 +43,32 @@ def train_val_indices(
 
     Validation images are taken first, and ``train_size`` counts within the remaining images. A ``val_size``
     that is a share then shrinks in proportion; one that is a count stays, and so do its images. Raises
-    UserError for a size out of range. Warns of a class without a training image, by its name in ``classes``.
+    UserError for a size out of range. Warns of a class without a training or validation image, by its name.
     """
     train, val = torch.arange(len(labels)), None
     stream = generator(seed, "split")
     if dataset.folds is not None:
         assert dataset.fold is not None, "the validation of the config requires fold with folds"
-        _check_folds(labels, dataset.folds)
+        _check_folds(labels, dataset.folds, classes)
         train, val = fold(labels, dataset.folds, dataset.fold, stream)
     elif dataset.val_size > 0:
         count = _checked_count(
             "dataset.val_size", dataset.val_size, len(labels), "the training images", reserve=1
         )
         train, val = holdout(labels, count, stream)
-        _warn_of_missing_classes("dataset.val_size", dataset.val_size, labels, labels[train], classes)
+        parts = {"training": labels[train], "validation": labels[val]}
+        _warn_of_missing_classes("dataset.val_size", dataset.val_size, labels, parts, classes)
     if dataset.train_size is not None:
         pool = "the training images" if val is None else "the training images without the validation images"
         available = train
         count = _checked_count("dataset.train_size", dataset.train_size, len(available), pool)
         train = available[subset(labels[available], count, generator(seed, "split", "train"))]
-        _warn_of_missing_classes(
-            "dataset.train_size", dataset.train_size, labels[available], labels[train], classes
-        )
+        parts = {"training": labels[train]}
         if val is not None and dataset.folds is None and isinstance(dataset.val_size, float):
             val_count = max(1, round(len(val) * count / len(available)))
             val = val[subset(labels[val], val_count, generator(seed, "split", "val"))]
+            parts["validation"] = labels[val]
+        _warn_of_missing_classes("dataset.train_size", dataset.train_size, labels[available], parts, classes)
     return train, val
 
 
@@ -84,7 +85,7 @@ def test_indices(
         return None
     count = _checked_count("dataset.test_size", test_size, len(labels), "the test images")
     index = subset(labels, count, fixed_stream())
-    _warn_of_missing_classes("dataset.test_size", test_size, labels, labels[index], classes, part="test")
+    _warn_of_missing_classes("dataset.test_size", test_size, labels, {"test": labels[index]}, classes)
     return index
 
 
@@ -156,21 +157,27 @@ def _checked_count(key: str, size: Size, total: int, pool: str, reserve: int = 0
 
 
 def _warn_of_missing_classes(
-    key: str, size: Size, labels: Tensor, remaining: Tensor, classes: Sequence[str], part: str = "training"
+    key: str, size: Size, labels: Tensor, parts: dict[str, Tensor], classes: Sequence[str]
 ) -> None:
-    """One line if ``key`` leaves no image of a class in ``part``: it cannot be learned or measured."""
-    missing = sorted(set(labels.tolist()) - set(remaining.tolist()))
-    if missing:
-        names = [str(classes[label] if classes else label) for label in missing]
-        text = ", ".join(names[:CLASSES_SHOWN]) + (", ..." if len(names) > CLASSES_SHOWN else "")
-        noun = "class" if len(names) == 1 else f"{len(names)} classes:"
-        log.warning("%s=%s: leaves no %s image of %s %s", key, size, part, noun, text)
+    """One line if ``key`` leaves no image of a class in a part: it cannot be learned or measured."""
+    texts = []
+    for part, remaining in parts.items():
+        missing = sorted(set(labels.tolist()) - set(remaining.tolist()))
+        if missing:
+            names = [str(classes[label] if classes else label) for label in missing]
+            text = ", ".join(names[:CLASSES_SHOWN]) + (", ..." if len(names) > CLASSES_SHOWN else "")
+            noun = "class" if len(names) == 1 else f"{len(names)} classes:"
+            texts.append(f"no {part} image of {noun} {text}")
+    if texts:
+        log.warning("%s=%s: leaves %s", key, size, "; ".join(texts))
 
 
-def _check_folds(labels: Tensor, folds: int) -> None:
+def _check_folds(labels: Tensor, folds: int, names: Sequence[str]) -> None:
     """Raises UserError if a class has fewer images than there are folds."""
     classes, class_sizes = labels.unique(return_counts=True)
     smallest = int(class_sizes.argmin())
     if class_sizes[smallest] < folds:
-        limit = f"must be at most {class_sizes[smallest]}, the training images of class {classes[smallest]}"
+        label = int(classes[smallest])
+        name = names[label] if names else label
+        limit = f"must be at most {class_sizes[smallest]}, the training images of class {name}"
         raise bad_value("dataset.folds", folds, limit)

@@ -139,6 +139,8 @@ def _download(root: Path, files: DatasetFiles) -> None:
         last_line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         reason = re.sub(r"^<urlopen error (.*)>$", r"\1", last_line.strip())
     if missing is not None:
+        if (root / f"{missing}.gz").exists():
+            missing += ", and the one in its .gz file is another or damaged"
         problem = f"{files.title} is missing (no {missing}) and could not be downloaded ({reason})"
         remedy = "put its files there, or set BNEXP_DATA_DIR to the folder that holds them"
         raise bad_value("dataset.root", root, f"{problem}; {remedy}")

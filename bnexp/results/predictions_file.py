@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from bnexp.config.schema import Config
 from bnexp.data import Split
-from bnexp.data.image_folder import list_images
+from bnexp.data.folder_layout import list_images
 from bnexp.errors import UserError
 from bnexp.seeding import seed_global
 from bnexp.training.trainer import Trainer
@@ -35,7 +36,7 @@ def image_names(config: Config, split: str, batches: Split) -> list[str]:
     """The name of each image of a split: its path below ``dataset.root``, or its number in the split."""
     if config.dataset.name != "image_folder":
         return [str(number) for number in range(len(batches))]
-    listing = list_images(Path(str(config.dataset.root)).expanduser())
+    listing = list_images(Path(os.path.expanduser(str(config.dataset.root))))
     rows = listing.test if split == "test" else listing.train
     index = range(len(rows)) if batches.index is None else batches.index.tolist()
     return [rows[i][0] for i in index]

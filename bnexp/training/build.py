@@ -74,6 +74,7 @@ def split_dataset(dataset: data.ImageDataset, config: Config, device: ComputeDev
         val=None if val_index is None else batches(train, val_index),
         test=batches(test, test_index),
         classes=dataset.classes,
+        white=dataset.white,
     )
 
 

@@ -13,6 +13,7 @@ from bnexp.compute.processes import Processes
 from bnexp.config.instantiate import check_components, components_of, files_read
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
+from bnexp.data.fingerprint import check_images
 from bnexp.data.network_input import NetworkInput
 from bnexp.errors import NotReproducible, UserError
 from bnexp.models.summary import Summary
@@ -49,6 +50,7 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
     smaller_keys = f"batch_size={config.batch_size} or eval_batch_size={config.eval_batch_size}"
     with processes.connect(device.torch_device), memory_guard(smaller_keys):
         splits = processes.agree_on(lambda: build.load_splits(config, device), key=lambda data: data.counts)
+        check_images(config.dataset.root, job.fingerprints.get("dataset"))
         network = build.model(config, NetworkInput.of_splits(splits), is_tried=True)
         summary = build.summary(network, config, splits)
         # A continued run keeps its number of threads: another one would change the last bits.

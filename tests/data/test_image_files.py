@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from bnexp.data import datasets, image_files, image_folder
+from bnexp.data import cache, datasets, image_files, image_folder
 from bnexp.errors import UserError
 
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
@@ -27,9 +27,9 @@ def only_warnings(caplog):
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """cat and dog with three images each."""
+    """cat and dog with four images each."""
     for label, name in enumerate(("cat", "dog")):
-        for i in range(3):
+        for i in range(4):
             save(tmp_path / "pets" / name / f"{i}.png", 10 * label + i)
     return tmp_path / "pets"
 
@@ -48,8 +48,8 @@ def images_by_class(root: Path) -> dict[str, list[str]]:
     return {name: [path for path, row in rows if row == i] for i, name in enumerate(listing.classes)}
 
 
-def three(name: str) -> list[str]:
-    return [f"{name}/{i}.png" for i in range(3)]
+def four(name: str) -> list[str]:
+    return [f"{name}/{i}.png" for i in range(4)]
 
 
 def error_message(root: Path) -> str:
@@ -64,7 +64,7 @@ def error_message(root: Path) -> str:
 @pytest.mark.parametrize("place", [".", "cat", "cat/young/blue"])
 def test_hidden_and_system_folders_are_skipped_at_every_depth(root, caplog, name, place):
     shutil.copytree(root / "cat", root / place / name / "cat")
-    assert images_by_class(root) == {"cat": three("cat"), "dog": three("dog")}
+    assert images_by_class(root) == {"cat": four("cat"), "dog": four("dog")}
     path = os.path.normpath(f"{place}/{name}")
     expected = f"{root}: left out: 1 hidden or system ({path})"
     assert caplog.messages == ([] if path.startswith(".") else [expected])
@@ -72,21 +72,21 @@ def test_hidden_and_system_folders_are_skipped_at_every_depth(root, caplog, name
 
 def test_hidden_files_are_skipped(root, caplog):
     shutil.copy(root / "cat" / "0.png", root / "cat" / "._0.png")
-    assert images_by_class(root)["cat"] == three("cat")
+    assert images_by_class(root)["cat"] == four("cat")
     assert caplog.messages == [f"{root}: left out: 1 hidden or system (cat/._0.png)"]
 
 
 @pytest.mark.parametrize("target", ["..", ".", "../dog", "../../.."])
 def test_a_link_to_a_folder_that_is_read_elsewhere_adds_no_image(root, caplog, target):
     (root / "cat" / "more").symlink_to(target)
-    assert images_by_class(root) == {"cat": three("cat"), "dog": three("dog")}
+    assert images_by_class(root) == {"cat": four("cat"), "dog": four("dog")}
     assert caplog.messages == [f"{root}: left out: 1 linked folder that is read elsewhere (cat/more)"]
 
 
 def test_a_folder_belongs_to_the_class_that_holds_it_without_a_link(root):
     save(root / "dog" / "old" / "9.png", 9)
     (root / "cat" / "more").symlink_to("../dog/old")
-    assert images_by_class(root) == {"cat": three("cat"), "dog": [*three("dog"), "dog/old/9.png"]}
+    assert images_by_class(root) == {"cat": four("cat"), "dog": [*four("dog"), "dog/old/9.png"]}
 
 
 def test_links_to_other_places_are_followed_once(root, tmp_path):
@@ -96,7 +96,7 @@ def test_links_to_other_places_are_followed_once(root, tmp_path):
     (root / "cat" / "b").symlink_to(tmp_path / "pool")
     (root / "bird").symlink_to(tmp_path / "birds")
     (tmp_path / "birds" / "up").symlink_to(tmp_path)
-    expected = {"bird": ["bird/8.png"], "cat": [*three("cat"), "cat/a/7.png"], "dog": three("dog")}
+    expected = {"bird": ["bird/8.png"], "cat": [*four("cat"), "cat/a/7.png"], "dog": four("dog")}
     names = ["bird", "cat", "dog"]
     paths = image_files.find_images(root, [root / name for name in names], image_files.LeftOut())
     assert dict(zip(names, paths, strict=True)) == expected
@@ -127,7 +127,7 @@ def test_a_link_cannot_make_the_training_images_the_test_images(root):
 def test_a_link_to_itself_is_no_folder(root):
     (root / "loop").symlink_to("loop")
     (root / "cat" / "loop").symlink_to("loop")
-    assert images_by_class(root) == {"cat": three("cat"), "dog": three("dog")}
+    assert images_by_class(root) == {"cat": four("cat"), "dog": four("dog")}
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_a_link_to_itself_is_no_folder(root):
 def test_what_pillow_decodes_is_read(root, caplog, name, format):
     save(root / "cat" / name, 5, format=format)
     dataset = datasets.load_dataset("image_folder", str(root), None)
-    assert len(dataset.train) + len(dataset.test) == 7
-    assert images_by_class(root)["cat"] == [*three("cat"), f"cat/{name}"]
+    assert len(dataset.train) + len(dataset.test) == 9
+    assert images_by_class(root)["cat"] == [*four("cat"), f"cat/{name}"]
     assert not caplog.messages
 
 
@@ -161,7 +161,7 @@ def test_files_that_are_not_read_are_counted_by_ending(root, caplog):
         (root / "dog" / name).write_text("no image")
     save(root / "sheet.png", 5)
     (root / "labels.csv").write_text("beside the class folders only images are counted")
-    assert images_by_class(root) == {"cat": three("cat"), "dog": three("dog")}
+    assert images_by_class(root) == {"cat": four("cat"), "dog": four("dog")}
     assert caplog.messages == [
         f"{root}: left out: 2 .txt (dog/a.txt), 1 beside the class folders (sheet.png),"
         " 1 without an ending (dog/README), 1 .db (dog/Thumbs.db),"
@@ -172,7 +172,7 @@ def test_files_that_are_not_read_are_counted_by_ending(root, caplog):
 def test_a_heic_file_is_read_where_pillow_has_a_decoder(root, monkeypatch):
     monkeypatch.setitem(Image.registered_extensions(), ".heic", "HEIF")
     (root / "dog" / "c.heic").write_text("content")
-    assert images_by_class(root)["dog"] == [*three("dog"), "dog/c.heic"]
+    assert images_by_class(root)["dog"] == [*four("dog"), "dog/c.heic"]
 
 
 def test_many_endings_make_one_short_line(root, caplog):
@@ -211,33 +211,36 @@ def test_a_folder_that_cannot_be_read_is_named(root, monkeypatch):
 
     def refuse(folder):
         if Path(folder).name == "private":
-            raise PermissionError(13, "Permission denied")
+            raise PermissionError(13, "Permission denied", os.fspath(folder))
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert error_message(root) == f"dataset.root={root}: cat/private can't be read (Permission denied)"
 
 
-def test_test_images_that_equal_training_images_are_reported(root, caplog):
+def test_equal_images_are_told_at_each_start(root, caplog):
+    """Copies, and the same pixels in a file of another format: in training and test, or in two classes."""
     for name in ("cat", "dog"):
-        shutil.copytree(root / name, root / "train" / name)
-    save(root / "test" / "cat" / "new.png", 77)
-    shutil.copy(root / "dog" / "1.png", root / "test" / "cat" / "copy.png")
-    shutil.copy(root / "cat" / "2.png", root / "test" / "cat" / "other.png")
+        (root / name).rename(root / f"{name}-train")
+        shutil.copytree(root / f"{name}-train", root / "train" / name)
+        shutil.rmtree(root / f"{name}-train")
+        save(root / "test" / name / "new.png", 77 + len(name) * (name == "cat"))
     save(root / "test" / "dog" / "new.png", 78)
-    for name in ("cat", "dog"):
-        shutil.rmtree(root / name)
+    shutil.copy(root / "train" / "cat" / "2.png", root / "test" / "cat" / "copy.png")
+    save(root / "train" / "dog" / "saved again.bmp", 1)  # the pixels of cat/1.png
+    expected = (
+        f"{root}: equal pixels: 1 of 3 test images are training images (test/cat/copy.png equals"
+        " train/cat/2.png), 1 of 12 images are in another class too (train/dog/saved again.bmp equals"
+        " train/cat/1.png), 1 of 9 training images are copies of others, which may be validation images"
+        " (train/dog/saved again.bmp equals train/cat/1.png)"
+    )
+    for _ in ("decoded", "from the cache"):
+        caplog.clear()
+        cache._memory.clear()
+        datasets.load_dataset("image_folder", str(root), None)
+        assert caplog.messages == [expected]
+
+
+def test_different_images_are_not_told(root, caplog):
     datasets.load_dataset("image_folder", str(root), None)
-    example = "test/cat/copy.png equals train/dog/1.png"
-    assert caplog.messages == [f"{root}: 2 of 4 test images are training images: {example}"]
-
-
-def test_only_files_of_equal_size_are_compared(tmp_path, monkeypatch):
-    contents = {"a": b"12", "b": b"345", "c": b"34", "d": b"6", "e": b"12"}
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    compared = []
-    digest = image_files.file_digest
-    monkeypatch.setattr(image_files, "file_digest", lambda path: compared.append(path.name) or digest(path))
-    assert image_files.equal_files(tmp_path, ["a", "b"], ["c", "d", "e"]) == [("a", "e")]
-    assert sorted(compared) == ["a", "c", "e"]
+    assert not caplog.messages

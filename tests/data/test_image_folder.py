@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from PIL import Image
 
 from bnexp.data import ImageDataset, datasets, image_folder
+from bnexp.data.network_input import NetworkInput
+from bnexp.data.single_images import read_images
 from bnexp.errors import UserError
 
 
@@ -262,6 +265,9 @@ def test_unused_folders_beside_train_and_test_are_named(root, caplog):
     fill(root / "train")
     fill(root / "val")
     load(root)
+    assert "only train is read, not val" in caplog.text
+    fill(root / "test")
+    load(root)
     assert "only train and test are read, not val" in caplog.text
 
 
@@ -399,34 +405,124 @@ def test_folders_that_each_class_folder_holds_are_told(root, caplog):
     )
 
 
-def png_16_bits(path: Path, values: np.ndarray, transparent: int | None = None) -> None:
-    """A PNG file of ``values`` (H, W) or (H, W, 3) with 16 bits a channel; Pillow cannot write the latter."""
+PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}  # the format's number for gray, gray and alpha, RGB, RGBA
+
+
+def png_16_bits(path: Path, values: np.ndarray, transparent: Sequence[int] = ()) -> None:
+    """A PNG file of ``values`` (H, W, channels) with 16 bits a channel; Pillow writes one channel alone."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = zlib.crc32(kind + content)
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
-    height, width = values.shape[:2]
+    height, width, channels = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    colour = 2 if values.ndim == 3 else 0
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
-    mark = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, PNG_COLOURS[channels], 0, 0, 0))
+    mark = chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) if transparent else b""
     content = header + mark + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
 
 
-@pytest.mark.parametrize(("maximum", "levels"), [(4095, 16), (65535, 256)])
-def test_the_levels_of_colour_images_with_16_bits_are_told(root, caplog, maximum, levels):
-    ramp = np.linspace(0, maximum, 64 * 3).round().astype(np.uint16).reshape(8, 8, 3)
-    for i in range(12):
-        png_16_bits(root / ("cat" if i % 2 else "dog") / f"{i}.png", np.roll(ramp, i, axis=0))
-    pixels = load(root).train.pixels
-    assert int(pixels.max()) + 1 == levels
-    assert (
-        f"12 images have 16 bits a channel, of which the upper 8 are read: {levels} of 256 levels"
-        in caplog.text
-    )
+def tiff_16_bits(path: Path, values: np.ndarray, order: str, packed: bool, planes: bool) -> None:
+    """A TIFF file of ``values`` (H, W, 3) with 16 bits a channel, in either byte order."""
+    height, width, _ = values.shape
+    parts = np.moveaxis(values, 2, 0) if planes else values[None]
+    data = [part.astype(f"{order}u2").tobytes() for part in parts]
+    data = [zlib.compress(part) for part in data] if packed else data
+    tags = [(256, [width]), (257, [height]), (258, [16] * 3), (259, [8 if packed else 1]), (262, [2]),
+            (273, [0] * len(data)), (277, [3]), (278, [height]), (279, [len(part) for part in data]),
+            (284, [2 if planes else 1])]  # fmt: skip
+    long_values = 8 + 2 + 12 * len(tags) + 4  # where lists of values begin
+    start = long_values + sum(4 * len(numbers) for _, numbers in tags if len(numbers) > 1)
+    tags[5] = (273, [start + sum(map(len, data[:i])) for i in range(len(data))])
+    entries, lists = b"", b""
+    for tag, numbers in tags:
+        packed_numbers = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        if len(numbers) > 1:
+            lists += packed_numbers
+            packed_numbers = struct.pack(f"{order}I", long_values + len(lists) - len(packed_numbers))
+        entries += struct.pack(f"{order}HHI", tag, 4, len(numbers)) + packed_numbers
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + entries + bytes(4) + lists + b"".join(data))
+
+
+def colours_16_bits(maximum: int, channels: int = 3) -> np.ndarray:
+    values = np.random.default_rng(0).integers(0, maximum + 1, (8, 8, channels)).astype(np.uint16)
+    values[0, 0] = maximum
+    return values
+
+
+def error_of_16_bits(root: Path, values: np.ndarray, write) -> float:
+    """The largest difference of the pixels that are read from values whose range is 12 bits."""
+    for name in ("cat", "dog"):
+        for part in ("train", "test"):
+            write(root / part / name / "0")
+    pixels = load(root).train.pixels[0].permute(1, 2, 0).numpy().astype(float)
+    return float(np.abs(pixels - np.rint(values[..., : pixels.shape[2]] * (255 / 4095))).max())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_png_images_with_16_bits_keep_the_levels_of_their_range(root, caplog, channels):
+    """Of colours, Pillow reads the upper 8 bits: 16 of 256 levels of 12-bit values."""
+    values = colours_16_bits(4095, channels)
+    if channels in (2, 4):
+        values[..., -1] = 65535
+    expected = values.repeat(3, 2) if channels == 2 else values
+    assert error_of_16_bits(root, expected, lambda path: png_16_bits(path, values)) <= 0.5
+    assert caplog.text.count("images with 16 bits a channel: 4095 is white") == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiff_images_with_16_bits_keep_the_levels_of_their_range(root, order, packed):
+    values = colours_16_bits(4095)
+    write = lambda path: tiff_16_bits(path, values, order, packed, planes=False)  # noqa: E731
+    assert error_of_16_bits(root, values, write) <= 0.5
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_tiff_images_with_16_bits_in_planes_are_refused(root, packed):
+    """Pillow reads the bytes of one row as two rows where they are not packed."""
+    fill(root)
+    tiff_16_bits(root / "cat" / "x.tif", colours_16_bits(4095), "<", packed, planes=True)
+    problem = "has 16 bits a channel in a form that cannot be read; save it with 8"
+    assert error_message(root).endswith(f"cat/x.tif {problem}")
+
+
+def test_transparent_pixels_with_16_bits_are_white_and_do_not_count(root):
+    values = colours_16_bits(4095, 4)
+    values[..., 3] = 65535
+    values[2, 3] = (60_000, 50_000, 40_000, 0)
+    marked = values[..., :3].copy()
+    for write in (
+        lambda path: png_16_bits(path, values),
+        lambda path: png_16_bits(path, marked, transparent=(60_000, 50_000, 40_000)),
+    ):
+        expected = values[..., :3].copy()
+        expected[2, 3] = 4095
+        assert error_of_16_bits(root, expected, write) <= 0.5
+
+
+def test_a_pipe_is_not_opened_as_an_image(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe: is not a regular file"):
+        read_images([tmp_path / "pipe"], NetworkInput(1, 8, 8, (0.0,), (1.0,), ("cat", "dog")))
+
+
+def test_an_image_with_16_bits_is_classified_as_the_network_was_trained(root):
+    """By its own range, a dark image was twice as bright as in training."""
+    bright, dark = (colours_16_bits(maximum, 1) for maximum in (4095, 1000))
+    for part in ("train", "test"):
+        for name, values in (("cat", dark), ("dog", bright)):
+            png_16_bits(root / part / name / "0.png", values)
+    dataset = load(root)
+    assert dataset.white == 4095
+    data = NetworkInput(1, 8, 8, (0.0,), (1.0,), dataset.classes, dataset.white)
+    assert NetworkInput.from_record(data.record(), "run") == data
+    images = read_images([root / "train" / name / "0.png" for name in ("cat", "dog")], data)
+    assert torch.equal(images, dataset.train.pixels)
 
 
 def test_gray_images_with_16_bits_and_a_transparent_value_keep_their_levels(root):
@@ -434,7 +530,7 @@ def test_gray_images_with_16_bits_and_a_transparent_value_keep_their_levels(root
     ramp = np.linspace(0, 4095, 64).round().astype(np.uint16).reshape(8, 8)
     ramp[0, 0] = 65535  # transparent, as "no data" often is: no value of the range in use
     for i in range(12):
-        png_16_bits(root / ("cat" if i % 2 else "dog") / f"{i}.png", ramp, transparent=65535)
+        png_16_bits(root / ("cat" if i % 2 else "dog") / f"{i}.png", ramp[..., None], transparent=[65535])
     pixels = load(root).train.pixels[0, 0].numpy().astype(int)
     expected = np.rint(ramp.astype(float) * 255 / 4095).astype(int)
     expected[0, 0] = 255

@@ -151,6 +151,30 @@ def test_a_class_without_a_training_image_is_named(caplog, settings, message):
     assert caplog.messages == [message]
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(val_size=5), "dataset.val_size=5: leaves no validation image of class owl"),
+        (
+            Settings(val_size=0.01, train_size=100),
+            "dataset.train_size=100: leaves no training image of class owl; no validation image of 2 classes:"
+            " dog, owl",
+        ),
+    ],
+)
+def test_a_class_without_a_validation_image_is_named(caplog, settings, message):
+    labels = shuffled_labels(600, 400, 2)
+    splits.train_val_indices(labels, settings, 0, ("cat", "dog", "owl"))
+    assert caplog.messages[-1] == message
+
+
+def test_a_class_that_is_too_small_for_the_folds_is_named():
+    with pytest.raises(UserError, match="at most 2, the training images of class owl"):
+        splits.train_val_indices(
+            shuffled_labels(9, 9, 2), Settings(folds=3, fold=0), 0, ("cat", "dog", "owl")
+        )
+
+
 def test_many_classes_without_a_training_image_make_one_short_line(caplog):
     splits.train_val_indices(shuffled_labels(*[5] * 100), Settings(val_size=0, train_size=90), 0)
     start = "dataset.train_size=90: leaves no training image of 10 classes: "

@@ -18,9 +18,17 @@ from helpers.run_folders import compare_groups, write_run
 
 def test_rows_are_true_classes_and_end_in_their_accuracy():
     lines = format_confusion({(0, 0): 1, (0, 1): 1, (1, 1): 1}, ["cat", "dog", "owl"]).splitlines()
-    assert lines[1].split() == ["cat", "1", "1", "0", "0.5000"]
-    assert lines[2].split() == ["dog", "0", "1", "0", "1.0000"]
+    assert lines[1].split() == ["0", "cat", "1", "1", "0", "0.5000"]
+    assert lines[2].split() == ["1", "dog", "0", "1", "0", "1.0000"]
     assert lines[3].endswith("no images")
+
+
+def test_numbers_as_names_are_not_taken_for_columns():
+    """The classes 1, 10 and 2 stood beside columns 0, 1 and 2."""
+    rows = format_confusion({(0, 0): 1}, ["1", "10", "new\nline"]).splitlines()[1:]
+    assert [row.split("  ")[0] for row in rows] == ["0 1", "1 10", "2 new line"]
+    digits = format_confusion({(0, 0): 1}, ["0", "1"]).splitlines()[1:]
+    assert [row.split()[0] for row in digits] == ["0", "1"]
 
 
 def write_matrices(sweep: Path, matrices: dict[str, list[dict[tuple[int, int], int]]], classes) -> None:

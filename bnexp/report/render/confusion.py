@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bnexp.errors import one_line
 from bnexp.runs.confusion import Confusion, class_sizes
 
 MAX_NAME = 12  # letters of a class name
@@ -14,7 +15,10 @@ def format_confusion(confusion: Confusion[int], classes: Sequence[str]) -> str:
 
     Aligned by hand: rich needs about a second for the 10,000 cells of 100 classes.
     """
-    names, sizes = [name[:MAX_NAME] for name in classes], class_sizes(confusion)
+    # The columns have numbers for names: so each row has its number too, unless its name is that number.
+    are_numbers = all(name == str(i) for i, name in enumerate(classes))
+    names = [name if are_numbers else f"{i} {one_line(name)[:MAX_NAME]}" for i, name in enumerate(classes)]
+    sizes = class_sizes(confusion)
     name_width = max(len(name) for name in [*names, "true"])
     width = len(str(max(len(names) - 1, *confusion.values()))) + 1
     numbers = "".join(f"{i:>{width}}" for i in range(len(names)))

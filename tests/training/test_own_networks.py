@@ -138,8 +138,12 @@ def test_a_run_whose_checkpoint_does_not_give_its_results_again_has_failed(own_c
 
 def test_a_run_that_cannot_be_repeated_is_not_finished_by_a_second_command(own_code):
     code, arguments = own_code(MODULE), ("model._target_=mine.LateAverage", "epochs=8", "batch_size=30")
-    results = [code.run(*arguments), code.run(*arguments), code.commands.resume("run", "epochs=9")]
-    assert [result.code for result in results] == [1, 1, 1]
+    results = [
+        code.run(*arguments),
+        code.run(*arguments),
+        code.commands.resume("run", "epochs=9", "--trust", "mine.LateAverage"),
+    ]
+    assert [result.code for result in results] == [1, 1, 1], results[2].err
     assert len({result.err for result in results}) == 1
     assert json.loads(Path("run/summary.json").read_text())["status"] == "failed"
 

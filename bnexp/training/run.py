@@ -216,7 +216,8 @@ def resume_or_start(
         folder.clear()
         return Progress(config.early_stopping.monitor)
     if folder.summary["reproduced"] is False and folder.previous_summary is not None:
-        raise NotReproducible(str(folder.previous_summary.get("error")))
+        error = str(folder.previous_summary.get("error"))
+        raise NotReproducible(error.removeprefix(f"{NotReproducible.__name__}: "))
     check_layer_order(f"model._target_={config.model.target}", trainer.model, state["model"])
     progress = trainer.restore(state)
     steps = f", {progress.current.steps} steps into the next" if progress.current.steps else ""

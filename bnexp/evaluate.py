@@ -45,6 +45,9 @@ def arguments() -> argparse.Namespace:
         "--device", choices=("auto", "cpu", "cuda", "mps"), help="use this device instead of the run's"
     )
     parser.add_argument(
+        "--root", type=named_path, metavar="DIR", help="where the data set is now, instead of dataset.root"
+    )
+    parser.add_argument(
         "--predictions",
         type=named_path,
         metavar="FILE",
@@ -86,7 +89,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.image:
         classify_files(args)
         return
-    config = load_config(args.run, args.device, args.trust)
+    config = _with_root(load_config(args.run, args.device, args.trust), args.root)
     _warn_of_changes(args.run, config)
 
     from bnexp.compute import device, memory, process_tuning
@@ -134,6 +137,20 @@ def evaluate(args: argparse.Namespace) -> None:
         print(line)
 
 
+def _with_root(config: Config, root: Path | None) -> Config:
+    """The configuration with its data set in ``root``, unless that is None; UserError without a folder."""
+    dataset = config.dataset
+    if root is not None and dataset.root is None:
+        raise UserError(f"--root={root}: dataset={dataset.name} has no folder; leave it out")
+    if root is not None and not root.is_dir():
+        raise UserError(f"--root={root}: there is no such folder")
+    if dataset.name == "image_folder" and root is None and not Path(str(dataset.root)).expanduser().exists():
+        raise UserError(
+            f"dataset.root={dataset.root}: there is no such folder; --root=DIR names its new place"
+        )
+    return config if root is None else replace(config, dataset=replace(dataset, root=str(root)))
+
+
 def _batch_size(args: argparse.Namespace, config: Config) -> int:
     size = config.eval_batch_size if args.batch_size is None else args.batch_size
     if not 1 <= size <= MAX_BATCH_SIZE:
@@ -154,7 +171,7 @@ def _class_lines(labels: list[int], predictions: list[int], classes: Sequence[st
 
 def classify_files(args: argparse.Namespace) -> None:
     """Prints the most probable classes of each image file. The data set is not needed."""
-    for option in ("split", "device", "predictions", "batch_size", "precise_bn"):
+    for option in ("split", "device", "root", "predictions", "batch_size", "precise_bn"):
         if getattr(args, option) is not None:
             name = option.replace("_", "-")
             raise UserError(f"--{name}: is for the images of the data set; leave it out with --image")

@@ -118,6 +118,27 @@ def test_a_sweep_trains_again_on_changed_images_and_skips_a_moved_folder(command
     assert len(commands.runs()) == 4
 
 
+def test_images_that_have_moved_are_evaluated_where_they_are(commands):
+    root = write_images(commands.folder / "A")
+    commands.bnexp(*folder_overrides("A"), *QUICK, "hydra.run.dir=run")
+    before = commands.eval("run")
+    root.rename(commands.folder / "moved")
+    result = commands.eval("run")
+    assert result.code == 2
+    assert result.err == "bnexp: dataset.root=A: there is no such folder; --root=DIR names its new place\n"
+    assert commands.eval("run", "--root", "moved") == before
+    (commands.folder / "moved/cat/0.png").unlink()
+    assert "are no longer those of this run" in commands.eval("run", "--root", "moved").err
+    assert commands.eval("run", "--root", "A").err == "bnexp: --root=A: there is no such folder\n"
+
+
+def test_embedded_images_have_no_folder(commands):
+    commands.bnexp(*QUICK, "hydra.run.dir=run")
+    result = commands.eval("run", "--root", ".")
+    assert result.code == 2
+    assert result.err == "bnexp: --root=.: dataset=digits has no folder; leave it out\n"
+
+
 def test_runs_on_different_images_are_not_compared(commands):
     root = write_images(commands.folder / "A", per_class=15)
     commands.bnexp(*folder_overrides("A"), *QUICK, "model.norm=none", "hydra.run.dir=one")

@@ -93,6 +93,16 @@ class Commands:
         return json.loads((self.runs()[-1] / "summary.json").read_text())
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Captured names of files that are no UTF-8 text: xdist cannot send them to its main process."""
+    report = yield
+    report.sections = [
+        (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
+    ]
+    return report
+
+
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without pictures: drawing takes more time than the training of most tests."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnexp.cli import composed_config, exit_codes
+from bnexp.cli import composed_config, entry_points, exit_codes
 from bnexp.cli.argument_parser import ArgumentParser, named_path
 from bnexp.config.instantiate import import_target
 from bnexp.config.schema import COMPONENTS, Config
@@ -282,4 +282,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry_points.evaluate()

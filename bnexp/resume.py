@@ -17,7 +17,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
 from bnexp import train
-from bnexp.cli import argument_parser, exit_codes
+from bnexp.cli import argument_parser, entry_points, exit_codes
 from bnexp.cli.composed_config import OTHER_FOLDER as FOLDER_KEYS
 from bnexp.cli.help import GROUPS
 from bnexp.config.overrides import override_key, quote_value, split_override
@@ -193,4 +193,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry_points.resume()

@@ -22,4 +22,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from bnexp.cli.entry_points import train
+
+    train()

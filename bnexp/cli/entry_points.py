@@ -10,6 +10,17 @@ import os
 import sys
 
 
+def _fix_hashes() -> None:
+    """Starts Python once more, with the same hashes of texts as every other process of bnexp.
+
+    Python draws them at its start. The order of a set of names follows from them, and where a user's own
+    network makes its layers in this order, so do its weights. Windows cannot replace a process.
+    """
+    if os.name == "posix" and "PYTHONHASHSEED" not in os.environ:
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def _run_command(module: str) -> None:
     try:
         os.getcwd()
@@ -25,10 +36,12 @@ def _run_command(module: str) -> None:
 
 
 def train() -> None:
+    _fix_hashes()
     _run_command("train")
 
 
 def evaluate() -> None:
+    _fix_hashes()
     _run_command("evaluate")
 
 
@@ -41,6 +54,7 @@ def plan() -> None:
 
 
 def resume() -> None:
+    _fix_hashes()
     _run_command("resume")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from bnexp.config.opened_files import collect_opened_files, file_digests, paths_in
 from bnexp.config.schema import ARGUMENT_TYPES, Component, Config
-from bnexp.config.source import search_current_folder
+from bnexp.config.source import search_current_folder, source_files
 from bnexp.config.validation import check_arguments
 from bnexp.errors import ExitCalled, UserError, describe, forbid_exit, nearest_match, one_line
 from bnexp.runs.identity import RUN_LENGTH_KEYS
@@ -96,7 +96,7 @@ def check_components(config: Config) -> None:
 
 
 def _import_module(name: str) -> ModuleType:
-    """Imports a module, and notes the data files that it reads meanwhile: it does so once in a process."""
+    """Imports a module, and notes the files that it reads meanwhile: it does so once in a process."""
     if name in sys.modules:
         return sys.modules[name]
     path = list(sys.path)
@@ -108,9 +108,17 @@ def _import_module(name: str) -> ModuleType:
 
 
 def files_read(components: Sequence[Component]) -> dict[str, str]:
-    """Data files that the components have read while they were imported and made: path -> digest."""
+    """Files that the components have read while they were imported and made: path -> digest.
+
+    Without the source files that the fingerprint of a component covers.
+    """
     modules = [str(component.target).rpartition(".")[0] for component in components]
-    return file_digests([*map(str, components), *modules])
+    sources = [
+        os.path.abspath(path)
+        for component in components
+        for path in source_files(component.target, component.keys).values()
+    ]
+    return file_digests([*map(str, components), *modules], left_out=sources)
 
 
 def import_target(component: Component) -> Callable[..., Any]:

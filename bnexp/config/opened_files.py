@@ -1,24 +1,28 @@
-"""Which data files a component of the user's own reads while it is imported and made: they shape its run.
+"""Which files a component of the user's own reads while it is imported and made: they shape its run.
 
-``torch.load("weights.pt")`` in a network's ``__init__`` is an example: no key names that file.
+``torch.load("weights.pt")`` in a network's ``__init__`` is an example, and a module that is imported from a
+folder which the code has added to ``sys.path``: no key names these files.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from bnexp.files import FILE_DIGITS, file_digest
 
-CODE_SUFFIXES = (".py", ".pyc", ".pyi", ".so", ".pth", ".dll", ".pyd")
+BINARY_CODE = (".pyc", ".so", ".pth", ".dll", ".pyd")
+INSTALLED = ("site-packages", "dist-packages")
 SYSTEM_FOLDERS = ("/proc", "/sys", "/dev", "/etc", "/usr")
+PACKAGE = Path(__file__).parents[1]  # bnexp
 MAX_FILES = 1000
 
 _collectors: list[set[str]] = []  # the sets that the running blocks fill
@@ -46,11 +50,15 @@ def ignore_this_thread() -> None:
     _thread.is_bnexps = True
 
 
-def file_digests(readers: Iterable[str]) -> dict[str, str]:
-    """The digest of each data file that ``readers`` have read and that still exists, by its path."""
+def file_digests(readers: Iterable[str], left_out: Collection[str]) -> dict[str, str]:
+    """The digest of each file that ``readers`` have read and that still exists, by its path.
+
+    Without the paths in ``left_out``. Of a compiled module, as Python caches it, the source file counts.
+    """
     digests = {}
-    for path in sorted(set().union(*(_opened.get(reader, set()) for reader in readers)))[:MAX_FILES]:
-        if _is_data_file(path):
+    opened = set().union(*(_opened.get(reader, set()) for reader in readers))
+    for path in sorted({*map(_source_of, opened)}.difference(left_out))[:MAX_FILES]:
+        if _is_own(path):
             with suppress(OSError):
                 digests[path] = file_digest(Path(path)).hex()[:FILE_DIGITS]
     return digests
@@ -81,8 +89,16 @@ def paths_in(value: Any) -> Iterator[str]:
             yield from paths_in(part)
 
 
-def _is_data_file(path: str) -> bool:
-    """Whether it is a regular file, neither code nor a part of the system or of the Python installation."""
-    installed = (*SYSTEM_FOLDERS, *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
-    inside = any(path.startswith(f"{folder}{os.sep}") for folder in installed)
-    return not inside and not path.endswith(CODE_SUFFIXES) and os.path.isfile(path)
+def _source_of(path: str) -> str:
+    """The source file of a compiled module in ``__pycache__``; any other path as it is."""
+    with suppress(ValueError):
+        return importlib.util.source_from_cache(path)
+    return path
+
+
+def _is_own(path: str) -> bool:
+    """Whether it is a regular file, and no part of the system, of bnexp or of the Python installation."""
+    folders = (*SYSTEM_FOLDERS, str(PACKAGE), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
+    is_installed = any(path.startswith(f"{folder}{os.sep}") for folder in folders)
+    is_installed = is_installed or not set(Path(path).parts).isdisjoint(INSTALLED)
+    return not is_installed and not path.endswith(BINARY_CODE) and os.path.isfile(path)

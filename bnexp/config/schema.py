@@ -180,7 +180,7 @@ ARGUMENT_TYPES: dict[str, dict[str, Any]] = {
         "label_smoothing": Annotated[float, Range(0, 1)],
         "p": Literal[1, 2],
         "margin": float,
-        "weight": tuple[NonNegative, ...] | Literal["balanced"] | None,
+        "weight": tuple[Positive, ...] | Literal["balanced"] | None,  # 0: a batch could have no mean
         "reduction": Literal["mean"],
     },
     "model": {},

@@ -31,23 +31,31 @@ def source_fingerprint(target: str | None, values: object = None) -> str | None:
     own file counts. None for a target of bnexp or torch, and where the file cannot be found. No file is
     executed.
     """
+    files = source_files(target, values)
+    try:
+        digests = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+    except OSError:  # the run itself says what is wrong with the target
+        return None
+    if len(digests) < 2:
+        return next((digest[:DIGITS] for digest in digests.values()), None)
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def source_files(target: str | None, values: object = None) -> dict[str, Path]:
+    """The files of ``source_fingerprint`` by the names of their modules; empty where it is None."""
     module = (target or "").rpartition(".")[0]
     if not module or module.partition(".")[0] in VERSIONED_PACKAGES:
-        return None
+        return {}
     search_current_folder()
     try:
         top = _top_folder(module)
         path = _module_file(top, module)
         if path is None:
-            return None
+            return {}
         is_installed = any(part in INSTALLED for part in top.parts)
-        files = {module: path} if is_installed else _with_imports(top, module, list(_texts_in(values)))
-        digests = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+        return {module: path} if is_installed else _with_imports(top, module, list(_texts_in(values)))
     except Exception:  # the run itself says what is wrong with the target
-        return None
-    if len(digests) == 1:
-        return digests[module][:DIGITS]
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:DIGITS]
+        return {}
 
 
 def _top_folder(module: str) -> Path:

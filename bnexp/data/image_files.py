@@ -25,7 +25,12 @@ OPTIONAL_SUFFIXES = (".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".
 # Formats that begin with a mark of their own. Others could take a text file for an image.
 MARKED_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 REASONS_SHOWN = 8  # each ending that is not read is a reason
-SYSTEM_FOLDERS = ("@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+# Of macOS, Windows and network storage, in lower case: the systems write some of them in several forms.
+SYSTEM_FOLDERS = {
+    "__macosx", "__pycache__", "lost+found", "network trash folder", "recycler", "system volume information",
+    "temporary items", "$recycle.bin", "#recycle", "#snapshot", "@eadir", "@recently-snapshot", "@recycle",
+    "@tmp",
+}  # fmt: skip
 
 OUTPUT_MARKS = {".hydra", "multirun.yaml", "comparison.json"}  # in the folder of a run, sweep, comparison
 
@@ -56,7 +61,11 @@ class LeftOut:
 
 def is_hidden(name: str) -> bool:
     """Whether it belongs to the system or a program: their previews are images too, often of test images."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS
+    return name.startswith(".") or _is_system_folder(name)
+
+
+def _is_system_folder(name: str) -> bool:
+    return name.lower() in SYSTEM_FOLDERS
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -104,9 +113,9 @@ def count_unclassified(root: Path, folders: Iterable[Path], left_out: LeftOut) -
     for folder in folders:
         for entry in _entries(folder):
             path = _relative(entry.path, root)
-            if is_hidden(entry.name) and entry.name not in SYSTEM_FOLDERS:
+            if is_hidden(entry.name) and not _is_system_folder(entry.name):
                 continue
-            if entry.name in SYSTEM_FOLDERS:
+            if _is_system_folder(entry.name):
                 left_out.add("hidden or system", path)
             elif _is_broken_link(entry):
                 left_out.add("link to nothing", path)

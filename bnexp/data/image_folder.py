@@ -72,7 +72,7 @@ def _notes_of_headers(paths: list[str], headers: list[decode.Header], white: int
     if white > 255:
         notes.append(f"images with 16 bits a channel: {white} is white")
     if transparent := sum(header.has_alpha for header in headers):
-        notes.append(f"{transparent} images have transparent pixels: read on white")
+        notes.append(f"{transparent} images have an alpha channel: transparent pixels are read as white")
     if several := [path for path, header in zip(paths, headers, strict=True) if header.has_frames]:
         notes.append(f"{len(several)} files hold several images, and only the first is read: {several[0]}")
     return notes

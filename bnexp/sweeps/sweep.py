@@ -36,7 +36,7 @@ from bnexp.sweeps.progress.view import SweepView
 from bnexp.sweeps.seeds import Batch, DesignRecord, make_seed_plan, plan_design
 
 # Environment variables that a worker on another machine takes over from the command that started the sweep.
-VARIABLES = ("BNEXP_DATA_DIR", "GOMP_SPINCOUNT")
+VARIABLES = ("BNEXP_DATA_DIR", "GOMP_SPINCOUNT", "PYTHONHASHSEED")
 
 
 def run_sweep(

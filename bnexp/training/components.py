@@ -38,6 +38,9 @@ def loss_of(config: Config, splits: DataSplits, device: ComputeDevice) -> nn.Mod
     keys = dict(component.keys)
     arguments = {}
     if (weight := keys.pop("weight", None)) == "balanced":
+        if missing := sorted({*range(classes)} - {*splits.train.labels.tolist()}):
+            problem = f"class {splits.classes[missing[0]]} has no training image that could have a weight"
+            raise bad_value("loss.weight", weight, problem)
         arguments["weight"] = balanced_weights(splits.train.labels, classes)
     elif weight is not None:
         if len(weight) != classes:

@@ -11,9 +11,9 @@ from torch import Tensor
 from bnexp.config.schema import Config
 from bnexp.errors import UserError
 from bnexp.seeding import seed_global
+from bnexp.training.blame import blamed_on
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
-from bnexp.training.trial.blame import blamed_on
 from bnexp.training.trial.shared_tensors import changed_tensor
 
 SAVED_STATE = (

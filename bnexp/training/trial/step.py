@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
-from bnexp.errors import UserError
+from bnexp.errors import UserError, name_list
 from bnexp.seeding import seed_global
+from bnexp.training.blame import blamed_on
 from bnexp.training.trainer import Trainer
-from bnexp.training.trial.blame import blamed_on
 from bnexp.training.trial.loss import check_loss_input, check_one_number
 from bnexp.training.trial.shared_tensors import changed_tensor, copied_state, unchanged
 from bnexp.training.trial.unregistered import check_all_registered
@@ -126,5 +126,6 @@ def _warn_without_gradient(key: str, network: nn.Module) -> None:
     """Logs the parameters that a backward pass does not reach, as behind a ``detach``: no step moves them."""
     names = [name for name, value in network.named_parameters() if value.requires_grad and value.grad is None]
     if names:
-        listing = f"{', '.join(names[:3])}{' ...' * (len(names) > 3)}"
-        log.warning(f"{key}: the loss does not depend on {listing}: the first step does not train them")
+        log.warning(
+            f"{key}: the loss does not depend on {name_list(names, 3)}: the first step does not train them"
+        )

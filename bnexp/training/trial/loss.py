@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def check_one_number(config: Config, value: object) -> None:
+    """Raises UserError unless ``value``, what the loss gives for a batch, is a tensor ()."""
     if not isinstance(value, Tensor) or value.dim():
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise UserError(

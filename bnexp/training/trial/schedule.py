@@ -34,6 +34,7 @@ def try_schedule(config: Config, trainer: Trainer, numbers: range) -> None:
 
 
 def check_lr(config: Config, trainer: Trainer, moment: str) -> None:
+    """Raises UserError for a learning rate that is no finite number of at least 0; ``moment`` says when."""
     component = config.optimizer if config.scheduler.target is None else config.scheduler
     for group in trainer.optimizer.param_groups:
         lr = group.get("lr", 0.0)  # ``try_step`` reports a group without one

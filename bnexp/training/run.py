@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 
 from bnexp.compute.device import prepare_device
 from bnexp.compute.memory import memory_guard
@@ -167,24 +168,38 @@ def fit_and_test(
             )  # fmt: skip
         finally:
             folder.summary["probes"].update(runner.failures)
-
-        def check_final(final: dict[str, float]) -> None:
-            if not needs_trial(config):
-                return
-            folder.update(final=final)  # for the user to see, if the check fails
-            try:
-                check_reproduction(config, trainer, splits, checkpoints.last)
-            except NotReproducible:
-                folder.update(reproduced=False)
-                raise
-            folder.update(reproduced=True)
-
         metrics = final_metrics(
-            trainer, splits, progress, batch_size=config.eval_batch_size, check_final=check_final,
+            trainer, splits, progress, batch_size=config.eval_batch_size,
+            check_final=lambda final: record_reproduction(
+                config, trainer, splits, folder, checkpoints.last, final
+            ),
             load_best=lambda: trainer.processes.broadcast(lambda: load(checkpoints.best)),
         )  # fmt: skip
         logger.final(metrics.final, progress.epoch)
     return metrics, progress
+
+
+def record_reproduction(
+    config: Config,
+    trainer: Trainer,
+    splits: DataSplits,
+    folder: RunFolder,
+    checkpoint: Path,
+    final: dict[str, float],
+) -> None:
+    """Checks that ``checkpoint`` gives the results of a user's own parts again, and records whether it does.
+
+    Raises NotReproducible where it does not.
+    """
+    if not needs_trial(config):
+        return
+    folder.update(final=final)  # for the user to see, if the check fails
+    try:
+        check_reproduction(config, trainer, splits, checkpoint)
+    except NotReproducible:
+        folder.update(reproduced=False)
+        raise
+    folder.update(reproduced=True)
 
 
 def fit_settings(config: Config) -> FitSettings:

@@ -13,9 +13,11 @@ import re
 import signal
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+MAX_REASON = 300  # characters of an error's text in ``reason_of``
 
 
 class UserError(ValueError):
@@ -119,6 +121,16 @@ def place_of(error: BaseException) -> str:
         if not is_installed and not path.startswith(not_own):
             return f"{os.path.basename(path)}, line {line}"
     return ""
+
+
+def reason_of(error: BaseException) -> str:
+    """``ValueError: its text; mynets.py, line 12``: an error of the user's own code, in one line."""
+    return "; ".join(filter(None, (describe(error)[:MAX_REASON], place_of(error))))
+
+
+def name_list(names: Sequence[str], limit: int = 8) -> str:
+    """``a, b, c``; of more than ``limit`` names the first, and dots."""
+    return ", ".join([*names[:limit], *["..."] * (len(names) > limit)])
 
 
 SYNONYMS = {

@@ -14,7 +14,7 @@ from bnexp.cli import composed_config, entry_points, exit_codes
 from bnexp.cli.argument_parser import ArgumentParser, named_path
 from bnexp.config.instantiate import import_target
 from bnexp.config.schema import COMPONENTS, Config
-from bnexp.errors import UserError, forbid_exit
+from bnexp.errors import UserError, forbid_exit, name_list
 from bnexp.report.read.runs import find_runs
 from bnexp.results.saved_config import load_config
 from bnexp.runs.environment import recorded_threads
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 MAX_BATCH_SIZE = 2**31  # as eval_batch_size
 SHOWN_CLASSES = 3
-LISTED_CLASSES = 8
 
 
 def arguments() -> argparse.Namespace:
@@ -249,13 +248,11 @@ def _check_classes(run: Path, config: Config, classes: Sequence[str]) -> None:
     """Raises UserError where the classes are not those of the run: the network's outputs have other names."""
     recorded = (load_summary(run).get("input") or {}).get("classes")
     if recorded is not None and list(recorded) != list(classes):
+        trained, present = (
+            f"{len(names)} ({name_list([str(name) for name in names])})" for names in (recorded, classes)
+        )
         key = f"dataset.root={config.dataset.root}"
-        raise UserError(f"{run}: its classes are {_some(recorded)}, but those of {key} are {_some(classes)}")
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = [*map(str, names[:LISTED_CLASSES]), *["..."] * (len(names) > LISTED_CLASSES)]
-    return f"{len(names)} ({', '.join(shown)})"
+        raise UserError(f"{run}: its classes are {trained}, but those of {key} are {present}")
 
 
 def _check_files(args: argparse.Namespace) -> None:

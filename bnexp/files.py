@@ -86,6 +86,19 @@ def nulls_for_nonfinite(values: Any) -> Any:
     return values
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether TensorBoard and safetensors can open ``path``: they encode it as UTF-8, whatever the locale is.
+
+    Python stands in with a surrogate for each byte of a path that its own encoding does not know, as in the
+    locale C without UTF-8 mode. No encoding has surrogates.
+    """
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def file_digest(path: Path) -> bytes:
     """SHA-256 of a file's contents; raises OSError."""
     with path.open("rb") as file:

@@ -32,11 +32,12 @@ from bnexp.sweeps.seeds import first_jobs
 
 def list_jobs(overrides: list[str]) -> tuple[Axes, Sweep, Path | None]:
     """The sweep's axes and settings, and its folder if an override sets it."""
-    parser = OverridesParser.create()
-    single_values = [o for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
-    for override in overrides:
-        if _is_of_hydra(override) and override not in [o.input_line for o in single_values]:
-            raise UserError(f"{override}: a key of Hydra takes one value, and is no axis")
+    single_values = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if not override.is_sweep_override():
+            single_values.append(override)
+        elif _is_of_hydra(str(override.input_line)):
+            raise UserError(f"{override.input_line}: a key of Hydra takes one value, and is no axis")
     composed = compose(
         "config", overrides=[str(o.input_line) for o in single_values], return_hydra_config=True
     )

@@ -18,7 +18,7 @@ HAS_SIGNAL_MASKS = hasattr(signal, "pthread_sigmask")  # not on Windows, which h
 
 
 class StopSignal:
-    """Records the first signal so that the current step can end; a second signal raises Interrupted.
+    """Records the first signal so that the current step can end; a second one but SIGHUP raises Interrupted.
 
     An ignored signal stays ignored. nohup ignores signals. submitit ignores SIGTERM in its jobs: SLURM sends
     a pre-empted job SIGTERM together with SIGUSR2, and a job that ended at SIGTERM would not be queued again.
@@ -63,9 +63,7 @@ class StopSignal:
     def _record(self, signum: int, _frame: object) -> None:
         if self.received is None:
             self.received = signum
-        elif (
-            signal.Signals(signum).name != "SIGHUP"
-        ):  # a terminal that closes sends it twice: shell and system
+        elif signal.Signals(signum).name != "SIGHUP":  # shell and system send two when a terminal closes
             raise Interrupted(signum)
 
     def interrupted(self) -> Interrupted:

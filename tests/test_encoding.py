@@ -24,7 +24,7 @@ def text_opens_without_encoding(code: str) -> list[int]:
         if name == "write_text" and isinstance(node.func, ast.Name):  # files.write_text
             opens_text = False
         encodings = [ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg == "encoding"]
-        if opens_text and encodings != ["'utf-8'"]:
+        if opens_text and encodings not in (["'utf-8'"], ["'utf-8-sig'"]):
             lines.append(node.lineno)
     return lines
 

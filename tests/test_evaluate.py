@@ -364,13 +364,13 @@ def test_a_file_that_bnexp_did_not_write_is_not_replaced(commands, run, option, 
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("option", ["--predictions", "--export"])
-def test_a_file_of_an_earlier_evaluation_is_replaced(commands, run, option):
+@pytest.mark.parametrize(("option", "name"), [("--predictions", "a.csv"), ("--export", "a.safetensors")])
+def test_a_file_of_an_earlier_evaluation_is_replaced(commands, run, option, name):
     files = []
     for _ in range(2):
-        result = commands.eval(str(run), option, "file")
+        result = commands.eval(str(run), option, name)
         assert (result.code, result.err) == (0, "")
-        files.append(Path("file").stat())
+        files.append(Path(name).stat())
     assert files[0].st_size == files[1].st_size
     assert files[0].st_mtime_ns < files[1].st_mtime_ns
 

@@ -107,7 +107,7 @@ def fingerprints_of(values: Mapping[str, Any]) -> dict[str, str]:
         from bnexp.data.fingerprint import folder_fingerprint  # imports torch
 
         with suppress(UserError, OSError):
-            fingerprints["dataset"] = folder_fingerprint(Path(os.path.expanduser(str(dataset["root"]))))
+            fingerprints["dataset"] = folder_fingerprint(str(dataset["root"]))
     for group, keys in values.items():
         target = keys.get("_target_") if isinstance(keys, Mapping) else None
         if fingerprint := source_fingerprint(target, keys):

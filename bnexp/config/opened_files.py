@@ -26,7 +26,7 @@ PACKAGE = Path(__file__).parents[1]  # bnexp
 MAX_FILES = 1000
 
 _collectors: list[set[str]] = []  # the sets that the running blocks fill
-_thread = threading.local()  # ``is_bnexps`` in threads whose reading belongs to no component
+_thread = threading.local()  # ``is_ignored`` in threads whose reading belongs to no component
 _opened: dict[str, set[str]] = {}  # what a component or the module of a target has read -> absolute paths
 
 
@@ -46,8 +46,8 @@ def collect_opened_files(reader: str) -> Iterator[set[str]]:
 
 
 def ignore_this_thread() -> None:
-    """What this thread of bnexp reads from now on is no component's, whatever is made meanwhile."""
-    _thread.is_bnexps = True
+    """What this thread reads from now on belongs to no component, whatever another thread makes meanwhile."""
+    _thread.is_ignored = True
 
 
 def file_digests(readers: Iterable[str], left_out: Collection[str]) -> dict[str, str]:
@@ -71,7 +71,7 @@ def _install_hook() -> None:
 
 
 def _record(event: str, arguments: tuple[Any, ...]) -> None:
-    if not _collectors or event != "open" or getattr(_thread, "is_bnexps", False):
+    if not _collectors or event != "open" or getattr(_thread, "is_ignored", False):
         return
     path, mode, flags = arguments
     is_read = mode.startswith("r") and "+" not in mode if mode else flags & os.O_ACCMODE == os.O_RDONLY

@@ -113,7 +113,7 @@ def check_arguments(
 
 
 def _check_no_target_inside(value: Any, key: str) -> None:
-    """Raises UserError for a nested ``_target_``: it would stay a dictionary, and nobody trusts its code."""
+    """Raises UserError for a nested ``_target_``: it would stay a dictionary, unchecked by trust.py."""
     if isinstance(value, Mapping) and "_target_" in value:
         raise bad_value(
             f"{key}._target_", value["_target_"],

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bnexp.data.images import ImageDataset, Images
-from bnexp.files import write_atomically
+from bnexp.files import is_utf8, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -115,15 +115,7 @@ def candidate_paths(root: Path, file_name: str) -> list[Path]:
     digest = hashlib.sha1(os.fsencode(os.path.abspath(root)), usedforsecurity=False).hexdigest()[:16]
     stem, ending = os.path.splitext(file_name)
     paths = [root / FOLDER / file_name, user_cache / "bnexp" / f"{stem}-{digest}{ending}"]
-    return [path for path in paths if _is_utf8(path)]  # safetensors opens no other
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return [path for path in paths if is_utf8(path)]  # safetensors opens no other
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,17 +56,20 @@ def read_header(path: Path) -> Header:
         return Header(mode, image.size, has_alpha, has_frames, raw_mode, problem)
 
 
-def white_level(paths: Sequence[Path], headers: Sequence[Header]) -> int:
-    """The value of white in the files with 16 bits: the largest number of as many bits as the data set uses.
+def greatest_value(path: Path, header: Header) -> int:
+    """The greatest value of a file with 16 bits a channel, without its transparent pixels; 255 for others."""
+    if not header.has_16_bits:
+        return 255
+    values, alpha = _read_16_bits(path, header)
+    return int(values.max(initial=0, where=alpha[..., None] > 0))
+
+
+def white_level(maximum: int) -> int:
+    """The value of white in files with 16 bits: the largest number with as many bits as their ``maximum``.
 
     12-bit values are often saved with 16 bits. Scaled by 65535, they would become 17 of 256 levels.
     """
-    maximum = 255
-    for path, header in zip(paths, headers, strict=True):
-        if header.has_16_bits:
-            values, alpha = _read_16_bits(path, header)
-            maximum = max(maximum, int(values.max(initial=0, where=alpha[..., None] > 0)))
-    return int((1 << maximum.bit_length()) - 1)
+    return (1 << max(maximum, 255).bit_length()) - 1
 
 
 def read_pixels(path: Path, header: Header, gray: bool, side: int, white: int) -> np.ndarray:
@@ -77,8 +79,7 @@ def read_pixels(path: Path, header: Header, gray: bool, side: int, white: int) -
     """
     from PIL import Image
 
-    is_deep = header.has_16_bits
-    file = _eight_bits(*_read_16_bits(path, header), white) if is_deep else _read_upright(path)
+    file = _eight_bits(*_read_16_bits(path, header), white) if header.has_16_bits else _read_upright(path)
     image = _on_white(file).convert("L" if gray else "RGB")
     if image.size != (side, side):
         width, height = image.size

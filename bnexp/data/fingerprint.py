@@ -21,12 +21,13 @@ DIGESTS_FILE = "digests.json"
 Digests = dict[str, list[object]]  # path below the root -> state and content digest of its file
 
 
-def folder_fingerprint(root: Path) -> str:
+def folder_fingerprint(folder: str | Path) -> str:
     """16 hexadecimal digits that change when an image is added, removed, renamed or changed.
 
     A copy of the folder has the same fingerprint. Raises UserError where the folder cannot be used, and
     OSError where an image cannot be read. The digests of unchanged files come from memory or from a file.
     """
+    root = Path(os.path.expanduser(folder))
     listing = list_images(root)
     old_digests = _memory.get(os.path.abspath(root)) or _load(root)
     digests: Digests = {}
@@ -46,11 +47,9 @@ def folder_fingerprint(root: Path) -> str:
 
 
 def check_images(root: str | None, expected: str | None) -> None:
-    """Raises UserError where a job would be recorded with images that are no longer those of its command."""
-    if root is not None and expected is not None:
-        folder = Path(os.path.expanduser(root))
-        if folder_fingerprint(folder) != expected:
-            raise bad_root(folder, "its images have changed since the command began")
+    """Raises UserError where the images have another fingerprint than ``expected``, which the job records."""
+    if root is not None and expected is not None and folder_fingerprint(root) != expected:
+        raise bad_root(Path(root), "its images have changed since the command began")
 
 
 _memory: dict[str, Digests] = {}

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from bnexp.data import cache, image_files, splits
-from bnexp.errors import UserError, bad_value, nearest_match
+from bnexp.errors import UserError, bad_value, name_list, nearest_match
 
 TEST_SHARE = 0.2
 # Names of parts in other layouts. A folder with no other names holds no classes.
@@ -26,7 +26,6 @@ TRAIN_PARTS = {"train", "training"}
 TEST_PARTS = {"test", "tests", "testing"}
 PARTS = TRAIN_PARTS | TEST_PARTS | {"val", "valid", "validation", "dev", "eval", "evaluation"}
 PIXELS = 4  # changes with the way in which files become pixels: older caches are built again
-NAMES_SHOWN = 8
 
 Rows = list[tuple[str, int]]  # (path below the root, class)
 
@@ -43,7 +42,7 @@ class Listing:
 
     def __str__(self) -> str:
         counts = f"{len(self.train)} training and {len(self.test)} test images"
-        return f"{len(self.classes)} classes ({_shown(self.classes)}), {counts}"
+        return f"{len(self.classes)} classes ({name_list(self.classes)}), {counts}"
 
     def fingerprint(self, resize: int | None) -> str:
         """Changes with ``resize``, and when an image is added, removed, changed or replaced."""
@@ -88,7 +87,7 @@ def _list_images(root: Path) -> Listing:
     if untested := [name for label, name in enumerate(classes) if label not in test_labels]:
         part = "test" if test_folders else "the fifth set apart for testing"
         noun = "class" if len(untested) == 1 else f"{len(untested)} classes:"
-        notes.append(f"{part} has no image of the {noun} {_shown(untested)}: nothing is measured on it")
+        notes.append(f"{part} has no image of the {noun} {name_list(untested)}: nothing is measured on it")
     return Listing(root, tuple(classes), train, test, tuple(notes))
 
 
@@ -141,14 +140,15 @@ def _notes_of_folders(root: Path, base: Path, classes: Sequence[str], has_test: 
         notes.append(f"only {parts} read, not {', '.join(unused)}")
     if common := _common_folders([base / name for name in classes]):
         notes.append(
-            f"{_shown(classes)} are read as the classes, but each of them holds folders of the same"
-            f" names: {_shown(common)}"
+            f"{name_list(classes)} are read as the classes, but each of them holds folders of the same"
+            f" names: {name_list(common)}"
         )
     by_letters = defaultdict(list)
     for name in classes:
         by_letters[" ".join(_composed(name).casefold().split())].append(name)
-    if alike := [name for names in by_letters.values() if len(names) > 1 for name in names]:
-        notes.append(f"{_shown(alike)} are several classes, but their names differ in case or spaces alone")
+    if alike := [name for group in by_letters.values() if len(group) > 1 for name in group]:
+        names = name_list(alike)
+        notes.append(f"{names} are several classes, but their names differ in case or spaces alone")
     return notes
 
 
@@ -224,10 +224,6 @@ def _folders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         folders = [entry.name for entry in entries if image_files.is_folder(entry)]
     return sorted(name for name in folders if not image_files.is_hidden(name))
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
 
 
 def unreadable(root: Path, path: str, error: Exception) -> UserError:

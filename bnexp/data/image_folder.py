@@ -6,8 +6,10 @@ import hashlib
 import logging
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ from bnexp.data.images import ImageDataset, Images
 from bnexp.errors import bad_value
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def load(root: Path, resize: int | None) -> ImageDataset:
@@ -45,14 +49,19 @@ def _decode(listing: Listing, resize: int | None) -> ImageDataset:
     log.info("%s: decoding %d images", listing.root, len(paths))
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:  # PIL decodes without holding the GIL
         warnings.simplefilter("ignore")  # PIL warns about unusual metadata
-        headers = list(pool.map(lambda path: _read_header(listing.root, path), paths))
+        headers = list(pool.map(lambda path: _read(decode.read_header, listing.root, path), paths))
+        for path, header in zip(paths, headers, strict=True):
+            if header.problem:
+                raise bad_root(listing.root, f"{path} {header.problem}")
         gray = all(header.mode in decode.GRAY for header in headers)
         side = resize or _common_side(paths, [header.size for header in headers])
-        white = _white(listing.root, paths, headers)
+        maxima = pool.map(lambda *file: _read(decode.greatest_value, listing.root, *file), paths, headers)
+        white = decode.white_level(max(maxima))
         pixels = np.empty((len(paths), 1 if gray else 3, side, side), np.uint8)
 
         def decode_row(row: int) -> None:  # with NumPy: each of these threads would start torch's own threads
-            pixels[row] = _read_pixels(listing.root, paths[row], headers[row], gray, side, white)
+            path, header = paths[row], headers[row]
+            pixels[row] = _read(decode.read_pixels, listing.root, path, header, gray, side, white)
 
         for _ in tqdm(pool.map(decode_row, range(len(paths))), total=len(paths), disable=None, leave=False):
             pass
@@ -120,24 +129,9 @@ def _common_side(paths: list[str], sizes: list[tuple[int, int]]) -> int:
     return width
 
 
-def _white(root: Path, paths: list[str], headers: list[decode.Header]) -> int:
-    return decode.white_level([root / path for path in paths], headers)
-
-
-def _read_header(root: Path, path: str) -> decode.Header:
+def _read(function: Callable[..., T], root: Path, path: str, *arguments: Any) -> T:
+    """What ``function`` reads from an image file. Raises UserError, naming the file, where it cannot."""
     try:
-        header = decode.read_header(root / path)
+        return function(root / path, *arguments)
     except Exception as error:  # PIL raises many types for a broken file
-        raise unreadable(root, path, error) from None
-    if header.problem:
-        raise bad_root(root, f"{path} {header.problem}")
-    return header
-
-
-def _read_pixels(
-    root: Path, path: str, header: decode.Header, gray: bool, side: int, white: int
-) -> np.ndarray:
-    try:
-        return decode.read_pixels(root / path, header, gray, side, white)
-    except Exception as error:
         raise unreadable(root, path, error) from None

@@ -35,7 +35,9 @@ def read_images(paths: Sequence[Path], data: NetworkInput) -> Tensor:
             if header.size != (side, side):
                 log.warning("%s: %dx%d pixels, scaled to %dx%d", path, *header.size, side, side)
             try:
-                white = data.white if data.white > 255 else decode.white_level([path], [header])
+                white = data.white
+                if white == 255:  # the data set had no files with 16 bits
+                    white = decode.white_level(decode.greatest_value(path, header))
                 if white > data.white:
                     log.warning("%s: 16 bits, %d is taken as white", path, white)
                 pixels[row] = decode.read_pixels(path, header, data.channels == 1, side, white)

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bnexp.errors import bad_value
+from bnexp.errors import bad_value, name_list
 from bnexp.seeding import generator
 
 log = logging.getLogger(__name__)
@@ -165,9 +165,8 @@ def _warn_of_missing_classes(
         missing = sorted(set(labels.tolist()) - set(remaining.tolist()))
         if missing:
             names = [str(classes[label] if classes else label) for label in missing]
-            text = ", ".join(names[:CLASSES_SHOWN]) + (", ..." if len(names) > CLASSES_SHOWN else "")
             noun = "class" if len(names) == 1 else f"{len(names)} classes:"
-            texts.append(f"no {part} image of {noun} {text}")
+            texts.append(f"no {part} image of {noun} {name_list(names, CLASSES_SHOWN)}")
     if texts:
         log.warning("%s=%s: leaves %s", key, size, "; ".join(texts))
 

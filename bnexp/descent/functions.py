@@ -19,7 +19,7 @@ from bnexp.config.instantiate import import_target
 from bnexp.config.schema import Component
 from bnexp.config.validation import check_arguments
 from bnexp.errors import UserError
-from bnexp.training.trial.blame import blamed_on
+from bnexp.training.blame import blamed_on
 
 
 def square(x: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from bnexp.errors import UserError, bad_value
 from bnexp.seeding import generator, seed_global
 from bnexp.signals import StopSignal
 from bnexp.training import components
+from bnexp.training.blame import blamed_on
 from bnexp.training.schedule import Schedule
-from bnexp.training.trial.blame import blamed_on
 
 EXAMPLES_PER_ROW = 100  # of regression, between two rows of the path
 

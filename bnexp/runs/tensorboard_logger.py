@@ -30,19 +30,6 @@ LAYOUT = {
 LEFT_OUT = ("epoch_s",)  # says no more than images_per_s; metrics.csv has it
 
 
-def has_utf8_name(folder: Path) -> bool:
-    """Whether TensorBoard can write into ``folder``: it encodes the path as UTF-8, whatever the locale is.
-
-    Python stands in with a surrogate for each byte of a path that its own encoding does not know, as in the
-    locale C without UTF-8 mode. No encoding has surrogates.
-    """
-    try:
-        str(folder).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 class TensorBoardLogger(Logger):
     """Scalars per epoch, with the same tags in every run: TensorBoard then draws the runs in one chart.
 

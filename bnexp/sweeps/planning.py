@@ -101,7 +101,7 @@ def _check_images(job: Job) -> None:
         from bnexp.data.fingerprint import folder_fingerprint  # imports torch
 
         try:
-            folder_fingerprint(Path(os.path.expanduser(str(dataset["root"]))))
+            folder_fingerprint(str(dataset["root"]))
         except OSError as error:
             raise UserError(f"dataset.root: {error.filename} cannot be read ({error.strerror})") from None
 

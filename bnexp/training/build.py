@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from bnexp.config.schema import Config
 from bnexp.data import DataSplits, Split
 from bnexp.data.network_input import NetworkInput
 from bnexp.errors import ExitCalled, OutOfMemory, UserError, bad_value, forbid_exit, one_line, place_of
+from bnexp.files import is_utf8
 from bnexp.models.initialization import build_seeded
 from bnexp.models.norm_variants import GhostBatchNorm
 from bnexp.models.norms import has_manual_batch_norm, synchronize_batch_norms
@@ -29,16 +31,15 @@ from bnexp.runs.console_logger import ConsoleLogger
 from bnexp.runs.csv_logger import CsvLogger
 from bnexp.runs.loggers import Logger, LoggerGroup, RecordedProgress
 from bnexp.runs.probe_logger import ProbeLogger
-from bnexp.runs.tensorboard_logger import TensorBoardLogger, has_utf8_name
+from bnexp.runs.tensorboard_logger import TensorBoardLogger
 from bnexp.seeding import seed_global
+from bnexp.training.blame import blamed_on
 from bnexp.training.components import loss_of, make_component, optimizer_of, schedule_of
 from bnexp.training.graph_selection import with_cuda_graph
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
-from bnexp.training.trial.blame import blamed_on
 from bnexp.training.trial.first_weights import check_first_weights
-from bnexp.training.trial.known import is_known, needs_trial
-from bnexp.training.trial.trial import try_components
+from bnexp.training.trial.known import is_known
 
 log = logging.getLogger(__name__)
 
@@ -78,23 +79,11 @@ def split_dataset(dataset: data.ImageDataset, config: Config, device: ComputeDev
     )
 
 
-def model(config: Config, data_shape: NetworkInput, *, is_tried: bool = False) -> nn.Module:
-    """The network on the CPU; its initial weights are a function of the seed alone.
-
-    ``is_tried``: a network that is not bnexp's is made again, to see that they are.
-    """
+def model(config: Config, data_shape: NetworkInput) -> nn.Module:
+    """The network on the CPU; its initial weights are a function of the seed alone."""
     import_target(config.model)  # a module may seed or draw when it is imported; afterwards it cannot
-    sizes = {
-        "in_channels": data_shape.channels,
-        "image_size": data_shape.image_size,
-        "num_classes": len(data_shape.classes),
-    }
-
-    def make() -> nn.Module:
-        return make_component(config.model, sizes)
-
     with memory_guard(f"model={config.model.target}"):
-        network = build_seeded(make, config.seed)
+        network = build_seeded(_constructor(config, data_shape), config.seed)
     if not isinstance(network, nn.Module):
         raise UserError(f"{config.model.title}: gives a {type(network).__name__}, not an nn.Module")
     tensors = [*network.named_parameters(), *network.named_buffers()]
@@ -104,11 +93,25 @@ def model(config: Config, data_shape: NetworkInput, *, is_tried: bool = False) -
             f"{config.model.title}: {', '.join(lazy)}: lazy layers have no weights to start"
             " from; give them their sizes, from in_channels, image_size and num_classes"
         )
-    if is_tried and not is_known(config.model):
-        key = config.model.title
-        with blamed_on(key, "cannot be made a second time"), memory_guard(f"model={config.model.target}"):
-            check_first_weights(key, make, network, config.seed)
     return network
+
+
+def check_model(config: Config, data_shape: NetworkInput, network: nn.Module) -> None:
+    """Makes a user's own network again. Raises UserError where its weights do not follow from the seed."""
+    title = config.model.title
+    if is_known(config.model):
+        return
+    with blamed_on(title, "cannot be made a second time"), memory_guard(f"model={config.model.target}"):
+        check_first_weights(title, _constructor(config, data_shape), network, config.seed)
+
+
+def _constructor(config: Config, data_shape: NetworkInput) -> Callable[[], nn.Module]:
+    sizes = {
+        "in_channels": data_shape.channels,
+        "image_size": data_shape.image_size,
+        "num_classes": len(data_shape.classes),
+    }
+    return partial(make_component, config.model, sizes)
 
 
 def summary(network: nn.Module, config: Config, splits: DataSplits) -> Summary:
@@ -168,18 +171,8 @@ def trainer(
     processes: Processes = SINGLE_PROCESS,
     *,
     graph_used_before: bool | None = None,
-    is_tried: bool = False,
 ) -> Trainer:
-    """Everything that a step needs.
-
-    ``graph_used_before``: whether the run that continues used a graph. ``is_tried``: components that bnexp
-    does not know take one step on a copy first.
-    """
-    if processes.is_distributed:
-        _check_shards(config, splits, processes.world_size)
-    if is_tried and needs_trial(config):
-        with default_dtype():  # networks that are built later must not depend on what a step sets
-            try_components(config, splits, lambda: untrained_trainer(config, device, splits, processes))
+    """Everything that a step needs. ``graph_used_before``: whether the run that continues used a graph."""
     plain = _trainer(config, network, device, splits, processes)
     return with_cuda_graph(config, plain, splits.train, graph_used_before)
 
@@ -236,7 +229,7 @@ def logger(
     recorded = RecordedProgress(progress.epoch, progress.step, frozenset(progress.metrics))
     console = ConsoleLogger(config.epochs, steps_per_epoch, quiet=quiet, progress=recorded, label=label)
     loggers: list[Logger] = [console, CsvLogger(folder, recorded), ProbeLogger(folder, recorded)]
-    if config.tracking.tensorboard and not has_utf8_name(folder):
+    if config.tracking.tensorboard and not is_utf8(folder):
         log.warning(
             f"{config.name}: tracking.tensorboard: no event file, because the folder's path is no UTF-8 text"
             " for Python here; another folder, or PYTHONUTF8=1, gives one"
@@ -250,7 +243,7 @@ def logger(
     return LoggerGroup(loggers, folder)
 
 
-def _check_shards(config: Config, splits: DataSplits, world_size: int) -> None:
+def check_shards(config: Config, splits: DataSplits, world_size: int) -> None:
     """Raises UserError if a batch cannot be divided among the processes."""
     if config.batch_size % world_size:
         must = f"must be a multiple of the {world_size} processes that share each batch"

@@ -18,17 +18,16 @@ from bnexp.config.schema import Component, Config
 from bnexp.data import DataSplits
 from bnexp.errors import UserError, bad_value
 from bnexp.runs.identity import RUN_LENGTH_KEYS
+from bnexp.training.blame import blamed_on
 from bnexp.training.loss_mean import balanced_weights, check_is_mean
 from bnexp.training.schedule import Schedule
-from bnexp.training.trial.blame import blamed_on
 
 
 def make_component(component: Component, arguments: Mapping[str, Any]) -> Any:
     """``instantiate``; whatever a constructor that is not bnexp's raises becomes a UserError with its key."""
     if str(component.target).startswith("bnexp."):
         return instantiate(component, arguments)
-    key = f"{component.key}._target_={component.target}"
-    with blamed_on(key, "cannot be made"), memory_guard(f"{component.key}={component.target}"):
+    with blamed_on(component.title, "cannot be made"), memory_guard(f"{component.key}={component.target}"):
         return instantiate(component, arguments)
 
 
@@ -47,7 +46,7 @@ def loss_of(config: Config, splits: DataSplits, device: ComputeDevice) -> nn.Mod
             raise bad_value("loss.weight", weight, f"must have a number for each of the {classes} classes")
         arguments["weight"] = torch.tensor(weight)
     function = make_component(Component(component.key, component.target, keys), arguments)
-    name = f"loss._target_={component.target}"
+    name = component.title
     if not isinstance(function, nn.Module):
         raise UserError(f"{name}: gives a {type(function).__name__}, not an nn.Module")
     if any(True for _ in function.parameters()):
@@ -68,13 +67,13 @@ def optimizer_of(component: Component, network: nn.Module) -> torch.optim.Optimi
     optimizer = make_component(component, {"params": parameters})
     if not isinstance(optimizer, torch.optim.Optimizer):
         name = type(optimizer).__name__
-        raise UserError(f"optimizer._target_={component.target}: gives a {name}, not an Optimizer")
+        raise UserError(f"{component.title}: gives a {name}, not an Optimizer")
     in_optimizer = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     trained = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
     missing = [name for name, value in trained if id(value) not in in_optimizer]
     if missing:
         raise UserError(
-            f"optimizer._target_={component.target}: leaves out {len(missing)} of {len(trained)} parameters,"
+            f"{component.title}: leaves out {len(missing)} of {len(trained)} parameters,"
             f" among them {missing[0]}; if that is meant, freeze them in the network: requires_grad_(False)"
         )
     return optimizer
@@ -104,7 +103,7 @@ def schedule_of(
     missing = [name for name in ("step", "state_dict", "load_state_dict") if not hasattr(scheduler, name)]
     if missing:
         raise UserError(
-            f"scheduler._target_={component.target}: has no {missing[0]}, which every scheduler needs;"
+            f"{component.title}: has no {missing[0]}, which every scheduler needs;"
             " derive it from torch.optim.lr_scheduler.LRScheduler"
         )
     if isinstance(scheduler, ReduceLROnPlateau) and interval == "step":

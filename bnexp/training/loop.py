@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bnexp.data import DataSplits
-from bnexp.errors import Diverged
+from bnexp.errors import Diverged, name_list
 from bnexp.probes.runner import NO_PROBES, ProbeRunner
 from bnexp.runs.confusion import Confusion, metrics_of_test
 from bnexp.runs.loggers import Logger
@@ -144,7 +144,7 @@ def warn_of_untrained(trainer: Trainer, epoch: int) -> bool:
     if names:
         log.warning(
             f"model: after epoch {epoch} parameters require a gradient that did not when the training began,"
-            f" and are not trained: {', '.join(names[:3])}{' ...' * (len(names) > 3)}; let them require it in"
+            f" and are not trained: {name_list(names, 3)}; let them require it in"
             " __init__ and switch it off in forward while they are frozen"
         )
     return bool(names)

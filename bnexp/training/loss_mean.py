@@ -49,7 +49,8 @@ def check_is_mean(loss: nn.Module, key: str, classes: int, device: torch.device)
     count = 3 * classes + 1
     logits = torch.randn(count, classes, generator=torch.Generator().manual_seed(0)).to(device)
     labels = (torch.arange(count) % classes).to(device)
-    loss = copy.deepcopy(loss).eval()
+    loss = copy.deepcopy(loss)
+    loss.eval()
     parts = [slice(0, count), slice(0, classes + 1), slice(classes + 1, count)]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of what fails below

@@ -13,8 +13,8 @@ from bnexp.probes.preserve import preserved
 from bnexp.probes.probe import Probe, Setup
 from bnexp.probes.runner import ProbeRunner
 from bnexp.runs.loggers import Logger
+from bnexp.training.blame import blamed_on
 from bnexp.training.trainer import Trainer
-from bnexp.training.trial.blame import blamed_on
 
 
 def build_probes(config: Config, trainer: Trainer, splits: DataSplits) -> list[Probe]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from bnexp.compute.process_tuning import default_dtype
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
-from bnexp.errors import Interrupted, NotReproducible, OutOfMemory, describe, place_of
+from bnexp.errors import Interrupted, NotReproducible, OutOfMemory, reason_of
 from bnexp.seeding import seed_global
 from bnexp.training import build
 from bnexp.training.checkpoint import load
@@ -20,10 +20,10 @@ from bnexp.training.trial.step import BATCH_TOLERANCE
 
 
 def check_reproduction(config: Config, trainer: Trainer, splits: DataSplits, checkpoint: Path) -> None:
-    """Compares a batch of test images with a network that is built anew, with the weights of ``checkpoint``.
+    """Compares ``trainer`` with one that is built anew, with the weights of ``checkpoint``, on test images.
 
-    These should be the weights of ``trainer``. Raises NotReproducible where the logits or the loss differ,
-    and where the network cannot be built.
+    ``checkpoint`` must have been saved from ``trainer``. Raises NotReproducible where the logits or the loss
+    of a batch differ, and where the network cannot be built.
     """
     state = trainer.processes.broadcast(lambda: load(checkpoint))
     images, labels = splits.test.sample(min(config.batch_size, config.eval_batch_size))
@@ -35,10 +35,9 @@ def check_reproduction(config: Config, trainer: Trainer, splits: DataSplits, che
     except (Interrupted, OutOfMemory, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a user's own code may raise what it likes
-        reason = "; ".join(filter(None, (describe(error), place_of(error))))
         raise NotReproducible(
-            f"{config.model.title}: cannot be built from its checkpoint again ({reason}); parameters and"
-            " buffers must be those of __init__"
+            f"{config.model.title}: cannot be built from its checkpoint again ({reason_of(error)});"
+            " parameters and buffers must be those of __init__"
         ) from error
     logits, loss = _evaluate(trainer, config.seed, images, labels)
     tolerance = BATCH_TOLERANCE[config.device.precision]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 
 from bnexp.compute.device import prepare_device
 from bnexp.compute.memory import memory_guard
-from bnexp.compute.process_tuning import set_threads
+from bnexp.compute.process_tuning import default_dtype, set_threads
 from bnexp.compute.processes import Processes
 from bnexp.config.instantiate import check_components, components_of, files_read
 from bnexp.config.schema import Config
@@ -34,6 +35,7 @@ from bnexp.training.progress import Progress
 from bnexp.training.reproduction import check_reproduction
 from bnexp.training.trainer import Trainer
 from bnexp.training.trial.known import needs_trial
+from bnexp.training.trial.trial import try_components
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,11 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
     with processes.connect(device.torch_device), memory_guard(smaller_keys):
         splits = processes.agree_on(lambda: build.load_splits(config, device), key=lambda data: data.counts)
         check_images(config.dataset.root, job.fingerprints.get("dataset"))
-        network = build.model(config, NetworkInput.of_splits(splits), is_tried=True)
+        if processes.is_distributed:
+            build.check_shards(config, splits, processes.world_size)
+        data_shape = NetworkInput.of_splits(splits)
+        network = build.model(config, data_shape)
+        build.check_model(config, data_shape, network)
         summary = build.summary(network, config, splits)
         # A continued run keeps its number of threads: another one would change the last bits.
         threads = set_threads(
@@ -65,14 +71,13 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
         )  # fmt: skip
         record_network(folder, summary, splits)
         restore_signals_and_log(stop)
+        if needs_trial(config):
+            with default_dtype():  # networks that are built later must not depend on what a step sets
+                try_components(
+                    config, splits, lambda: build.untrained_trainer(config, device, splits, processes)
+                )
         trainer = build.trainer(
-            config,
-            network,
-            device,
-            splits,
-            processes,
-            graph_used_before=folder.summary["graph"],
-            is_tried=True,
+            config, network, device, splits, processes, graph_used_before=folder.summary["graph"]
         )
         probes = build_probes(config, trainer, splits)
         restore_log()
@@ -163,24 +168,38 @@ def fit_and_test(
             )  # fmt: skip
         finally:
             folder.summary["probes"].update(runner.failures)
-
-        def check_final(final: dict[str, float]) -> None:
-            folder.update(final=final)  # for the user to see, if the check fails
-            if not needs_trial(config):  # bnexp's own parts need no check
-                return
-            try:
-                check_reproduction(config, trainer, splits, checkpoints.last)
-            except NotReproducible:
-                folder.update(reproduced=False)
-                raise
-            folder.update(reproduced=True)
-
         metrics = final_metrics(
-            trainer, splits, progress, batch_size=config.eval_batch_size, check_final=check_final,
+            trainer, splits, progress, batch_size=config.eval_batch_size,
+            check_final=lambda final: record_reproduction(
+                config, trainer, splits, folder, checkpoints.last, final
+            ),
             load_best=lambda: trainer.processes.broadcast(lambda: load(checkpoints.best)),
         )  # fmt: skip
         logger.final(metrics.final, progress.epoch)
     return metrics, progress
+
+
+def record_reproduction(
+    config: Config,
+    trainer: Trainer,
+    splits: DataSplits,
+    folder: RunFolder,
+    checkpoint: Path,
+    final: dict[str, float],
+) -> None:
+    """Checks that ``checkpoint`` gives the results of a user's own parts again, and records whether it does.
+
+    Raises NotReproducible where it does not.
+    """
+    if not needs_trial(config):
+        return
+    folder.update(final=final)  # for the user to see, if the check fails
+    try:
+        check_reproduction(config, trainer, splits, checkpoint)
+    except NotReproducible:
+        folder.update(reproduced=False)
+        raise
+    folder.update(reproduced=True)
 
 
 def fit_settings(config: Config) -> FitSettings:
@@ -202,7 +221,7 @@ def resume_or_start(
     """Restores the trainer from the folder's newest checkpoint and returns how far that run had come.
 
     Without a checkpoint the run starts anew, and records of an earlier attempt are removed. Raises UserError
-    where they are those of a finished run, and NotReproducible where the end of the earlier attempt did.
+    where they are those of a finished run, and NotReproducible where the earlier attempt ended with it.
     """
     state = trainer.processes.broadcast(checkpoints.newest)
     if state is None:
@@ -215,10 +234,11 @@ def resume_or_start(
             log.info(f"{config.name}: no checkpoint to go on from: starts anew")
         folder.clear()
         return Progress(config.early_stopping.monitor)
-    if folder.summary["reproduced"] is False and folder.previous_summary is not None:
-        error = str(folder.previous_summary.get("error"))
+    previous = folder.previous_summary or {}
+    if previous.get("reproduced") is False:
+        error = str(previous.get("error"))
         raise NotReproducible(error.removeprefix(f"{NotReproducible.__name__}: "))
-    check_layer_order(f"model._target_={config.model.target}", trainer.model, state["model"])
+    check_layer_order(config.model.title, trainer.model, state["model"])
     progress = trainer.restore(state)
     steps = f", {progress.current.steps} steps into the next" if progress.current.steps else ""
     log.info(f"{config.name}: goes on after epoch {progress.epoch}{steps}")

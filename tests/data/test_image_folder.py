@@ -331,6 +331,14 @@ def test_the_range_of_16_bit_files_is_that_of_the_data_set(root, bits, maximum):
     assert len(pixels.unique()) > 60
 
 
+def test_a_truncated_file_with_16_bits_is_named(root):
+    fill(root)
+    path = root / "cat" / "9.png"
+    save(path, Image.fromarray(np.arange(3600, dtype=np.uint16).reshape(60, 60)))
+    path.write_bytes(path.read_bytes()[:200])
+    assert "cat/9.png can't be read as an image" in error_message(root, 6)
+
+
 def test_transparent_pixels_are_read_on_white(root):
     """Icons whose shape is in their transparency: without it all of them were black."""
     for name, column in (("cat", 1), ("dog", 5)):

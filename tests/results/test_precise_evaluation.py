@@ -114,20 +114,20 @@ def test_a_network_of_ones_own_is_evaluated_too(commands):
 
 def test_a_network_without_batch_norm_has_no_precise_statistics(commands):
     assert commands.bnexp("model=mlp", *QUICK[1:]).code == 0
-    result = commands.eval(str(commands.runs()[-1]), "--precise-bn", "2", "--export", "weights")
+    result = commands.eval(str(commands.runs()[-1]), "--precise-bn", "2", "--export", "weights.safetensors")
     assert (result.code, result.out) == (2, "")
     reason = "the run's network has no batch norm with running statistics"
     assert result.err == f"bnexp: --precise-bn=2: {reason}\n"
-    assert not Path("weights").exists()
+    assert not Path("weights.safetensors").exists()
 
 
 @pytest.mark.parametrize("count", ["0", "-3", "2", "99999999999999999999"])
 def test_a_number_of_batches_out_of_range_is_one_line(commands, run, count):
-    result = commands.eval(str(run), f"--precise-bn={count}", "--export", "weights")
+    result = commands.eval(str(run), f"--precise-bn={count}", "--export", "weights.safetensors")
     assert (result.code, result.out) == (2, "")
     allowed = "must be at least 1 and at most 1, the batches of 200 in 200 training images"
     assert result.err == f"bnexp: --precise-bn={count}: {allowed}\n"
-    assert not Path("weights").exists()
+    assert not Path("weights.safetensors").exists()
 
 
 @pytest.mark.parametrize(

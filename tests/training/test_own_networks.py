@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bnexp.training import run
 from bnexp.training.checkpoint import load
 
 MODULE = '''
@@ -96,11 +97,9 @@ class DeletesTheBest(Net):
 
 
 def test_a_working_network_trains_to_the_same_bits_with_its_trial(own_code, monkeypatch):
-    from bnexp.training import build
-
     code, metrics = own_code(), []
     for name, is_tried in (("with", True), ("without", False)):
-        monkeypatch.setattr(build, "needs_trial", lambda config, is_tried=is_tried: is_tried)
+        monkeypatch.setattr(run, "needs_trial", lambda config, is_tried=is_tried: is_tried)
         code.output("model._target_=mine.Net", "optimizer=adam", folder=name)
         metrics.append(json.loads(Path(name, "summary.json").read_text())["final"])
     assert metrics[0] == metrics[1]

@@ -48,12 +48,18 @@ class LocalProcesses(UnitLauncher):
     def start(self, context: SweepContext) -> None:
         super().start(context)
         if (self.jobs or cores()) > 1:
-            self._processes.set_forkserver_preload(["bnexp.sweeps.launchers.local_worker"])
-            self._server = threading.Thread(target=self._start_server)
-            self._server.start()
+            self._start_server()
 
-    def _start_server(self) -> None:
-        """Starts a process that ends at once: the fork server starts with it, and imports torch."""
+    def _start_server(self) -> threading.Thread:
+        """Begins to start the fork server, which imports torch."""
+        if self._server is None:
+            self._processes.set_forkserver_preload(["bnexp.sweeps.launchers.local_worker"])
+            self._server = threading.Thread(target=self._start_first_process)
+            self._server.start()
+        return self._server
+
+    def _start_first_process(self) -> None:
+        """Starts a process that ends at once: the fork server starts with it."""
         resource_tracker.ensure_running()  # first, because it unblocks the signals
         with blocked_signals(), suppress(OSError, EOFError):  # the first worker reports a failure
             process = self._processes.Process(target=int)
@@ -90,8 +96,7 @@ class LocalProcesses(UnitLauncher):
                 return
 
     def _run_in_processes(self, units: Sequence[Unit], on_end: OnEnd, count: int) -> list[str]:
-        if self._server is not None:
-            self._server.join()
+        self._start_server().join()
         waiting = deque(units)
         busy: dict[Any, _Worker] = {}
         messages: list[str] = []

@@ -85,10 +85,9 @@ class RayTasks(UnitLauncher):
         ray = self._ray
         from bnexp.sweeps.launchers.remote_worker import train_remotely
 
-        tasks_of_process = 1 if any(unit.has_own_code for unit in units) else 0  # 0: any number
         task = ray.remote(
             num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=self.max_retries,
-            max_calls=tasks_of_process,
+            max_calls=int(any(unit.has_own_code for unit in units)),  # of one process; 0: any number
         )(train_remotely)  # fmt: skip
         running = {}
         for number, unit in enumerate(units):

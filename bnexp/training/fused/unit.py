@@ -124,8 +124,8 @@ def prepare_unit(runs: Sequence[FusedRun]) -> Unit:
         raise NotFusable(f"fused runs have been measured on a CPU alone, not on {device.type}")
     keys = config.dataset
     dataset = data.load_dataset(keys.name, keys.root, keys.resize)
-    for run in runs:
-        check_images(keys.root, run.job.fingerprints.get("dataset"))
+    for fingerprint in {run.job.fingerprints.get("dataset") for run in runs}:
+        check_images(keys.root, fingerprint)
     splits = [build.split_dataset(dataset, run.config, device) for run in runs]
     inputs = [NetworkInput.of_splits(part) for part in splits]
     networks = [build.model(run.config, part) for run, part in zip(runs, inputs, strict=True)]

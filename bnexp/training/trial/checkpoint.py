@@ -11,9 +11,9 @@ from torch import Tensor
 from bnexp.config.schema import Config
 from bnexp.errors import UserError
 from bnexp.seeding import seed_global
+from bnexp.training.blame import blamed_on
 from bnexp.training.progress import Progress
 from bnexp.training.trainer import Trainer
-from bnexp.training.trial.blame import blamed_on
 from bnexp.training.trial.shared_tensors import changed_tensor
 
 SAVED_STATE = (
@@ -35,7 +35,7 @@ def check_is_separate(config: Config, untrained: Trainer, state: dict[str, Tenso
 def check_checkpoint(config: Config, trainer: Trainer, restored: Trainer, images: Tensor) -> None:
     """Restores ``restored`` from what a checkpoint of ``trainer`` holds.
 
-    Raises UserError where that is not all that a resumed run and bnexp-eval need.
+    Raises UserError where the state cannot be saved, or both give other logits for ``images`` (B, C, S, S).
     """
     state = trainer.state(Progress())
     for component in (config.model, config.optimizer, config.scheduler):
@@ -65,7 +65,10 @@ def check_checkpoint(config: Config, trainer: Trainer, restored: Trainer, images
 def check_next_step(
     config: Config, trainer: Trainer, restored: Trainer, batch: tuple[Tensor, Tensor]
 ) -> None:
-    """Raises UserError where the restored trainer takes another step than the one that goes on."""
+    """Raises UserError where ``restored`` takes another step than ``trainer``.
+
+    ``batch`` holds images (B, C, S, S) and labels (B,).
+    """
     logits, steps = [], []
     for each in (trainer, restored):
         each.train()

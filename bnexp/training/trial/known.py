@@ -21,7 +21,7 @@ KNOWN_OPTIMIZER_KEYS = {"lr", "momentum", "nesterov", "weight_decay", "betas", "
 
 
 def needs_trial(config: Config) -> bool:
-    """Whether a component is not among those that are known to work together."""
+    """Whether a part is the user's own, or one of torch's that is not known to work with the others."""
     components = (config.model, config.optimizer, config.scheduler, config.loss)
     has_known_keys = KNOWN_OPTIMIZER_KEYS.issuperset(config.optimizer.keys)
     return not (has_known_keys and all(map(is_known, components)))

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from bnexp.config.schema import Config
 from bnexp.errors import UserError
 from bnexp.seeding import seed_global
-from bnexp.training.trial.blame import blamed_on
+from bnexp.training.blame import blamed_on
 
 log = logging.getLogger(__name__)
 
 
 def check_one_number(config: Config, value: object) -> None:
+    """Raises UserError unless ``value``, what the loss gives for a batch, is a tensor ()."""
     if not isinstance(value, Tensor) or value.dim():
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise UserError(
@@ -24,7 +25,10 @@ def check_one_number(config: Config, value: object) -> None:
 
 
 def check_loss_input(config: Config, loss: nn.Module, logits: Tensor) -> None:
-    """A loss of torch that needs log-probabilities, or logits, and gets the other: no error would show it."""
+    """Raises UserError for NLLLoss on ``logits`` (B, K), and warns of cross entropy on probabilities (B, K).
+
+    No error of torch would show either.
+    """
     sums = logits.detach().float().exp().sum(1)
     if isinstance(loss, nn.NLLLoss) and not torch.allclose(sums, torch.ones_like(sums), atol=0.01):
         raise UserError(
@@ -43,9 +47,13 @@ def check_loss_input(config: Config, loss: nn.Module, logits: Tensor) -> None:
 def check_loss_is_unchanged(
     key: str, first_loss: nn.Module, loss: nn.Module, logits: Tensor, labels: Tensor
 ) -> None:
-    """Raises UserError for a loss that changes in training: no checkpoint holds it."""
+    """Raises UserError for a loss that has changed in training: no checkpoint holds it.
+
+    ``first_loss`` has not been trained. ``logits`` (B, K) and ``labels`` (B,) are those of a batch.
+    """
     values = []
-    for module in (first_loss.eval(), loss.eval()):
+    for module in (first_loss, loss):
+        module.eval()
         seed_global(0, "trial")
         with blamed_on(key, "fails without gradients"), torch.no_grad():
             values.append(module(logits.clone(), labels).float())

@@ -16,13 +16,13 @@ LIBRARIES = ("torch", "torchvision", "bnexp", "builtins")
 OF_TORCH = ("training", "_opt_called")  # attributes that torch itself sets
 
 
-def shared_numbers(config: Config, trainer: Trainer) -> dict[str, dict[str, float]]:
+def shared_numbers(config: Config, trainer: Trainer) -> dict[str, dict[str, str]]:
     """The numbers in the classes and modules of the user's own parts, by the part that has them."""
     return {title: dict(_numbers_of_classes(objects)) for title, objects in _parts(config, trainer).items()}
 
 
 def warn_of_numbers(
-    config: Config, trainer: Trainer, restored: Trainer, before: Mapping[str, Mapping[str, float]]
+    config: Config, trainer: Trainer, restored: Trainer, before: Mapping[str, Mapping[str, str]]
 ) -> None:
     """Logs a number in an attribute, a class or a module that training changes: its effect may come later.
 
@@ -54,12 +54,12 @@ def _parts(config: Config, trainer: Trainer) -> dict[str, dict[str, Any]]:
     }
 
 
-def _numbers_of_objects(objects: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _numbers_of_objects(objects: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, part in objects.items():
         yield from _numbers_in(vars(part), name)
 
 
-def _numbers_of_classes(objects: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _numbers_of_classes(objects: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The numbers in the classes of ``objects`` that are the user's own, and in the modules of these."""
     own = {
         ancestor for part in objects.values() for ancestor in type(part).__mro__
@@ -67,11 +67,12 @@ def _numbers_of_classes(objects: Mapping[str, Any]) -> Iterator[tuple[str, float
     }  # fmt: skip
     for ancestor in own:
         yield from _numbers_in(vars(ancestor), ancestor.__name__)
-    for module in {ancestor.__module__ for ancestor in own}:
-        yield from _numbers_in(vars(sys.modules.get(module, object())), module)
+    for name in {ancestor.__module__ for ancestor in own} & sys.modules.keys():
+        yield from _numbers_in(vars(sys.modules[name]), name)
 
 
-def _numbers_in(attributes: Mapping[str, Any], owner: str) -> Iterator[tuple[str, float]]:
+def _numbers_in(attributes: Mapping[str, Any], owner: str) -> Iterator[tuple[str, str]]:
+    """The name and the text of each number: as a text, nan equals nan."""
     for attribute, value in attributes.items():
         if isinstance(value, int | float) and attribute not in OF_TORCH:
-            yield ".".join(filter(None, (owner, attribute))), value
+            yield ".".join(filter(None, (owner, attribute))), repr(value)

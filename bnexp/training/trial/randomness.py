@@ -34,8 +34,9 @@ def check_no_part_seeds(
 ) -> None:
     """Takes one more step with each of two equal trainers, from different seeds.
 
-    Raises UserError for a part after which a global generator is in one state: it would draw the same numbers
-    in every step, and dropout would always leave out the same units.
+    ``batch`` holds images (B, C, S, S) and labels (B,). Raises UserError for a part after which a global
+    generator is in the same state both times: it would draw the same numbers in every step, and dropout
+    would always leave out the same units.
     """
     titles = (config.model.title, config.loss.title, config.optimizer.title)
     all_states = []

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from bnexp.config.schema import Config
 from bnexp.errors import UserError
+from bnexp.training.blame import blamed_on
 from bnexp.training.trainer import Trainer
-from bnexp.training.trial.blame import blamed_on
 
 METRICS = tuple(f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy"))
-MAX_STEPS = 10_000  # of a scheduler before training: 0.1 s
+MAX_STEPS = 10_000  # of a scheduler in a trial: they take 0.1 s
 
 
 def step_count(config: Config, trainer: Trainer, steps_per_epoch: int) -> int:
@@ -34,9 +34,10 @@ def try_schedule(config: Config, trainer: Trainer, numbers: range) -> None:
 
 
 def check_lr(config: Config, trainer: Trainer, moment: str) -> None:
+    """Raises UserError for a learning rate that is no finite number of at least 0; ``moment`` says when."""
     component = config.optimizer if config.scheduler.target is None else config.scheduler
     for group in trainer.optimizer.param_groups:
-        lr = group.get("lr", 0.0)  # without one: reported after the first step
+        lr = group.get("lr", 0.0)  # ``try_step`` reports a group without one
         is_number = isinstance(lr, int | float | Tensor) and math.isfinite(lr) and lr >= 0
         if not is_number:
             raise UserError(

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from bnexp.config.schema import Config
 from bnexp.data import DataSplits
-from bnexp.errors import UserError
+from bnexp.errors import UserError, name_list
 from bnexp.seeding import seed_global
+from bnexp.training.blame import blamed_on
 from bnexp.training.trainer import Trainer
-from bnexp.training.trial.blame import blamed_on
 from bnexp.training.trial.loss import check_loss_input, check_one_number
 from bnexp.training.trial.shared_tensors import changed_tensor, copied_state, unchanged
 from bnexp.training.trial.unregistered import check_all_registered
@@ -32,7 +32,10 @@ def first_batch(config: Config, splits: DataSplits) -> Tensors:
 
 
 def try_step(config: Config, trainer: Trainer, batch: Tensors, classes: int) -> None:
-    """One step in parts, then STEPS as in a run. Raises UserError with the key of the part that fails."""
+    """A forward and a backward pass in parts, then STEPS steps as in a run.
+
+    ``batch`` holds images (B, C, S, S) and labels (B,). Raises UserError with the key of the part that fails.
+    """
     images, labels = batch
     shape = (len(images), classes)
     names = {name for name, _ in trainer.model.named_parameters()}
@@ -67,7 +70,7 @@ def try_step(config: Config, trainer: Trainer, batch: Tensors, classes: int) -> 
 
 
 def try_evaluation(config: Config, trainer: Trainer, batch: Tensors, classes: int) -> Tensor:
-    """The logits (B, K) in eval mode. Raises UserError where there are none, or the mode stays."""
+    """The logits (B, K) in eval mode. Raises UserError where a part fails, or ``eval`` changes no mode."""
     images, labels = batch
     trainer.eval()
     state = copied_state(trainer)
@@ -95,6 +98,7 @@ def try_evaluation(config: Config, trainer: Trainer, batch: Tensors, classes: in
 
 
 def check_logits(model: str, logits: object, shape: tuple[int, int], mode: str) -> None:
+    """Raises UserError unless ``logits`` is a tensor of this shape (B, K)."""
     if not isinstance(logits, Tensor):
         raise UserError(
             f"{model}: must give a tensor of logits, and gives a {type(logits).__name__} in {mode} mode"
@@ -104,7 +108,10 @@ def check_logits(model: str, logits: object, shape: tuple[int, int], mode: str) 
 
 
 def warn_of_mixed_images(config: Config, trainer: Trainer, images: Tensor) -> None:
-    """Logs where an image has other logits in half of its batch in eval mode, as with batch statistics."""
+    """Warns where an image of ``images`` (B, C, S, S) has other logits in half of the batch in eval mode.
+
+    It is so with the statistics of a batch.
+    """
     trainer.model.eval()
     half, tolerance = max(1, len(images) // 2), BATCH_TOLERANCE[config.device.precision]
     logits = []
@@ -126,5 +133,6 @@ def _warn_without_gradient(key: str, network: nn.Module) -> None:
     """Logs the parameters that a backward pass does not reach, as behind a ``detach``: no step moves them."""
     names = [name for name, value in network.named_parameters() if value.requires_grad and value.grad is None]
     if names:
-        listing = f"{', '.join(names[:3])}{' ...' * (len(names) > 3)}"
-        log.warning(f"{key}: the loss does not depend on {listing}: the first step does not train them")
+        log.warning(
+            f"{key}: the loss does not depend on {name_list(names, 3)}: the first step does not train them"
+        )

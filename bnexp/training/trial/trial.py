@@ -37,14 +37,15 @@ def try_components(config: Config, splits: DataSplits, make_trainer: Callable[[]
         warn_of_mixed_images(config, restored, batch[0])
         check_loss_is_unchanged(config.loss.title, restored.loss, trainer.loss, logits, batch[1])
         count = step_count(config, trainer, splits.train.steps(config.batch_size))
-        try_schedule(config, trainer, range(1, min(count, 1) + 1))
+        schedule_steps = range(1, count + 1)
+        try_schedule(config, trainer, schedule_steps[:1])
         check_checkpoint(config, trainer, restored, batch[0])
         warn_of_numbers(config, trainer, restored, numbers)
         check_next_step(config, trainer, restored, batch)
         check_no_part_seeds(config, trainer, restored, batch)
         for each in (trainer, restored):
-            try_schedule(config, each, range(2, min(count, 2) + 1))
+            try_schedule(config, each, schedule_steps[1:2])
         check_equal_lr(config, trainer, restored)
-        try_schedule(config, trainer, range(3, count + 1))
+        try_schedule(config, trainer, schedule_steps[2:])
     finally:
         set_global_rng_state(state, trainer.device.torch_device)

@@ -11,9 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bnexp.errors import UserError
-
-NAMES_SHOWN = 3
+from bnexp.errors import UserError, name_list
 
 
 def check_all_registered(key: str, network: nn.Module, loss: Tensor) -> None:
@@ -29,9 +27,9 @@ def check_all_registered(key: str, network: nn.Module, loss: Tensor) -> None:
     names = {id(value): name for name, value in _named_tensors(network)}
     order = list(names)
     others.sort(key=lambda value: order.index(id(value)) if id(value) in names else len(order))
-    texts = [names.get(id(value), f"a parameter {tuple(value.shape)}") for value in others[:NAMES_SHOWN]]
+    texts = [names.get(id(value), f"a parameter {tuple(value.shape)}") for value in others]
     raise UserError(
-        f"{key}: {', '.join(texts)}{' ...' * (len(others) > NAMES_SHOWN)} would be neither trained nor saved,"
+        f"{key}: {name_list(texts, 3)} would be neither trained nor saved,"
         " because torch does not know of layers in a list, a dict or outside of the network; use"
         " nn.ModuleList, nn.ModuleDict or nn.ParameterList, or freeze them with requires_grad_(False)"
     )

@@ -58,8 +58,9 @@ def is_at_work(folder: Path) -> bool:
 def processes_of(group: int) -> list[str]:
     """The command lines of the processes of a session that run."""
     listing = subprocess.run(["ps", "-eo", "sid=,args="], capture_output=True, text=True, check=True).stdout
-    lines = [line for line in listing.splitlines() if line.split()[0] == str(group)]
-    return [line for line in lines if not line.endswith("<defunct>")]
+    lines = [line.split(maxsplit=1) for line in listing.splitlines()]
+    # In brackets: a process without a command line any more, because it is about to end or has ended.
+    return [command for session, command in lines if session == str(group) and not command.startswith("[")]
 
 
 def require_same_runs(folder: Path, reference: Path) -> None:

@@ -245,7 +245,7 @@ def test_a_network_whose_methods_return_nothing_is_evaluated(own_code):
     code = own_code(MODULE)
     code.output("model._target_=mine.NoReturn")
     result = code.commands.eval("run", "--trust", "mine.NoReturn")
-    assert (result.code, result.err) == (0, "")
+    assert result.code == 0, result.err
 
 
 def test_a_compiled_script_is_trained(own_code):

@@ -7,9 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from bnexp.errors import ExitCalled, Interrupted, OutOfMemory, UserError, describe, forbid_exit, place_of
-
-MAX_REASON = 300  # characters of an error's text
+from bnexp.errors import ExitCalled, Interrupted, OutOfMemory, UserError, forbid_exit, reason_of
 
 
 @contextmanager
@@ -21,5 +19,4 @@ def blamed_on(key: str, problem: str) -> Iterator[None]:
     except (UserError, ExitCalled, Interrupted, OutOfMemory, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a user's own code may raise what it likes
-        reason = "; ".join(filter(None, (describe(error)[:MAX_REASON], place_of(error))))
-        raise UserError(f"{key}: {problem} ({reason})") from error
+        raise UserError(f"{key}: {problem} ({reason_of(error)})") from error

@@ -78,22 +78,48 @@ def try_evaluation(config: Config, trainer: Trainer, batch: Tensors, classes: in
         raise UserError(
             f"{config.model.title}: stays in training mode after eval(); train(mode) must follow mode"
         )
-    with blamed_on(config.model.title, "its forward pass fails in eval mode"), torch.inference_mode():
-        with trainer.device.autocast(), unchanged(config.model.title, images=images):
-            logits = trainer.eval_network(images)
-        check_logits(config.model.title, logits, (len(images), classes), "eval")
-    with (
-        blamed_on(config.loss.title, "fails without gradients"),
-        torch.inference_mode(),
-        trainer.device.autocast(),
-        unchanged(config.loss.title, logits=logits, labels=labels),
-    ):
-        check_one_number(config, trainer.loss(logits, labels))
+    logits = _evaluate(config, trainer, batch, classes)
     if changed := changed_tensor(trainer, state):
         log.warning(
             f"{config.model.title}: {changed} changes in eval mode: if the logits depend on it, every"
             " evaluation has a part in the next result"
         )
+    return logits
+
+
+def try_last_batches(config: Config, trainer: Trainer, splits: DataSplits) -> None:
+    """A step and evaluations with as many images as the last batches have: the code may count on others.
+
+    Raises UserError with the key of the part that fails.
+    """
+    classes = len(splits.classes)
+    if count := len(splits.train) % config.batch_size:
+        images, labels = splits.train.sample(count)
+        trainer.train()
+        title = f"{config.model.title} or {config.loss.title}"
+        with blamed_on(title, f"fails in training on {count} images, as the last batch of an epoch has"):
+            trainer.update(images, labels)
+    trainer.eval()
+    for part in filter(None, (splits.val, splits.test)):
+        for count in {min(config.eval_batch_size, len(part)), len(part) % config.eval_batch_size} - {0}:
+            _evaluate(config, trainer, part.sample(count), classes)
+
+
+def _evaluate(config: Config, trainer: Trainer, batch: Tensors, classes: int) -> Tensor:
+    """The logits (B, K) of a network in eval mode, and their loss. Raises UserError where a part fails."""
+    images, labels = batch
+    problem = f"its forward pass fails in eval mode on {len(images)} images"
+    with blamed_on(config.model.title, problem), torch.inference_mode():
+        with trainer.device.autocast(), unchanged(config.model.title, images=images):
+            logits = trainer.eval_network(images)
+        check_logits(config.model.title, logits, (len(images), classes), "eval")
+    with (
+        blamed_on(config.loss.title, f"fails without gradients on {len(images)} images"),
+        torch.inference_mode(),
+        trainer.device.autocast(),
+        unchanged(config.loss.title, logits=logits, labels=labels),
+    ):
+        check_one_number(config, trainer.loss(logits, labels))
     return logits
 
 

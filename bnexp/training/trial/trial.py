@@ -15,7 +15,13 @@ from bnexp.training.trial.randomness import check_no_part_seeds
 from bnexp.training.trial.schedule import check_equal_lr, check_lr, step_count, try_schedule
 from bnexp.training.trial.shared_tensors import copied_state
 from bnexp.training.trial.signal_handlers import same_handlers
-from bnexp.training.trial.step import first_batch, try_evaluation, try_step, warn_of_mixed_images
+from bnexp.training.trial.step import (
+    first_batch,
+    try_evaluation,
+    try_last_batches,
+    try_step,
+    warn_of_mixed_images,
+)
 
 
 def try_components(config: Config, splits: DataSplits, make_trainer: Callable[[], Trainer]) -> None:
@@ -33,6 +39,7 @@ def try_components(config: Config, splits: DataSplits, make_trainer: Callable[[]
         with same_handlers(config.model.title):
             try_step(config, trainer, batch, len(splits.classes))
             logits = try_evaluation(config, trainer, batch, len(splits.classes))
+            try_last_batches(config, trainer, splits)
         check_is_separate(config, restored, first_state)
         warn_of_mixed_images(config, restored, batch[0])
         check_loss_is_unchanged(config.loss.title, restored.loss, trainer.loss, logits, batch[1])

@@ -71,7 +71,6 @@ def try_step(config: Config, trainer: Trainer, batch: Tensors, classes: int) -> 
 
 def try_evaluation(config: Config, trainer: Trainer, batch: Tensors, classes: int) -> Tensor:
     """The logits (B, K) in eval mode. Raises UserError where a part fails, or ``eval`` changes no mode."""
-    images, labels = batch
     trainer.eval()
     state = copied_state(trainer)
     if any(module.training for module in trainer.model.modules()):
@@ -87,18 +86,23 @@ def try_evaluation(config: Config, trainer: Trainer, batch: Tensors, classes: in
     return logits
 
 
-def try_last_batches(config: Config, trainer: Trainer, splits: DataSplits) -> None:
-    """A step and evaluations with as many images as the last batches have: the code may count on others.
+def try_last_step(config: Config, trainer: Trainer, splits: DataSplits) -> None:
+    """A step with as many images as the last batch of an epoch has: a part may count on a complete batch.
 
-    Raises UserError with the key of the part that fails.
+    Raises UserError where it fails.
     """
+    count = len(splits.train) % config.batch_size
+    if count in (0, len(splits.train)):
+        return
+    trainer.train()
+    title = f"{config.model.title} or {config.loss.title}"
+    with blamed_on(title, f"fails in training on {count} images, as the last batch of an epoch has"):
+        trainer.update(*splits.train.sample(count))
+
+
+def try_evaluation_sizes(config: Config, trainer: Trainer, splits: DataSplits) -> None:
+    """Evaluations with each number of images that occurs in a run; raises UserError where a part fails."""
     classes = len(splits.classes)
-    if count := len(splits.train) % config.batch_size:
-        images, labels = splits.train.sample(count)
-        trainer.train()
-        title = f"{config.model.title} or {config.loss.title}"
-        with blamed_on(title, f"fails in training on {count} images, as the last batch of an epoch has"):
-            trainer.update(images, labels)
     trainer.eval()
     for part in filter(None, (splits.val, splits.test)):
         for count in {min(config.eval_batch_size, len(part)), len(part) % config.eval_batch_size} - {0}:

@@ -18,7 +18,8 @@ from bnexp.training.trial.signal_handlers import same_handlers
 from bnexp.training.trial.step import (
     first_batch,
     try_evaluation,
-    try_last_batches,
+    try_evaluation_sizes,
+    try_last_step,
     try_step,
     warn_of_mixed_images,
 )
@@ -38,8 +39,9 @@ def try_components(config: Config, splits: DataSplits, make_trainer: Callable[[]
         check_lr(config, trainer, "at the beginning")
         with same_handlers(config.model.title):
             try_step(config, trainer, batch, len(splits.classes))
+            try_last_step(config, trainer, splits)
             logits = try_evaluation(config, trainer, batch, len(splits.classes))
-            try_last_batches(config, trainer, splits)
+            try_evaluation_sizes(config, trainer, splits)
         check_is_separate(config, restored, first_state)
         warn_of_mixed_images(config, restored, batch[0])
         check_loss_is_unchanged(config.loss.title, restored.loss, trainer.loss, logits, batch[1])

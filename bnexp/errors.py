@@ -177,7 +177,10 @@ def bad_choice(key: str, value: object, choices: Iterable[str]) -> UserError:
     names = list(choices)
     nearest = nearest_match(str(value), names)
     hint = f"; did you mean {nearest}?" if nearest else ""
-    return bad_value(key, value, f"must be one of {', '.join(names)}{hint}")
+    allowed = f"must be one of {', '.join(names)}{hint}"
+    if isinstance(value, str) and value:  # without the quotes that bad_value gives to the text of a number
+        return UserError(one_line(f"{key}={value}: {allowed}"))
+    return bad_value(key, value, allowed)
 
 
 def unknown_key(key: str, siblings: Iterable[str], all_keys: Iterable[str] = ()) -> UserError:

@@ -25,6 +25,7 @@ from bnexp.sweeps.launchers import local
 
 # A process that a shell starts in the background ignores Ctrl-C, and its child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 
 
 @dataclass(frozen=True)

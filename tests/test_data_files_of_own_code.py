@@ -87,3 +87,27 @@ def test_runs_with_other_files_are_not_pooled(commands, own_network, monkeypatch
     result = commands.compare("run0", "run1")
     assert result.code == 0
     assert "files.read" in result.out
+
+
+def test_a_module_from_a_folder_that_the_code_adds_to_the_search_path_is_such_a_file(commands, monkeypatch):
+    shared = commands.folder / "shared"
+    shared.mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(commands.folder)])
+    module = shared / "shared_nets.py"
+    module.write_text(NET.format(at_import="", scale="torch.tensor(1.0)"), encoding="utf-8")
+    Path("mine.py").write_text("import sys; sys.path.append('shared')\nfrom shared_nets import Net\n")
+    arguments = ("model=custom", "model._target_=mine.Net", *QUICK)
+
+    def run(command, *arguments):
+        for name in ("mine", "shared_nets"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        return command(*arguments)
+
+    assert run(commands.bnexp, *arguments, "hydra.run.dir=run").code == 0
+    assert list(commands.summary()["files"]) == [str(module)]
+    assert run(commands.bnexp, *arguments, "hydra.run.dir=run").code == 0  # from the compiled module
+    assert list(commands.summary()["files"]) == [str(module)]
+    module.write_text(module.read_text(encoding="utf-8").replace("1.0", "2.0"), encoding="utf-8")
+    refused = run(commands.resume, "run", "epochs=2", "--trust", "mine.Net")
+    assert refused.code == 2
+    assert f"{module}, which this run has read, has changed since then" in refused.err

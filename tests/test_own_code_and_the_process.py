@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -229,3 +232,16 @@ def test_a_sweep_whose_workers_leave_semaphores_behind_names_them_and_no_more(sh
     assert result.code == 1
     assert result.err.count("a worker was lost (exit code 0)") == 2
     assert "resource_tracker" not in result.err
+
+
+def test_a_set_of_names_has_one_order_in_every_process(tmp_path):
+    names = [f"name{number}" for number in range(8)]
+    (tmp_path / "order.py").write_text(f"print(list(set({names})))\nraise SystemExit(0)")
+    command = [sys.executable, "-m", "bnexp.train", "model=custom", "model._target_=order.Net"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
+    outputs = [
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        for _ in range(2)
+    ]
+    assert sorted(ast.literal_eval(outputs[0].stdout)) == names
+    assert outputs[0].stdout == outputs[1].stdout

@@ -244,7 +244,7 @@ def test_a_crash_leaves_its_traceback_in_the_log(commands, monkeypatch):
         "    steps = 0\n"
         "    def forward(self, logits, labels):\n"
         "        self.steps += torch.is_grad_enabled()\n"
-        "        if self.steps > 3:\n"  # the trial before training takes two
+        "        if self.steps > 10:\n"  # the trial before training takes fewer
         "            raise RuntimeError('the middle of nowhere')\n"
         "        return super().forward(logits, labels)\n"
     )

@@ -47,7 +47,7 @@ def read_header(path: Path) -> Header:
             mode = "I;16"
         has_alpha = image.mode in ALPHA or "transparency" in image.info
         raw_mode = "" if mode.startswith("I") else _raw_mode(image)
-        problem = "has 32 bits per pixel; save it with 8" if mode in UNBOUNDED else ""
+        problem = "has 32 bits per pixel, or a sign; save it with 8" if mode in UNBOUNDED else ""
         tags = getattr(image, "tag_v2", {})
         has_planes = 16 in (tags.get(TIFF_BITS) or ()) and tags.get(TIFF_PLANES) == 2
         if has_planes or (raw_mode and raw_mode not in LOWER_BYTES):

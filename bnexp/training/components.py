@@ -83,6 +83,14 @@ def _accepts_mode(component: Component) -> bool:
     return "mode" in inspect.signature(import_target(component)).parameters
 
 
+def _check_direction(component: Component, actual: str, mode: str, monitor: str) -> None:
+    """Raises UserError where a class that takes no ``mode`` looks for the wrong end of its metric."""
+    if actual != mode:
+        name = str(component.target).rpartition(".")[2]
+        problem = f"{name} looks for its {actual}imum; let its __init__ take mode, and pass it on"
+        raise bad_value("scheduler.monitor", monitor, problem)
+
+
 def schedule_of(
     component: Component, optimizer: torch.optim.Optimizer, *, epochs: int, steps_per_epoch: int
 ) -> Schedule:
@@ -100,6 +108,8 @@ def schedule_of(
         if value is None and name in values_for_null:
             keys[name] = values_for_null[name]
     scheduler = make_component(Component("scheduler", component.target, keys), {"optimizer": optimizer})
+    if isinstance(scheduler, ReduceLROnPlateau) and monitor and keys.get("mode") is None:
+        _check_direction(component, scheduler.mode, mode, monitor)
     missing = [name for name in ("step", "state_dict", "load_state_dict") if not hasattr(scheduler, name)]
     if missing:
         raise UserError(

@@ -98,7 +98,7 @@ def _part_shares(config: Config, epoch_images: int) -> dict[str, float]:
     def prepare_timed(config: Config) -> tuple[Trainer, DataSplits]:
         trainer, splits = prepare_trainer(config)
         trainer.training_network = timer.wrap("forward", trainer.training_network)
-        trainer.loss = timer.wrap("loss", trainer.loss)
+        trainer.loss.forward = timer.wrap("loss", trainer.loss.forward)
         trainer.backward = timer.wrap("backward", trainer.backward)
         trainer.optimizer_step = timer.wrap("update", trainer.optimizer_step)
         splits.train.epoch = timer.wrap_iterator("batches", splits.train.epoch)

@@ -122,6 +122,16 @@ def test_train_and_test_without_class_folders(root):
     assert error_message(root).endswith("train holds no class folders; write its images to train/<class>")
 
 
+@pytest.mark.parametrize("name", ["$Recycle.Bin", "@Recycle", "#snapshot", "RECYCLER", "__pycache__"])
+def test_folders_of_systems_are_no_classes_and_hold_no_images(root, caplog, name):
+    fill(root)
+    fill(root, (name, f"cat/{name}"))
+    dataset = datasets.load_dataset("image_folder", str(root), None)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.train.labels.bincount().tolist() == [4, 4]
+    assert "left out: 2 hidden or system" in caplog.text
+
+
 @pytest.mark.parametrize("in_train", [COMPOSED, DECOMPOSED])
 def test_letters_may_be_written_in_two_forms(root, in_train):
     """macOS separates the dots from the letter: a copy of one part from there has other names."""

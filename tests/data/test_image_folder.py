@@ -297,7 +297,7 @@ def test_a_broken_link_is_named(root):
 def test_32_bits_per_pixel_are_refused(root):
     fill(root)
     save(root / "cat" / "9.tif", Image.fromarray(np.zeros((6, 6), np.float32)))
-    assert error_message(root).endswith("cat/9.tif has 32 bits per pixel; save it with 8")
+    assert error_message(root).endswith("cat/9.tif has 32 bits per pixel, or a sign; save it with 8")
 
 
 @pytest.mark.parametrize(("size", "example"), [((6, 8), "dog/9.png is 8x6"), ((8, 8), "dog/9.png is 8x8")])

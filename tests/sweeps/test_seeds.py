@@ -137,8 +137,13 @@ def test_mistakes_end_with_one_line_and_no_folder(commands, arguments, message):
 
 def test_a_folder_with_another_plan_is_refused(commands):
     assert commands.bnexp("-m", *CLEAR).code == 0
-    for change in ("sweep.looks=[5,8]", "optimizer.lr=0.002,0.06", "epochs=3"):
-        result = commands.bnexp("-m", *CLEAR, change)
+    others = CLEAR[1:]
+    for changed in (
+        (*CLEAR, "sweep.looks=[5,8]"),
+        ("optimizer.lr=0.002,0.06", *others),
+        (*CLEAR, "epochs=3"),
+    ):
+        result = commands.bnexp("-m", *changed)
         assert result.code == 2
         assert "holds a sweep with another plan (sweep.looks=[5, 10, 20, 40] for" in result.err
     result = commands.bnexp("-m", "optimizer.lr=0.002,0.1", "seed=0,1", *QUICK, SWEEP_FOLDER)

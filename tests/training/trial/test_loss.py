@@ -19,6 +19,13 @@ class SumLoss(nn.Module):
         return nn.functional.cross_entropy(logits, labels, reduction="sum")
 
 
+class WithPenalty(nn.Module):
+    """The spread of the logits in a batch is no mean over images."""
+
+    def forward(self, logits, labels):
+        return nn.functional.cross_entropy(logits, labels) + 0.1 * logits.std(0).mean()
+
+
 class LossPerImage(nn.Module):
     def forward(self, logits, labels):
         return nn.functional.cross_entropy(logits, labels, reduction="none")
@@ -70,6 +77,8 @@ MISTAKES = {
     "loss with parameters": (["loss._target_=mine.LossWithParameters"], "has parameters of its own"),
     "sum": (["loss._target_=mine.SumLoss"], "must be a mean over the images of a batch"),
     "per image": (["loss._target_=mine.LossPerImage"], "fails on logits"),
+    "nearly a mean": (["loss._target_=mine.WithPenalty"], "must be a mean over the images of a batch"),
+    "a class without weight": (["loss.weight=[0,1,1,1,1,1,1,1,1,1]"], "weight[0]=0: must be a number, above 0"),
     "reduction": (["+loss.reduction=sum"], "loss.reduction=sum: must be one of mean"),
     "weights": (["loss.weight=[1,2]"], "must have a number for each of the 10 classes"),
     "logits for NLL": (["loss=custom", "loss._target_=torch.nn.NLLLoss"], "needs log-probabilities"),

@@ -12,6 +12,11 @@ class Plateau(ReduceLROnPlateau):
     pass
 
 
+class Lowest(ReduceLROnPlateau):
+    def __init__(self, optimizer):
+        super().__init__(optimizer, patience=0)
+
+
 class Negative(torch.optim.lr_scheduler.LRScheduler):
     def get_lr(self):
         return [0.1 - 0.1 * self.last_epoch for group in self.optimizer.param_groups]
@@ -72,6 +77,10 @@ MISTAKES = {
         ["scheduler=custom", "scheduler._target_=torch.optim.lr_scheduler.StepLR", "+scheduler.step_size=1",
          "+scheduler.last_epoch=5"],
         "scheduler.last_epoch=5: must be one of -1",
+    ),
+    "a plateau that takes no direction": (
+        ["scheduler=custom", "scheduler._target_=mine.Lowest", "+scheduler.monitor=val/accuracy"],
+        "scheduler.monitor=val/accuracy: Lowest looks for its minimum; let its __init__ take mode",
     ),
     "plateau by step": (
         ["scheduler=custom", "scheduler._target_=mine.Plateau", "scheduler.interval=step"], "must be epoch"

@@ -176,6 +176,13 @@ class Lazily(Net):
         return logits if self.scale is None else logits * self.scale
 
 
+class NeedsSeveralImages(Net):
+    """One image in a batch loses its dimension."""
+
+    def forward(self, images):
+        return super().forward(images).squeeze()
+
+
 class Complex(Net):
     def __init__(self, in_channels, image_size, num_classes):
         super().__init__(in_channels, image_size, num_classes)
@@ -183,6 +190,14 @@ class Complex(Net):
 
     def forward(self, images):
         return super().forward(torch.fft.irfft2(torch.fft.rfft2(images) * self.filter, s=images.shape[-2:]))
+
+
+class CompleteBatches(nn.Module):
+    """Works in training on batches of 11 images alone."""
+
+    def forward(self, logits, labels):
+        loss = nn.functional.cross_entropy(logits, labels, reduction="none")
+        return (torch.eye(11) @ loss).mean() if self.training else loss.mean()
 
 '''
 MISTAKES = {
@@ -215,6 +230,14 @@ MISTAKES = {
     "a dictionary": (["model._target_=mine.Dictionary"], "gives no single tensor for 2 images"),
     "an error that is no shape": (
         ["model._target_=mine.KeyInForward"], "its forward pass fails (KeyError: 'scale'; mine.py, line"
+    ),
+    "a last batch of one image in an evaluation": (
+        ["model._target_=mine.NeedsSeveralImages", "eval_batch_size=39"],
+        "must give logits (1, 10) in eval mode, and gives (10,)",
+    ),
+    "a last batch that is not complete": (
+        ["loss=custom", "loss._target_=mine.CompleteBatches", "batch_size=11", "dataset.val_size=0"],
+        "mine.CompleteBatches: fails in training on 5 images, as the last batch of an epoch has",
     ),
     "a tensor of inference": (
         ["model._target_=mine.Lazily"],

@@ -78,7 +78,7 @@ MISTAKES = {
     "sum": (["loss._target_=mine.SumLoss"], "must be a mean over the images of a batch"),
     "per image": (["loss._target_=mine.LossPerImage"], "fails on logits"),
     "nearly a mean": (["loss._target_=mine.WithPenalty"], "must be a mean over the images of a batch"),
-    "a class without weight": (["loss.weight=[0,1,1,1,1,1,1,1,1,1]"], "weight[0]=0: must be a number, above 0"),
+    "a class without weight": (["loss.weight=[0,1,1,1,1,1,1,1,1,1]"], "weight[0]=0: must be a number, above"),
     "reduction": (["+loss.reduction=sum"], "loss.reduction=sum: must be one of mean"),
     "weights": (["loss.weight=[1,2]"], "must have a number for each of the 10 classes"),
     "logits for NLL": (["loss=custom", "loss._target_=torch.nn.NLLLoss"], "needs log-probabilities"),

@@ -196,8 +196,8 @@ def record_reproduction(
     folder.update(final=final)  # for the user to see, if the check fails
     try:
         check_reproduction(config, trainer, splits, checkpoint)
-    except NotReproducible:
-        folder.update(reproduced=False)
+    except NotReproducible as error:
+        folder.update(reproduced=False, error=str(error))
         raise
     folder.update(reproduced=True)
 

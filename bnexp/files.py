@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from bnexp.errors import WriteError
 
 FILE_DIGITS = 16  # hexadecimal, of a file's digest where it is recorded
+OUTPUT_MARKS = {".hydra", "multirun.yaml", "comparison.json"}  # in the folder of a run, sweep, comparison
 
 
 @contextmanager

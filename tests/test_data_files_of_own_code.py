@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from bnexp.config import opened_files
 
 QUICK = ("epochs=1", "dataset.train_size=100", "dataset.test_size=50", "tracking.tensorboard=false")
 NET = """
@@ -111,3 +114,57 @@ def test_a_module_from_a_folder_that_the_code_adds_to_the_search_path_is_such_a_
     refused = run(commands.resume, "run", "epochs=2", "--trust", "mine.Net")
     assert refused.code == 2
     assert f"{module}, which this run has read, has changed since then" in refused.err
+
+
+UNSEEN_READER = """
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self, image_size, num_classes, pretrained: str, norm: str = "none"):
+        super().__init__(nn.Flatten(), nn.Linear(image_size**2, num_classes))
+"""
+
+
+@pytest.fixture
+def named_folder(commands, monkeypatch):
+    """The arguments of a network whose library reads the folder weights unseen; ``weights`` is its path."""
+    Path("readers.py").write_text(UNSEEN_READER, encoding="utf-8")
+    for name in ("a.bin", "deep/b.bin", ".hidden", ".cache/c.bin"):
+        path = Path("weights", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    monkeypatch.syspath_prepend(str(commands.folder))
+    new_process(monkeypatch)
+    return ("model=custom", "model._target_=readers.Net", "+model.pretrained=weights", *QUICK)
+
+
+def test_the_files_of_a_folder_that_a_key_names_are_those_of_the_run(commands, named_folder):
+    sweep = (*named_folder, "-m", "seed=0,1", "hydra.sweep.dir=sweep", "hydra/launcher=basic")
+    assert commands.bnexp(*sweep).code == 0
+    weights = commands.folder / "weights"
+    assert list(commands.summary()["files"]) == [str(weights / "a.bin"), str(weights / "deep/b.bin")]
+    (weights / ".hidden").write_text("another text")
+    assert "2 of 2 jobs ended before: skipped" in commands.bnexp(*sweep).out
+    (weights / "deep/b.bin").write_text("other weights")
+    changed = commands.bnexp(*sweep)
+    assert changed.code == 1
+    assert changed.err.count("deep/b.bin, which this run has read, has changed since then") == 2
+
+
+def test_a_folder_of_bnexp_that_has_the_name_of_a_value_is_no_data(commands, named_folder):
+    """The records of a run in a folder ``batch`` change, and would forbid to resume it."""
+    run = ("+model.norm=batch", "hydra.run.dir=batch")
+    assert commands.bnexp(*named_folder, *run).code == 0
+    assert all("/weights/" in path for path in json.loads(Path("batch/summary.json").read_text())["files"])
+    assert commands.bnexp("model=mlp", "model.norm=batch", *QUICK, "hydra.run.dir=other").code == 0
+    assert json.loads(Path("other/summary.json").read_text())["files"] == {}
+
+
+def test_a_folder_gives_a_limited_number_of_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(opened_files, "MAX_FILES", 3)
+    for number in range(5):
+        (tmp_path / f"{number}.bin").touch()
+    assert list(opened_files.paths_in({"data": [str(tmp_path)]})) == [
+        str(tmp_path / f"{number}.bin") for number in range(3)
+    ]

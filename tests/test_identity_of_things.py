@@ -251,6 +251,37 @@ def test_an_edited_network_is_another_run(commands, write_net):
     assert "source" in table
 
 
+@pytest.mark.parametrize(
+    ("sweep", "code"),
+    [((), 2), (("-m", "seed=0,1", "hydra/launcher=basic", "hydra.sweep.dir=sweep"), 1)],
+    ids=["run", "sweep"],
+)
+@pytest.mark.parametrize("group", ["model", "optimizer"])
+def test_a_job_whose_code_has_changed_since_its_command_began_fails(
+    commands, write_net, monkeypatch, sweep, code, group
+):
+    """Its record named the code of the beginning, and its seed was pooled with those of other code."""
+    write_net("ReLU")
+    with Path("mynets.py").open("a") as file:
+        file.write("\n\nclass Descent(torch.optim.SGD):\n    pass\n")
+    load = data.load_dataset
+
+    def edit_and_load(*args):
+        with Path("mynets.py").open("a") as file:
+            file.write("# edited\n")
+        return load(*args)
+
+    monkeypatch.setattr(data, "load_dataset", edit_and_load)
+    own_parts = {"model": CUSTOM[:2], "optimizer": ("optimizer=custom", "optimizer._target_=mynets.Descent")}
+    result = commands.bnexp(*sweep, *own_parts[group], *CUSTOM[2:])
+    assert result.code == code
+    target = own_parts[group][1]
+    problem = f"the file of {target}, or one that it imports, has changed since the command began"
+    assert problem in result.err + result.out
+    if not sweep:
+        assert result.err == f"bnexp: {problem}\n"
+
+
 UNORDERED = """
 import torch
 from torch import nn

@@ -16,7 +16,7 @@ from typing import Any
 
 from bnexp.config.opened_files import collect_opened_files, file_digests, paths_in
 from bnexp.config.schema import ARGUMENT_TYPES, Component, Config
-from bnexp.config.source import search_current_folder, source_files
+from bnexp.config.source import is_own_target, search_current_folder, source_files
 from bnexp.config.validation import check_arguments
 from bnexp.errors import ExitCalled, UserError, describe, forbid_exit, nearest_match, one_line
 from bnexp.runs.identity import RUN_LENGTH_KEYS
@@ -63,7 +63,8 @@ def instantiate(component: Component, caller_arguments: Mapping[str, Any]) -> An
             forbid_exit(f"{group}._target_={component.target}"),
             collect_opened_files(str(component)) as files,
         ):
-            files.update(paths_in(keys))
+            if is_own_target(component.target):  # a norm, for example, may have the name of a folder
+                files.update(paths_in(keys))
             return function(**accepted_arguments, **keys)
     except UserError:
         raise

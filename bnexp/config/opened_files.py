@@ -14,12 +14,13 @@ import sysconfig
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bnexp.files import FILE_DIGITS, file_digest
+from bnexp.files import FILE_DIGITS, OUTPUT_MARKS, file_digest
 
-BINARY_CODE = (".pyc", ".so", ".pth", ".dll", ".pyd")
+BINARY_CODE = (".pyc", ".so", ".dll", ".pyd")
 INSTALLED = ("site-packages", "dist-packages")
 SYSTEM_FOLDERS = ("/proc", "/sys", "/dev", "/etc", "/usr")
 PACKAGE = Path(__file__).parents[1]  # bnexp
@@ -81,12 +82,30 @@ def _record(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def paths_in(value: Any) -> Iterator[str]:
-    """The absolute paths of the files that a key's value names, in lists and mappings too."""
+    """The absolute paths of the files that a key's value names, in lists and mappings too.
+
+    Of a folder, the files below it, MAX_FILES at most: no hidden ones, and none in what bnexp has written.
+    """
     if isinstance(value, str) and os.path.isfile(value):
         yield os.path.abspath(value)
+    elif isinstance(value, str) and os.path.isdir(value):
+        yield from islice(_files_below(os.path.abspath(value)), MAX_FILES)
     elif isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
             yield from paths_in(part)
+
+
+def _files_below(root: str) -> Iterator[str]:
+    """The regular files below a folder, in the same order each time."""
+    for folder, subfolders, names in os.walk(root):
+        if not OUTPUT_MARKS.isdisjoint(subfolders + names):
+            subfolders.clear()
+            continue
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if not name.startswith(".") and os.path.isfile(path):
+                yield path
 
 
 def _source_of(path: str) -> str:

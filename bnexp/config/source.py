@@ -11,6 +11,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
+
+from bnexp.errors import UserError
 
 DIGITS = 16  # hexadecimal, of the fingerprint
 VERSIONED_PACKAGES = ("bnexp", "torch", "torchvision")  # their versions are in environment.json
@@ -41,11 +44,32 @@ def source_fingerprint(target: str | None, values: object = None) -> str | None:
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
+def check_code(values: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
+    """Raises UserError where the code of a target in ``values`` is no longer that of ``fingerprints``.
+
+    Both are by group. Files that cannot be read now have no fingerprint, and are not compared.
+    """
+    for group, expected in fingerprints.items():
+        keys = values[group]
+        target = keys.get("_target_")  # images have none
+        if source_fingerprint(target, keys) not in (None, expected):
+            raise UserError(
+                f"the file of {group}._target_={target}, or one that it imports, has changed since the command"
+                " began"
+            )
+
+
+def is_own_target(target: str | None) -> bool:
+    """Whether a target is in a module other than those of bnexp and torch."""
+    module = (target or "").rpartition(".")[0]
+    return bool(module) and module.partition(".")[0] not in VERSIONED_PACKAGES
+
+
 def source_files(target: str | None, values: object = None) -> dict[str, Path]:
     """The files of ``source_fingerprint`` by the names of their modules; empty where it is None."""
-    module = (target or "").rpartition(".")[0]
-    if not module or module.partition(".")[0] in VERSIONED_PACKAGES:
+    if not is_own_target(target):
         return {}
+    module = str(target).rpartition(".")[0]
     search_current_folder()
     try:
         top = _top_folder(module)

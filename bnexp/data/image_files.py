@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bnexp.errors import bad_value
+from bnexp.files import OUTPUT_MARKS
 
 SUFFIXES = (
     ".apng", ".bmp", ".bw", ".dds", ".dib", ".gif", ".icb", ".icns", ".ico", ".im", ".j2c", ".j2k", ".jfif",
@@ -31,8 +32,6 @@ SYSTEM_FOLDERS = {
     "temporary items", "$recycle.bin", "#recycle", "#snapshot", "@eadir", "@recently-snapshot", "@recycle",
     "@tmp",
 }  # fmt: skip
-
-OUTPUT_MARKS = {".hydra", "multirun.yaml", "comparison.json"}  # in the folder of a run, sweep, comparison
 
 Identity = tuple[int, int]  # the device and the inode: the same for every path to a folder
 

@@ -13,6 +13,7 @@ from bnexp.compute.process_tuning import default_dtype, set_threads
 from bnexp.compute.processes import Processes
 from bnexp.config.instantiate import check_components, components_of, files_read
 from bnexp.config.schema import Config
+from bnexp.config.source import check_code
 from bnexp.data import DataSplits
 from bnexp.data.fingerprint import check_images
 from bnexp.data.network_input import NetworkInput
@@ -57,6 +58,7 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
             build.check_shards(config, splits, processes.world_size)
         data_shape = NetworkInput.of_splits(splits)
         network = build.model(config, data_shape)
+        check_code(job.values, job.fingerprints)
         build.check_model(config, data_shape, network)
         summary = build.summary(network, config, splits)
         # A continued run keeps its number of threads: another one would change the last bits.

@@ -20,7 +20,7 @@ SAVED_STATE = (
     "what changes in training must be a parameter or a persistent buffer, and random numbers must come from"
     " the global generators of torch, numpy or Python"
 )
-STEP_TOLERANCE = 0.01
+LOSS_TOLERANCE, STEP_TOLERANCE = 1e-3, 0.01
 
 
 def check_is_separate(config: Config, untrained: Trainer, state: dict[str, Tensor]) -> None:
@@ -69,20 +69,28 @@ def check_next_step(
 
     ``batch`` holds images (B, C, S, S) and labels (B,).
     """
-    logits, steps = [], []
+    losses, logits, steps = [], [], []
     for each in (trainer, restored):
         each.train()
         weights = [value.detach().clone() for value in each.parameters]
         seed_global(config.seed, "trial")
         problem = "the step after an evaluation fails"
         with blamed_on(f"{config.model.title} or {config.optimizer.title}", problem):
-            logits.append(each.update(*batch)[1].float())
+            outputs = each.update(*batch)
+        losses.append(outputs[0].float())
+        logits.append(outputs[1].float())
         changes = [new.detach() - old for new, old in zip(each.parameters, weights, strict=True)]
         steps.append(torch.cat([_real(change).float().flatten() for change in changes]))
     if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5, equal_nan=True):
         raise UserError(
             f"{config.model.title}: gives other logits in training mode after it was saved"
             f" and read again; {SAVED_STATE}"
+        )
+    if not torch.allclose(losses[0], losses[1], rtol=LOSS_TOLERANCE, atol=1e-5, equal_nan=True):
+        raise UserError(
+            f"{config.loss.title}: gives another loss for the same batch in training mode after the run was"
+            " saved and read again; its random numbers must come from the global generators of torch, numpy or"
+            " Python, and what changes in training must be part of the network"
         )
     # Relative to the whole step: on a GPU the sign of a gradient near 0 is chance.
     if (steps[0] - steps[1]).norm() > STEP_TOLERANCE * steps[0].norm():

@@ -18,7 +18,7 @@ def unchanged(title: str, **tensors: Tensor) -> Iterator[None]:
     copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     yield
     for name, tensor in tensors.items():
-        if not _equal(tensor.detach(), copies[name]):
+        if not equal(tensor.detach(), copies[name]):
             raise UserError(
                 f"{title}: changes the {name} in place, and what reads them later would get other ones;"
                 f" begin with {name} = {name}.clone()"
@@ -34,9 +34,9 @@ def copied_state(trainer: Trainer) -> dict[str, Tensor]:
 def changed_tensor(trainer: Trainer, state: dict[str, Tensor]) -> str | None:
     """The name of the first tensor that is no longer as in ``state``; None if all are."""
     current = trainer.model.state_dict()
-    return next((name for name, value in state.items() if not _equal(current[name], value)), None)
+    return next((name for name, value in state.items() if not equal(current[name], value)), None)
 
 
-def _equal(value: Tensor, other: Tensor) -> bool:
+def equal(value: Tensor, other: Tensor) -> bool:
     """Whether all numbers agree, nan included."""
     return torch.equal(value.nan_to_num(), other.nan_to_num())

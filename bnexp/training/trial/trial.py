@@ -23,6 +23,7 @@ from bnexp.training.trial.step import (
     try_step,
     warn_of_mixed_images,
 )
+from bnexp.training.trial.unsaved import check_tensors_are_saved
 
 
 def try_components(config: Config, splits: DataSplits, make_trainer: Callable[[], Trainer]) -> None:
@@ -49,6 +50,7 @@ def try_components(config: Config, splits: DataSplits, make_trainer: Callable[[]
         schedule_steps = range(1, count + 1)
         try_schedule(config, trainer, schedule_steps[:1])
         check_checkpoint(config, trainer, restored, batch[0])
+        check_tensors_are_saved(config, trainer)
         warn_of_numbers(config, trainer, restored, numbers)
         check_next_step(config, trainer, restored, batch)
         check_no_part_seeds(config, trainer, restored, batch)

@@ -7,11 +7,11 @@ torch registers a layer that is an attribute of a module, or that is in an ``nn.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from torch import Tensor, nn
 
 from bnexp.errors import UserError, name_list
+from bnexp.training.trial.tensors import named_tensors
 
 
 def check_all_registered(key: str, network: nn.Module, loss: Tensor) -> None:
@@ -54,17 +54,4 @@ def _named_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for prefix, module in network.named_modules():
         for attribute, value in vars(module).items():
             if not attribute.startswith("_"):
-                yield from _tensors_in(value, f"{prefix}.{attribute}" if prefix else attribute)
-
-
-def _tensors_in(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield path, value
-    elif isinstance(value, nn.Module):
-        yield from ((f"{path}.{name}", tensor) for name, tensor in value.named_parameters())
-    elif isinstance(value, list | tuple):
-        for position, part in enumerate(value):
-            yield from _tensors_in(part, f"{path}[{position}]")
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield from _tensors_in(part, f"{path}[{key!r}]")
+                yield from named_tensors(value, f"{prefix}.{attribute}" if prefix else attribute)

@@ -185,3 +185,151 @@ def test_a_number_that_may_change_a_later_result_is_told(own_code, name):
 def test_a_number_of_an_optimizer_is_told(own_code):
     output = own_code(MODULE).output("optimizer._target_=mine.Lookahead")
     assert output.count("mine.Lookahead: steps changes in training, and no checkpoint holds it") == 1
+
+
+SLOW_WEIGHTS = """
+from collections import deque
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+
+class Lookahead(torch.optim.SGD):
+    \"\"\"Weights that follow the trained ones slowly, with an effect in every fifth step (Zhang et al. 2019).\"\"\"
+
+    def __init__(self, params, lr: float = 0.1):
+        super().__init__(params, lr=lr)
+        self.hold([value.detach().clone() for value in self.parameters()])
+        self.param_groups[0]["steps"] = 0
+
+    def parameters(self):
+        return self.param_groups[0]["params"]
+
+    def hold(self, values):
+        self.slow = values
+
+    def held(self):
+        return self.slow
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step()
+        self.param_groups[0]["steps"] += 1
+        if self.param_groups[0]["steps"] % 5 == 0:
+            for value, slow in zip(self.parameters(), self.held()):
+                slow.lerp_(value, 0.5)
+                value.copy_(slow)
+
+
+class ByParameter(Lookahead):
+    def hold(self, values):
+        self._slow = dict(zip(self.parameters(), values))
+
+    def held(self):
+        return self._slow.values()
+
+
+class Memory:
+    def __init__(self, values):
+        self.past = deque([values])
+
+
+class InAnObject(Lookahead):
+    def hold(self, values):
+        self.memory = Memory(values)
+
+    def held(self):
+        return self.memory.past[0]
+
+
+class InOneVector(Lookahead):
+    def hold(self, values):
+        self.slow = torch.cat([value.flatten() for value in values])
+
+    def held(self):
+        sizes = [value.numel() for value in self.parameters()]
+        parts = zip(self.slow.split(sizes), self.parameters())
+        return [part.view_as(value) for part, value in parts]
+
+
+class InState(Lookahead):
+    def hold(self, values):
+        for value, slow in zip(self.parameters(), values):
+            self.state[value]["slow"] = slow
+
+    def held(self):
+        return [self.state[value]["slow"] for value in self.parameters()]
+
+
+class Views(Lookahead):
+    \"\"\"Holds views of parameters and gradients, and a slow copy in its state.\"\"\"
+
+    hold, held = InState.hold, InState.held
+
+    def step(self, closure=None):
+        self.values = [value.data.view(-1) for value in self.parameters()]
+        self.gradients = [value.grad for value in self.parameters()]
+        super().step()
+
+
+class Wrapper(torch.optim.Optimizer):
+    \"\"\"Around an optimizer whose state no checkpoint holds. Its effect begins later.\"\"\"
+
+    def __init__(self, params, lr: float = 0.1):
+        super().__init__(params, {"lr": lr})
+        self.inner = torch.optim.Adam(self.param_groups[0]["params"], lr=lr)
+        self.param_groups[0]["steps"] = 0
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        before = [value.clone() for value in self.param_groups[0]["params"]]
+        self.inner.step()
+        self.param_groups[0]["steps"] += 1
+        if self.param_groups[0]["steps"] < 10:
+            for value, old in zip(self.param_groups[0]["params"], before):
+                value.copy_(old - 0.1 * value.grad)
+
+
+class SavingWrapper(Wrapper):
+    def state_dict(self):
+        inner = self.inner.state_dict()
+        numbers = {number: {name: value.clone() for name, value in values.items()}
+                   for number, values in inner["state"].items()}
+        return {**super().state_dict(), "inner": {**inner, "state": numbers}}
+
+    def load_state_dict(self, state):
+        self.inner.load_state_dict(state["inner"])
+        super().load_state_dict({name: value for name, value in state.items() if name != "inner"})
+
+
+class Scheduler(LRScheduler):
+    def __init__(self, optimizer):
+        self.first = [value.detach().clone() for value in optimizer.param_groups[0]["params"]]
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        return [0.1 for _ in self.base_lrs]
+
+
+class ForgetfulScheduler(Scheduler):
+    def state_dict(self):
+        return {name: value for name, value in super().state_dict().items() if name != "first"}
+"""
+UNSAVED = {
+    "optimizer._target_=mine.Lookahead": "slow[0]",
+    "optimizer._target_=mine.ByParameter": "_slow[hidden.0.linear.weight]",
+    "optimizer._target_=mine.InAnObject": "memory.past[0][0]",
+    "optimizer._target_=mine.InOneVector": "slow",
+    "optimizer._target_=mine.Wrapper": "inner.state[hidden.0.linear.weight]['exp_avg']",
+    "scheduler._target_=mine.ForgetfulScheduler": "first[0]",
+}
+SAVED = ("optimizer._target_=mine.InState", "optimizer._target_=mine.Views",
+         "optimizer._target_=mine.SavingWrapper", "scheduler._target_=mine.Scheduler")  # fmt: skip
+
+
+@pytest.mark.parametrize("part", UNSAVED)
+def test_tensors_that_no_checkpoint_holds_are_refused_whenever_their_effect_comes(own_code, part):
+    own_code(SLOW_WEIGHTS).assert_refused([part], f"{part}: {UNSAVED[part]} is in no checkpoint")
+
+
+@pytest.mark.parametrize("part", SAVED)
+def test_tensors_in_a_state_dict_and_views_of_the_network_are_not_refused(own_code, part):
+    own_code(SLOW_WEIGHTS).output(part)

@@ -72,6 +72,18 @@ class MixupInTraining(nn.Module):
             return loss
         return (loss + nn.functional.cross_entropy(logits, labels[torch.randperm(len(labels))])) / 2
 
+
+class OwnGenerator(nn.Module):
+    """Draws from a generator that no checkpoint holds, while it is in training mode."""
+
+    def __init__(self, seed: int | None = None):
+        super().__init__()
+        self.generator = numpy.random.default_rng(seed)
+
+    def forward(self, logits, labels):
+        factor = self.generator.uniform(0.5, 1.5) if self.training else 1.0
+        return factor * nn.functional.cross_entropy(logits, labels)
+
 '''
 MISTAKES = {
     "loss with parameters": (["loss._target_=mine.LossWithParameters"], "has parameters of its own"),
@@ -85,6 +97,12 @@ MISTAKES = {
     "a loss that changes": (["loss._target_=mine.LossThatChanges"], "changes while it trains"),
     "a loss that torch warns of": (["loss=custom", "loss._target_=torch.nn.MSELoss"], "fails on logits"),
     "labels in place": (["loss._target_=mine.LabelsInPlace"], "LabelsInPlace: changes the labels in place"),
+    "a generator of its own": (
+        ["loss._target_=mine.OwnGenerator"], "loss._target_=mine.OwnGenerator: gives another loss for the same"
+    ),
+    "a seeded generator of its own": (
+        ["loss._target_=mine.OwnGenerator", "+loss.seed=0"], "mine.OwnGenerator: gives another loss for the same"
+    ),
     "logits in place": (["loss._target_=mine.LogitsInPlace"], "LogitsInPlace: changes the logits in place"),
 }  # fmt: skip
 

@@ -140,7 +140,7 @@ def named_folder(commands, monkeypatch):
 
 
 def test_the_files_of_a_folder_that_a_key_names_are_those_of_the_run(commands, named_folder):
-    sweep = (*named_folder, "-m", "seed=0,1", "hydra.sweep.dir=sweep", "hydra/launcher=basic")
+    sweep = (*named_folder, "-m", "seed=0,1", "hydra.sweep.dir=sweep", "hydra.launcher.jobs=1")
     assert commands.bnexp(*sweep).code == 0
     weights = commands.folder / "weights"
     assert list(commands.summary()["files"]) == [str(weights / "a.bin"), str(weights / "deep/b.bin")]
@@ -168,3 +168,11 @@ def test_a_folder_gives_a_limited_number_of_files(tmp_path, monkeypatch):
     assert list(opened_files.paths_in({"data": [str(tmp_path)]})) == [
         str(tmp_path / f"{number}.bin") for number in range(3)
     ]
+
+
+def test_weights_of_every_ending_are_data(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.touch()
+    with opened_files.collect_opened_files("a network"):
+        path.read_bytes()
+    assert list(opened_files.file_digests(["a network"], left_out=())) == [str(path)]

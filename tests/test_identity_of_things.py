@@ -263,7 +263,7 @@ def test_a_job_whose_code_has_changed_since_its_command_began_fails(
     """Its record named the code of the beginning, and its seed was pooled with those of other code."""
     write_net("ReLU")
     with Path("mynets.py").open("a") as file:
-        file.write("\n\nclass Descent(torch.optim.SGD):\n    pass\n")
+        file.write("\n\nimport torch\n\n\nclass Descent(torch.optim.SGD):\n    pass\n")
     load = data.load_dataset
 
     def edit_and_load(*args):

@@ -14,7 +14,10 @@ from bnexp.training.trainer import Trainer
 from bnexp.training.trial.shared_tensors import equal
 from bnexp.training.trial.tensors import named_tensors
 
-SAVED_ATTRIBUTES = ("state", "param_groups")  # of an optimizer: what its state_dict leaves out shows in a step
+SAVED_ATTRIBUTES = (
+    "state",
+    "param_groups",
+)  # of an optimizer: what its state_dict leaves out shows in a step
 
 
 def check_tensors_are_saved(config: Config, trainer: Trainer) -> None:

@@ -54,8 +54,8 @@ def check_code(values: Mapping[str, Any], fingerprints: Mapping[str, str]) -> No
         target = keys.get("_target_")  # images have none
         if source_fingerprint(target, keys) not in (None, expected):
             raise UserError(
-                f"the file of {group}._target_={target}, or one that it imports, has changed since the command"
-                " began"
+                f"the file of {group}._target_={target}, or one that it imports, has changed since the"
+                " command began"
             )
 
 

@@ -89,8 +89,8 @@ def check_next_step(
     if not torch.allclose(losses[0], losses[1], rtol=LOSS_TOLERANCE, atol=1e-5, equal_nan=True):
         raise UserError(
             f"{config.loss.title}: gives another loss for the same batch in training mode after the run was"
-            " saved and read again; its random numbers must come from the global generators of torch, numpy or"
-            " Python, and what changes in training must be part of the network"
+            " saved and read again; its random numbers must come from the global generators of torch, numpy"
+            " or Python, and what changes in training must be part of the network"
         )
     # Relative to the whole step: on a GPU the sign of a gradient near 0 is chance.
     if (steps[0] - steps[1]).norm() > STEP_TOLERANCE * steps[0].norm():

@@ -1,4 +1,4 @@
-"""Tensors of an optimizer or scheduler that no checkpoint holds, as the slow weights of a Lookahead in a list.
+"""Tensors of an optimizer or scheduler that no checkpoint holds, as slow weights in a Python list.
 
 Their effect may come many steps later: a resumed run would give other results, and no error would say so.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from bnexp.config.schema import Config
 from bnexp.errors import UserError
@@ -33,7 +35,7 @@ def check_tensors_are_saved(config: Config, trainer: Trainer) -> None:
     gradients = [value.grad for value in parameters.values() if value.grad is not None]
     known = {None, *map(_storage, (*network, *gradients))}
     scheduler = trainer.schedule.scheduler
-    parts = [(config.optimizer.title, trainer.optimizer)]
+    parts: list[tuple[str, Optimizer | LRScheduler]] = [(config.optimizer.title, trainer.optimizer)]
     parts += [(config.scheduler.title, scheduler)] if scheduler is not None else []
     saved = [tensor for _, part in parts for _, tensor in named_tensors(part.state_dict())]
     for title, part in parts:

@@ -193,7 +193,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 class Lookahead(torch.optim.SGD):
-    \"\"\"Weights that follow the trained ones slowly, with an effect in every fifth step (Zhang et al. 2019).\"\"\"
+    \"\"\"Slow weights with an effect in every fifth step (Zhang et al. 2019).\"\"\"
 
     def __init__(self, params, lr: float = 0.1):
         super().__init__(params, lr=lr)

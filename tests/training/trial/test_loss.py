@@ -98,10 +98,10 @@ MISTAKES = {
     "a loss that torch warns of": (["loss=custom", "loss._target_=torch.nn.MSELoss"], "fails on logits"),
     "labels in place": (["loss._target_=mine.LabelsInPlace"], "LabelsInPlace: changes the labels in place"),
     "a generator of its own": (
-        ["loss._target_=mine.OwnGenerator"], "loss._target_=mine.OwnGenerator: gives another loss for the same"
+        ["loss._target_=mine.OwnGenerator"], "loss._target_=mine.OwnGenerator: gives another loss for"
     ),
     "a seeded generator of its own": (
-        ["loss._target_=mine.OwnGenerator", "+loss.seed=0"], "mine.OwnGenerator: gives another loss for the same"
+        ["loss._target_=mine.OwnGenerator", "+loss.seed=0"], "mine.OwnGenerator: gives another loss for"
     ),
     "logits in place": (["loss._target_=mine.LogitsInPlace"], "LogitsInPlace: changes the logits in place"),
 }  # fmt: skip

@@ -196,5 +196,5 @@ def test_a_curve_that_stays_at_its_highest_value_has_an_axis_with_a_height(tmp_p
     write_run(tmp_path, 1.0, curve=[0.5] + [1.0] * 10)
     panels = pictures_of_folder(tmp_path)["curves"].figure.axes  # a warning of matplotlib fails the test
     limits = {axes.get_title("left"): axes.get_ylim() for axes in panels}
-    low, high = limits["training accuracy (%)"]
+    low, high = limits["test accuracy (%)"]
     assert low < 50 < 100 < high

@@ -434,7 +434,8 @@ def test_a_run_that_early_stopping_ended_says_why_more_epochs_train_nothing(comm
     assert len((commands.folder / "run/metrics.csv").read_text().splitlines()) == 1 + 3
     result = commands.resume("run", "epochs=9")
     assert result.code == 0, result.err
-    assert "early stopping ended this run after epoch 3" in result.out + result.err
+    assert "goes on after epoch 3\n" in result.out
+    assert "early stopping ended this run 2 epochs after its best one: nothing to train" in result.out
     assert len((commands.folder / "run/metrics.csv").read_text().splitlines()) == 1 + 3
 
 

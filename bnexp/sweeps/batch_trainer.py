@@ -14,6 +14,7 @@ from bnexp.errors import UserError
 from bnexp.runs.job import Job
 from bnexp.runs.summary import load_summary
 from bnexp.sweeps.job_folders import ended_jobs
+from bnexp.sweeps.job_warnings import JobWarnings
 from bnexp.sweeps.launchers.launcher import JobEnd, UnitLauncher
 from bnexp.sweeps.plan_file import PlannedJob, SweepPlan, write_plan
 from bnexp.sweeps.units import make_units
@@ -23,12 +24,14 @@ class BatchTrainer:
     """``planned`` has the jobs of all batches so far.
 
     ``messages`` has a line for each unit that was lost, and for each job that failed without a record.
+    ``warnings`` are those of the jobs that were trained.
     """
 
     def __init__(self, folder: Path, launcher: UnitLauncher, axes: list[str]) -> None:
         self.folder, self.launcher, self.axes = folder, launcher, axes
         self.planned: list[Job] = []
         self.messages: list[str] = []
+        self.warnings = JobWarnings()
         self._ended = ended_jobs(folder)  # before this start of the sweep
         self._started = time.time()
 
@@ -48,6 +51,7 @@ class BatchTrainer:
         def on_end(ends: Sequence[JobEnd]) -> bool:
             nonlocal goes_on
             for end in ends:
+                self.warnings.add(end)
                 if end.code and not _has_record(end):
                     lines = (line.removeprefix("bnexp: ") for line in end.lines)
                     self.messages += [f"{end.job.label}: {line}" for line in lines]

@@ -95,6 +95,8 @@ def run_sweep(
 
         with SweepView(folder) as view:
             failure = failure_of(train)
+    for line in trainer.warnings.lines():
+        print(line, file=sys.stderr)
     return verdict.finish_sweep(folder, trainer.planned, failure, trainer.messages)
 
 

@@ -25,7 +25,7 @@ from bnexp.runs.confusion import predicted_classes, write_confusion
 from bnexp.runs.folder import RunFolder
 from bnexp.runs.job import Job, MachineShare
 from bnexp.runs.latest import point_latest
-from bnexp.runs.run_log import restore_log
+from bnexp.runs.run_log import IN_VERDICT, restore_log
 from bnexp.signals import StopSignal
 from bnexp.training import build
 from bnexp.training.checkpoint import Checkpoints, check_layer_order, load
@@ -133,7 +133,8 @@ def record_metrics(
         share = max(predictions["final"]) / len(splits.test)
         log.warning(
             f"{config.name}: at chance, this network has learned nothing: it gives {share:.0%} of the test"
-            f" images to one class; always guessing the largest class reaches {splits.majority:.4f}"
+            f" images to one class; always guessing the largest class reaches {splits.majority:.4f}",
+            extra=IN_VERDICT,
         )
 
 
@@ -247,7 +248,7 @@ def resume_or_start(
     patience = config.early_stopping.patience
     if progress.is_stale(patience) and progress.epoch < config.epochs:
         log.warning(
-            f"{config.name}: early stopping ended this run after epoch {progress.epoch}, {patience} epochs"
-            " after its best one: nothing to train; a larger early_stopping.patience (or null) goes on"
+            f"{config.name}: early stopping ended this run {patience} epochs after its best one: nothing to"
+            " train; a larger early_stopping.patience (or null) goes on"
         )
     return progress

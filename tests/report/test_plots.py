@@ -190,3 +190,11 @@ def test_a_picture_shows_no_more_than_max_groups(tmp_path):
     pictures = pictures_by_name(compare_groups(tmp_path, groups))
     assert len(pictures["forest"].figure.axes[0].get_yticks()) == MAX_GROUPS
     assert f"the first {MAX_GROUPS} of {MAX_GROUPS + 3} groups" in pictures["forest"].caption
+
+
+def test_a_curve_that_stays_at_its_highest_value_has_an_axis_with_a_height(tmp_path):
+    write_run(tmp_path, 1.0, curve=[0.5] + [1.0] * 10)
+    panels = pictures_of_folder(tmp_path)["curves"].figure.axes  # a warning of matplotlib fails the test
+    limits = {axes.get_title("left"): axes.get_ylim() for axes in panels}
+    low, high = limits["test accuracy (%)"]
+    assert low < 50 < 100 < high

@@ -209,7 +209,7 @@ def crop_early_rise(axes: Any, values: Sequence[float]) -> None:
     ordered = sorted(value for value in values if math.isfinite(value))
     if len(ordered) >= 10:
         low, top = ordered[len(ordered) // 10], ordered[-1]
-        if top - ordered[0] > 4 * (top - low):
+        if low < top and top - ordered[0] > 4 * (top - low):
             axes.set_ylim(low - 0.6 * (top - low), top + 0.1 * (top - low))
 
 

@@ -31,11 +31,12 @@ class Unit:
 
 @dataclass(frozen=True)
 class JobEnd:
-    """How a job ended: its exit code, and the lines that say what went wrong."""
+    """How a job ended: its exit code, the lines that say what went wrong, and the warnings of its log."""
 
     job: Job
     code: int
     lines: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

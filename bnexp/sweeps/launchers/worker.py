@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from functools import partial
 
 from bnexp.cli.exit_codes import failure_of
@@ -23,10 +24,12 @@ def train_unit(unit: Unit, share: MachineShare, stop: StopSignal) -> list[JobEnd
     try:
         for job in unit.jobs:
             job.path.mkdir(parents=True, exist_ok=True)
-        with log_to(*(job.path / LOG for job in unit.jobs)), restored_process():
+        with log_to(*(job.path / LOG for job in unit.jobs)) as warnings, restored_process():
             if len(unit.jobs) == 1:
-                return [_train_alone(unit.jobs[0], share, stop)]
-            return _train_together(unit, share, stop)
+                ends = [_train_alone(unit.jobs[0], share, stop)]
+            else:
+                ends = _train_together(unit, share, stop)
+        return [replace(end, warnings=warnings.about(end.job.path)) for end in ends]
     except OSError as error:
         line = f"bnexp: {error.filename}: cannot be written ({error.strerror})"
         return [JobEnd(job, 1, (line,)) for job in unit.jobs]

@@ -10,6 +10,7 @@ from typing import Any
 from bnexp.compute.memory import memory_guard
 from bnexp.errors import Diverged, one_line
 from bnexp.runs.outcome import record_outcome
+from bnexp.runs.run_log import warnings_of
 from bnexp.signals import StopSignal
 from bnexp.training import build
 from bnexp.training.checkpoint import load
@@ -55,11 +56,16 @@ def _runs_at_the_same_step(runs: Sequence[FusedRun]) -> list[list[int]]:
     """The numbers of the runs, grouped by how far their checkpoints have come."""
     groups: dict[tuple[int, int] | None, list[int]] = {}  # None: no checkpoint yet
     for number, run in enumerate(runs):
-        state = checkpoints_of(run.config, run.folder).newest()
+        state = _newest_state(run)
         progress = None if state is None else Progress.from_state(state["progress"])
         key = None if progress is None else (progress.epoch, progress.current.steps)
         groups.setdefault(key, []).append(number)
     return list(groups.values())
+
+
+def _newest_state(run: FusedRun) -> dict[str, Any] | None:
+    with warnings_of(run.job.path):
+        return checkpoints_of(run.config, run.folder).newest()
 
 
 def _train_each(runs: Sequence[FusedRun], stop: StopSignal) -> list[str]:
@@ -70,7 +76,7 @@ def _train_each(runs: Sequence[FusedRun], stop: StopSignal) -> list[str]:
             statuses.append("interrupted")
             continue
         try:
-            with record_outcome(run.folder, keep=True):
+            with warnings_of(run.job.path), record_outcome(run.folder, keep=True):
                 train(run.config, run.folder, run.job, run.share, stop)
         except (Exception, KeyboardInterrupt) as error:  # recorded: the other runs must go on
             log.error(f"{run.title}: {one_line(error) or type(error).__name__}")
@@ -164,7 +170,7 @@ def _train_unit(unit: Unit, outcomes: list[RunOutcome], stop: StopSignal) -> Non
 def _resume_or_start(unit: Unit) -> list[Progress]:
     """Restores the newest checkpoints, or starts anew; all runs have one, or none has."""
     config = unit.runs[0].config
-    states = [checkpoints_of(run.config, run.folder).newest() for run in unit.runs]
+    states = [_newest_state(run) for run in unit.runs]
     saved = [state for state in states if state is not None]
     if not saved:
         for run in unit.runs:
@@ -205,11 +211,12 @@ def _record_start(unit: Unit) -> None:
 
 
 def _open_record(unit: Unit, run: FusedRun, progress: Progress) -> RunRecord:
-    logger = build.logger(
-        run.config, run.folder.path, unit.data.train.steps(run.config.batch_size), progress,
-        quiet=not run.share.has_console, hparams=run.job.shown_hparams,
-        label=f"seed {run.config.seed}",
-    )  # fmt: skip
+    with warnings_of(run.job.path):
+        logger = build.logger(
+            run.config, run.folder.path, unit.data.train.steps(run.config.batch_size), progress,
+            quiet=not run.share.has_console, hparams=run.job.shown_hparams,
+            label=f"seed {run.config.seed}",
+        )  # fmt: skip
     for tag, markdown in tensorboard_texts(run.job.config_yaml, unit.summary).items():
         logger.text(tag, markdown)
     return RunRecord(progress, logger, checkpoints_of(run.config, run.folder))

@@ -100,7 +100,8 @@ def test_a_job_that_is_out_of_time_is_queued_again_and_the_sweep_has_the_same_bi
     reference, sequential_result = sequential
     (tmp_path / "accident").write_text(str(int(signal.SIGUSR2)))
     result = run(tmp_path, *SWEEP, FOUR_JOBS, *LOCAL)
-    assert (result.code, result.err) == (0, "")
+    assert result.code == 0, result.err
+    assert re.fullmatch(r"4 of 4 jobs: \S+: steps changes in training, .*\n", result.err)
     assert not (tmp_path / "accident").exists()
     assert_same_runs(tmp_path, reference, 4)
     assert verdict(result) == verdict(sequential_result)
@@ -140,7 +141,8 @@ def test_a_job_is_saved_at_sigterm_and_goes_on_when_it_is_queued_again(sequentia
     (file,) = tmp_path.glob("accident-*")
     os.kill(int(file.name.partition("-")[2]), signal.SIGUSR2)
     result = finish(process)
-    assert (result.code, result.err) == (0, "")
+    assert result.code == 0, result.err
+    assert re.fullmatch(r"2 of 2 jobs: \S+: steps changes in training, .*\n", result.err)
     assert_same_runs(tmp_path, sequential[0], 2)
     assert restarts(tmp_path) == 1
 

@@ -12,10 +12,12 @@ import os
 import re
 import signal
 import sysconfig
+import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 MAX_REASON = 300  # characters of an error's text in ``reason_of``
 
@@ -37,7 +39,11 @@ class ProcessLost(RuntimeError):
 
 
 class ExitCalled(RuntimeError):
-    """The user's own code called sys.exit, or raised what is no Exception; the message has its text."""
+    """The user's own code called sys.exit or os._exit, or raised what is no Exception."""
+
+
+class ProcessExit(SystemExit):
+    """What ``os._exit`` raises inside ``forbid_exit``."""
 
 
 class NotReproducible(RuntimeError):
@@ -64,16 +70,23 @@ class Interrupted(KeyboardInterrupt):
         Interrupted.latest = signum
 
 
+# Whose code runs in each thread: the process of the block and its caller, the innermost block last.
+_blocks: dict[int, list[tuple[int, str]]] = {}
+_end_process = os._exit  # the function of Python, also while os._exit is ``_refuse_exit``
+
+
 @contextmanager
 def forbid_exit(caller: str) -> Iterator[None]:
-    """Raises ExitCalled in place of a SystemExit, which would end the process in silence.
+    """Raises ExitCalled in place of a SystemExit and of os._exit, which would end the process in silence.
 
     The same for every other BaseException that is no Exception, as GeneratorExit, asyncio.CancelledError or a
     class of the user's: nothing would catch it, and the run would have no end. A KeyboardInterrupt is a
     signal's. ``caller`` says whose code the block runs. A process that this code has forked ends with the
     block: it would go on with the run beside the original one.
     """
-    process = os.getpid()
+    process, thread = os.getpid(), threading.get_ident()
+    os._exit = _refuse_exit
+    _blocks.setdefault(thread, []).append((process, caller))
     try:
         yield
     except BaseException as error:
@@ -81,9 +94,35 @@ def forbid_exit(caller: str) -> Iterator[None]:
         if isinstance(error, Exception | KeyboardInterrupt):
             raise
         if isinstance(error, SystemExit):
-            raise ExitCalled(one_line(f"{caller} called sys.exit ({error.code})")) from error
+            function = "os._exit" if isinstance(error, ProcessExit) else "sys.exit"
+            raise ExitCalled(one_line(f"{caller} called {function} ({error.code})")) from error
         raise ExitCalled(f"{caller} raised {describe(error)}") from error
+    finally:
+        _blocks[thread].pop()
+        if not _blocks[thread]:
+            del _blocks[thread]
     end_forked_process(process)
+
+
+def _refuse_exit(status: int) -> NoReturn:
+    """``os._exit`` from the first ``forbid_exit`` on: it raises ProcessExit where such a block runs.
+
+    Outside of blocks, and in a process that was forked in one, it is Python's own. Another thread beside a
+    block may be a watchdog, and ends the process: one line says so, and the exit code is not 0.
+    """
+    process = os.getpid()
+    callers = {
+        thread: [caller for owner, caller in blocks if owner == process]
+        for thread, blocks in list(_blocks.items())
+    }
+    if callers.pop(threading.get_ident(), []):
+        raise ProcessExit(status)
+    if beside := [names[-1] for names in callers.values() if names]:
+        line = f"bnexp: {beside[0]}: a thread beside it called os._exit ({status})\n"
+        with suppress(OSError):
+            os.write(2, line.encode("utf-8", "backslashreplace"))
+        status = status or 1
+    _end_process(status)
 
 
 def end_forked_process(original: int, error: BaseException | None = None) -> None:
@@ -93,7 +132,7 @@ def end_forked_process(original: int, error: BaseException | None = None) -> Non
     if error is not None and not isinstance(error, SystemExit):
         with suppress(OSError):
             os.write(2, f"bnexp: a process that the network has forked ended: {describe(error)}\n".encode())
-    os._exit(0 if error is None else 1)
+    _end_process(0 if error is None else 1)
 
 
 def one_line(text: object) -> str:

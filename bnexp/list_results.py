@@ -85,7 +85,7 @@ def read_run(folder: Path, name: str) -> Entry:
     if summary.get("kind") == DESCENT:
         return read_descent(folder, name, summary)
     status, final, best = summary["status"], summary.get("final"), summary.get("best")
-    if status == RUNNING and not is_locked(folder):  # killed, or ended by os._exit: nothing could record it
+    if status == RUNNING and not is_locked(folder):  # killed: nothing could record it
         status = "lost: its process is gone"
     sections = [section for section in (best, final) if isinstance(section, dict)]
     accuracy = next((s["test/accuracy"] for s in sections if s.get("test/accuracy") is not None), None)

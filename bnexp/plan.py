@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bnexp.cli import argument_parser, composed_config, exit_codes, hydra_errors
+from bnexp.cli.environment_values import insert_environment
 from bnexp.config.instantiate import check_components
 from bnexp.config.overrides import check_deletions, override_key, split_override
 from bnexp.config.schema import COMPONENTS, Sweep, check_looks, parse
@@ -164,7 +165,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     def plan() -> None:
-        overrides = arguments().overrides
+        overrides = insert_environment(arguments().overrides)
         folders = [text for text in overrides if "=" not in text and text[:1] not in "~+"]
         if folders and len(overrides) > 1:
             hint = f"with keys write hydra.sweep.dir={folders[0]}"

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from bnexp import train
 from bnexp.cli import argument_parser, entry_points, exit_codes
 from bnexp.cli.composed_config import OTHER_FOLDER as FOLDER_KEYS
+from bnexp.cli.environment_values import insert_environment
 from bnexp.cli.help import GROUPS
 from bnexp.config.overrides import override_key, quote_value, split_override
 from bnexp.config.trust import check_target
@@ -185,7 +186,7 @@ def arguments() -> argparse.Namespace:
 
 def resume() -> None:
     args = arguments()
-    train.main(resume_arguments(args.folder, args.overrides, args.trust))
+    train.main(resume_arguments(args.folder, insert_environment(args.overrides), args.trust))
 
 
 def main() -> None:

@@ -168,8 +168,8 @@ def test_a_run_whose_folder_is_removed_says_so(commands, own_network):
     assert "continues from it" not in result.err
 
 
-def test_a_run_that_ended_by_os_exit_is_listed_as_lost(shell, commands, tmp_path):
-    source = NET.format(at_import="", in_init="pass", in_forward="os._exit(0)")
+def test_a_run_that_was_killed_is_listed_as_lost(shell, commands, tmp_path):
+    source = NET.format(at_import="", in_init="pass", in_forward="signal.raise_signal(signal.SIGKILL)")
     (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
     shell("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1", "hydra.run.dir=run")
     assert commands.list(".").out.rstrip().endswith("seed 0  lost: its process is gone")
@@ -225,12 +225,14 @@ def test_a_seed_of_a_sweep_does_not_depend_on_what_the_seed_before_has_left(shel
 
 def test_a_sweep_whose_workers_leave_semaphores_behind_names_them_and_no_more(shell, tmp_path):
     lock = "import multiprocessing; LOCK = multiprocessing.get_context('spawn').Lock()"
-    source = NET.format(at_import=lock, in_init="pass", in_forward="STEPS > 1 and os._exit(0)")
+    source = NET.format(
+        at_import=lock, in_init="pass", in_forward="STEPS > 1 and signal.raise_signal(signal.SIGKILL)"
+    )
     (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
     arguments = ("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1")
     result = shell("-m", "seed=0,1", "hydra.launcher.jobs=1", "hydra.sweep.dir=sweep", *arguments)
     assert result.code == 1
-    assert result.err.count("a worker was lost (exit code 0)") == 2
+    assert result.err.count("a worker was lost (SIGKILL)") == 2
     assert "resource_tracker" not in result.err
 
 
@@ -245,3 +247,29 @@ def test_a_set_of_names_has_one_order_in_every_process(tmp_path):
     ]
     assert sorted(ast.literal_eval(outputs[0].stdout)) == names
     assert outputs[0].stdout == outputs[1].stdout
+
+
+FORK = "pid = os.fork(); os._exit(3) if pid == 0 else FORKED.append(os.waitpid(pid, 0)[1])"
+POOL = "__import__('multiprocessing').get_context('fork').Pool(1).apply(abs, (-1,))"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("in_forward", [FORK, POOL])
+def test_a_forked_process_ends_by_os_exit(shell, tmp_path, in_forward):
+    source = NET.format(
+        at_import="FORKED = []", in_init="pass", in_forward=f"{in_forward}; assert set(FORKED) <= {{3 << 8}}"
+    )
+    (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
+    result = shell("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1", "hydra.run.dir=run")
+    assert (result.code, result.err) == (0, "")
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_thread_that_calls_os_exit_is_told(shell, tmp_path, status):
+    thread = f"import threading; t = threading.Thread(target=os._exit, args=({status},)); t.start(); t.join()"
+    source = NET.format(at_import="", in_init="pass", in_forward=thread)
+    (tmp_path / "intruder.py").write_text(source, encoding="utf-8")
+    result = shell("model=custom", "model._target_=intruder.Net", *QUICK, "epochs=1")
+    text = f"bnexp: model._target_=intruder.Net: a thread beside it called os._exit ({status})\n"
+    assert (result.code, result.err) == (status or 1, text)

@@ -16,10 +16,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bnexp.config.overrides import check_deletions, override_key
+from bnexp.cli.environment_values import interpolation_error
+from bnexp.config.overrides import check_deletions, flatten, override_key
 from bnexp.config.source import source_fingerprint
 from bnexp.errors import UserError, bad_value, one_line
-from bnexp.runs.identity import NON_IDENTITY_KEYS, PAIRING_KEYS, config_hash
+from bnexp.runs.identity import NON_IDENTITY_KEYS, PAIRING_KEYS, config_hash, is_as_recorded
 from bnexp.runs.job import Job
 
 MAX_SWEEP_NAME = 60
@@ -128,10 +129,7 @@ def output_folder(config: DictConfig, key: str) -> Path:
     if (subfolder := OmegaConf.select(config, "hydra.output_subdir")) is not None:
         reason = "must be null: bnexp itself saves the keys, in .hydra in the run's folder"
         raise bad_value("hydra.output_subdir", subfolder, reason)
-    try:
-        value = OmegaConf.select(config, key)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{key}: {str(error).splitlines()[0]}") from None
+    value = resolved_value(config, key)
     if value is None or not str(value).strip():
         raise bad_value(key, value, "must name a folder")
     path = Path(str(value))
@@ -147,6 +145,14 @@ def output_folder(config: DictConfig, key: str) -> Path:
     except OSError as error:
         raise UserError(f"{key}={path}: cannot be read ({error.strerror})") from None
     return path
+
+
+def resolved_value(config: DictConfig, key: str) -> Any:
+    """The value of one key; raises UserError for an interpolation that cannot be resolved."""
+    try:
+        return OmegaConf.select(config, key)
+    except OmegaConfBaseException as error:
+        raise interpolation_error(error, key) from None
 
 
 def typed_overrides(config: DictConfig, kind: str) -> list[str]:
@@ -204,8 +210,7 @@ def resolve_config(config: DictConfig) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        reason = str(error.msg or error).splitlines()[0]  # the lines below it repeat the key
-        raise UserError(f"{error.full_key or 'config'}: {one_line(reason)}") from None
+        raise interpolation_error(error) from None
     assert isinstance(values, dict)
     preset = values.pop("experiment", None)
     if preset:
@@ -215,6 +220,25 @@ def resolve_config(config: DictConfig) -> dict[str, Any]:
         )
     _check_names(values)
     return {str(key): value for key, value in values.items()}
+
+
+def check_as_recorded(
+    folder: Path, summary: Mapping[str, Any], saved: DictConfig, values: Mapping[str, Any]
+) -> None:
+    """Raises UserError where a run's ``saved`` configuration gives other ``values`` than those of the run.
+
+    A variable of the environment has another value now, or the file was edited. ``dataset.root`` may differ.
+    """
+    if is_as_recorded(summary, values):
+        return
+    raw: Any = OmegaConf.to_container(saved, resolve=False)
+    texts, now = flatten(raw), flatten(values)
+    keys = [key for key, text in texts.items() if "${oc.env:" in str(text) and key != "dataset.root"]
+    listing = ", ".join(f"{key}={now.get(key)} from {texts[key]}" for key in keys)
+    reason = f" ({listing}); set the variable as it was" if keys else "; restore the file"
+    raise UserError(
+        one_line(f"{folder / '.hydra' / 'config.yaml'}: other values than those of the run{reason}")
+    )
 
 
 def _check_names(values: Mapping[Any, Any], parent: str = "") -> None:

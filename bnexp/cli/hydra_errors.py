@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from bnexp.cli.environment_values import interpolation_error
 from bnexp.cli.hydra_commands import CONF, TRAIN, HydraCommand
 from bnexp.cli.key_names import all_keys
 from bnexp.config.overrides import deletion_error, override_values, quote_value, split_override
@@ -76,7 +77,7 @@ def _translate(error: Exception, arguments: list[str], command: HydraCommand) ->
     if isinstance(error, OverrideParseException):
         return _explain_unreadable(error.override, first_line, arguments, command)
     if isinstance(error, OmegaConfBaseException) and error.full_key:
-        return UserError(f"{error.full_key}: {first_line}")
+        return interpolation_error(error)
     if match := re.match(r"Error merging override (.+)", text):
         reason = str(error.__cause__ or first_line).splitlines()[0]  # the lines below it repeat the key
         is_list = "DictConfig with ListConfig" in reason

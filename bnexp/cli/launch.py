@@ -11,6 +11,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
+from bnexp.cli.environment_values import insert_environment
 from bnexp.cli.exit_codes import exit_code, printed_exit_code
 from bnexp.cli.flags import put_flags_first
 from bnexp.cli.help import help_text
@@ -44,8 +45,9 @@ def launch(
     prepare_process()
 
     def run() -> None:
-        _pass_to_hydra(with_mode_of_preset(put_flags_first(command_line, command)))
-        translate_hydra_errors(entry, command_line, command)
+        full_arguments = insert_environment(command_line)
+        _pass_to_hydra(with_mode_of_preset(put_flags_first(full_arguments, command)))
+        translate_hydra_errors(entry, full_arguments, command)
 
     printing_flags = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"}
     prints = any(split_override(argument)[0] in printing_flags for argument in command_line)

@@ -12,10 +12,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from bnexp.cli.composed_config import (
+    check_as_recorded,
     fingerprints_of,
     identity_values,
     output_folder,
     resolve_config,
+    resolved_value,
     typed_overrides,
 )
 from bnexp.cli.exit_codes import exit_code
@@ -73,7 +75,7 @@ def _check(config: DictConfig) -> None:
 
     Also where the folder holds foreign files, another run, or a run that is being written.
     """
-    check_name(str(config.get("name")))
+    check_name(str(resolved_value(config, "name")))
     folder = _run_folder(config)
     try:
         free = is_free(folder)
@@ -122,7 +124,7 @@ def _check_can_resume(folder: Path, values: dict[str, Any]) -> None:
     if not can_resume(summary, values, fingerprints):
         if changes := describe_changes(summary, values, fingerprints):
             raise UserError(f"hydra.run.dir={folder}: {changes}; choose another folder")
-        raise UserError(f"hydra.run.dir={folder}: holds a run with {_differences(folder, values)}")
+        raise UserError(f"hydra.run.dir={folder}: holds a run with {_differences(folder, summary, values)}")
     derived_keys = [key for key in RUN_LENGTH_KEYS if values["scheduler"].get(key, "") is None]
     if summary["epochs"] != values["epochs"] and derived_keys:
         raise UserError(
@@ -132,10 +134,17 @@ def _check_can_resume(folder: Path, values: dict[str, Any]) -> None:
         )
 
 
-def _differences(folder: Path, values: dict[str, Any]) -> str:
-    """The keys in which ``values`` differ from the configuration that is saved in a run's folder."""
+def _differences(folder: Path, summary: dict[str, Any], values: dict[str, Any]) -> str:
+    """The keys in which ``values`` differ from the configuration that is saved in a run's folder.
+
+    Raises UserError where that one no longer has the values of the run.
+    """
     try:
-        saved = identity_values(OmegaConf.load(folder / ".hydra" / "config.yaml"))  # type: ignore[arg-type]
+        composed: Any = OmegaConf.load(folder / ".hydra" / "config.yaml")
+        saved = identity_values(composed)
+        check_as_recorded(folder, summary, composed, saved)
+    except UserError:
+        raise
     except Exception:  # an unreadable configuration; the hash already differs
         return "another configuration; choose another folder"
     old, new = flatten(experiment(saved)), flatten(experiment(values))

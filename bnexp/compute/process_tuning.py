@@ -33,8 +33,8 @@ MMAP_THRESHOLD_BYTES = 32 << 20
 # convolutional net 1.4 times (37 MFLOP). With one other busy process two threads were 3 times slower than
 # one.
 ONE_THREAD_FLOPS = 30e6
-# Python's resource tracker removes the semaphores of a worker that a user's own code has ended, as by
-# os._exit. It need not warn of them: the sweep says that the worker was lost.
+# Python's resource tracker removes the semaphores of a worker that was killed. It need not warn of them: the
+# sweep says that the worker was lost.
 LOST_SEMAPHORES = "ignore:resource_tracker:UserWarning"
 
 

@@ -67,6 +67,18 @@ def checkpoint_identity(config: Mapping[str, Any], fingerprints: Mapping[str, st
     return config_hash(dict(config) | {"epochs": None, "early_stopping": early_stopping}, fingerprints)
 
 
+def is_as_recorded(summary: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether ``config`` has the values of the run of ``summary``, as far as they are its identity.
+
+    ``epochs`` and patience are compared for a run that recorded no ``checkpoint_identity``.
+    """
+    fingerprints = summary.get("fingerprints") or {}
+    if recorded := summary.get("checkpoint_identity"):
+        return checkpoint_identity(config, fingerprints) == recorded
+    recorded = summary.get("config_hash")
+    return recorded is None or config_hash(config, fingerprints) == recorded
+
+
 def can_resume(
     summary: Mapping[str, Any], config: Mapping[str, Any], fingerprints: Mapping[str, str]
 ) -> bool:

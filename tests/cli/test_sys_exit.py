@@ -1,13 +1,16 @@
-"""sys.exit in the user's own code fails the run: one line with its text, exit code 1, status failed."""
+"""sys.exit or os._exit in the user's own code fails the run: one line, exit code 1, status failed."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from bnexp.errors import ExitCalled
+from bnexp.errors import ExitCalled, forbid_exit
 from bnexp.runs.folder import RunFolder
 from bnexp.runs.outcome import record_outcome
 from bnexp.runs.summary import load_summary
@@ -84,6 +87,41 @@ def test_a_run_whose_code_raises_what_is_no_exception_has_failed(commands, own_n
     assert (result.code, result.err) == (1, f"bnexp: {line}\n")
     assert commands.summary()["status"] == "failed"
     assert commands.summary()["error"] == f"ExitCalled: {line}"
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_run_that_calls_os_exit_has_failed(commands, own_network, place, status):
+    arguments = own_network(place, str(status))
+    source = Path("exits.py").read_text(encoding="utf-8").replace("sys.exit(", "os._exit(")
+    Path("exits.py").write_text(source, encoding="utf-8")
+    result = commands.bnexp(*arguments)
+    line = f"{PLACES[place].replace('sys.exit', 'os._exit')} ({status})"
+    assert (result.code, result.err) == (1, f"bnexp: {line}\n")
+    assert (commands.summary()["status"], commands.summary()["error"]) == ("failed", f"ExitCalled: {line}")
+
+
+def test_os_exit_belongs_to_the_innermost_block():
+    with (
+        forbid_exit("outer"),
+        pytest.raises(ExitCalled, match=r"^inner called os\._exit \(1\)$"),
+        forbid_exit("inner"),
+    ):
+        os._exit(1)
+    with pytest.raises(ExitCalled, match=r"^outer called os\._exit \(2\)$"):
+        exit_after_an_inner_block()
+
+
+@forbid_exit("outer")
+def exit_after_an_inner_block() -> None:
+    with forbid_exit("inner"):
+        pass
+    os._exit(2)
+
+
+def test_os_exit_ends_a_process_after_the_block():
+    code = "import os; from bnexp.errors import forbid_exit\nwith forbid_exit('x'): pass\nos._exit(7)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7
 
 
 def test_a_sweep_names_every_job_that_exits(commands, own_network):

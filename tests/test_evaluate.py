@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from bnexp.data import datasets, splits
 from bnexp.runs.identity import LATER_KEYS
 from bnexp.training import checkpoint
+from helpers.run_folders import forget_identity
 from helpers.small_sets import arrays, write_mnist
 
 # Its validation accuracy falls in the second epoch, so best.pt and last.pt differ.
@@ -149,7 +150,7 @@ def test_a_run_saved_before_a_key_existed_is_evaluated(commands, run, tmp_path):
     older_run = shutil.copytree(run, tmp_path / "older")
     path = older_run / ".hydra" / "config.yaml"
     saved = yaml.safe_load(path.read_text())
-    del saved["dataset"]["delta"], saved["device"]["sync_bn"]
+    del saved["dataset"]["delta"]
     for key in LATER_KEYS["model", "bnexp.models."]:
         del saved["model"][key]
     path.write_text(yaml.safe_dump(saved))
@@ -166,6 +167,7 @@ def test_a_run_of_a_gpu_is_evaluated_on_a_cpu(commands, run, tmp_path, keys):
     saved = yaml.safe_load(path.read_text())
     saved["device"] |= keys
     path.write_text(yaml.safe_dump(saved))
+    forget_identity(gpu_run)
     assert evaluate(commands, gpu_run, "--device=cpu") == evaluate(commands, run)
     assert ", on cpu (" in commands.eval(str(gpu_run)).out.splitlines()[0]
 
@@ -189,7 +191,8 @@ def test_a_relative_root_is_relative_to_the_folder_of_the_run_command(commands, 
 
 
 def edit(run: Path, **groups) -> None:
-    """Changes keys of groups in the run's saved configuration."""
+    """Changes keys of groups in the run's saved configuration, as if it had trained with them."""
+    forget_identity(run)
     path = run / ".hydra" / "config.yaml"
     config = yaml.safe_load(path.read_text())
     for group, keys in groups.items():
@@ -204,6 +207,16 @@ def test_the_device_argument_replaces_the_device_of_the_run(commands, run, monke
     assert result.code == 2
     assert "device=cuda: no such device here" in result.err
     assert matches(evaluate(commands, run, "--device", "cpu"), commands.summary()["final"], "test")
+
+
+def test_a_saved_configuration_that_was_edited_is_refused(commands, run):
+    path = run / ".hydra" / "config.yaml"
+    saved = yaml.safe_load(path.read_text())
+    saved["model"]["activation"] = "tanh"
+    path.write_text(yaml.safe_dump(saved))
+    result = commands.eval(str(run))
+    line = f"bnexp: {path}: other values than those of the run; restore the file\n"
+    assert (result.code, result.out, result.err) == (2, "", line)
 
 
 CUSTOM_NETWORK = """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import bnexp
 from bnexp.cli.environment_values import insert_environment
 from bnexp.errors import UserError
 
@@ -77,3 +78,36 @@ def test_an_edited_configuration_is_refused(commands):
     assert result.code == 2
     assert "other values than those of the run; restore the file" in result.err
     assert json.loads(Path("run/summary.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize("command", ["bnexp", "plan", "resume"])
+def test_an_unset_variable_of_an_argument_is_one_line(commands, monkeypatch, command):
+    monkeypatch.delenv("BNEXP_TEST", raising=False)
+    arguments = (".", ACTIVATION) if command == "resume" else (ACTIVATION, *QUICK)
+    result = getattr(commands, command)(*arguments)
+    reason = "the environment variable BNEXP_TEST is not set; set it, or write ${oc.env:BNEXP_TEST,VALUE}"
+    assert (result.code, result.out, result.err) == (2, "", f"bnexp: {ACTIVATION}: {reason}\n")
+
+
+def test_a_preset_is_resumed_only_with_the_same_value_of_its_variable(commands, monkeypatch):
+    presets = commands.folder / "presets"
+    (presets / "experiment").mkdir(parents=True)
+    preset = "# @package _global_\nmodel:\n  norm: ${oc.env:BNEXP_TEST}\n"
+    (presets / "experiment/mine.yaml").write_text(preset)
+    run = ("--config-dir", str(presets), "experiment=mine", *QUICK, "hydra.run.dir=run")
+    line = "bnexp: model.norm: the environment variable BNEXP_TEST is not set\n"
+    monkeypatch.delenv("BNEXP_TEST", raising=False)
+    assert (commands.bnexp(*run).err, Path("run").exists()) == (line, False)
+    monkeypatch.setenv("BNEXP_TEST", "batch")
+    assert commands.bnexp(*run).code == 0
+    resume = ("run", "epochs=2", "--trust", str(presets))
+    monkeypatch.setenv("BNEXP_TEST", "layer")
+    result = commands.resume(*resume)
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert "model.norm=layer from ${oc.env:BNEXP_TEST}); set the variable as it was" in result.err
+    with pytest.raises(UserError, match="other values"):
+        bnexp.open_run("run").model()
+    monkeypatch.delenv("BNEXP_TEST")
+    assert commands.resume(*resume).err == line
+    monkeypatch.setenv("BNEXP_TEST", "batch")
+    assert commands.resume(*resume).code == 0

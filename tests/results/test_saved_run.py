@@ -16,6 +16,7 @@ from PIL import Image
 import bnexp
 from bnexp.data.datasets import load_dataset
 from bnexp.errors import UserError
+from helpers.run_folders import forget_identity
 
 
 def test_import_and_reading_import_no_torch(run_folder):
@@ -176,6 +177,7 @@ def test_a_strangers_code_runs_only_where_it_is_trusted(run_folder, tmp_path, mo
     config = yaml.safe_load(path.read_text())
     config["model"] = {"_target_": "strangers_net.Net"}
     path.write_text(yaml.safe_dump(config))
+    forget_identity(folder)
     (tmp_path / "strangers_net.py").write_text("raise SystemError('it ran')")
     monkeypatch.chdir(tmp_path)
     run = bnexp.open_run(folder)

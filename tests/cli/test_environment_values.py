@@ -1,4 +1,4 @@
-"""Variables of the environment in arguments: the run holds their values, whatever the environment is later."""
+"""Variables of the environment in arguments: the run holds their values, whatever they are later."""
 
 from __future__ import annotations
 

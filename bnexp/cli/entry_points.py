@@ -21,12 +21,14 @@ def _fix_hashes() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _run_command(module: str) -> None:
+def _run_command(module: str, *, runs_own_code: bool = False) -> None:
     try:
         os.getcwd()
     except FileNotFoundError:
         print("bnexp: the current folder has been deleted; change to another one", file=sys.stderr)
         sys.exit(2)
+    if runs_own_code:
+        _fix_hashes()
     try:
         main = importlib.import_module(f"bnexp.{module}").main
     except KeyboardInterrupt:
@@ -36,13 +38,11 @@ def _run_command(module: str) -> None:
 
 
 def train() -> None:
-    _fix_hashes()
-    _run_command("train")
+    _run_command("train", runs_own_code=True)
 
 
 def evaluate() -> None:
-    _fix_hashes()
-    _run_command("evaluate")
+    _run_command("evaluate", runs_own_code=True)
 
 
 def compare() -> None:
@@ -54,8 +54,7 @@ def plan() -> None:
 
 
 def resume() -> None:
-    _fix_hashes()
-    _run_command("resume")
+    _run_command("resume", runs_own_code=True)
 
 
 def watch() -> None:

@@ -20,6 +20,7 @@ from safetensors import safe_open
 import bnexp
 from bnexp.data import datasets
 from bnexp.training import checkpoint
+from helpers.run_folders import forget_identity
 
 WITHOUT_BNEXP = """
 import json, sys
@@ -183,6 +184,7 @@ def test_a_class_that_cannot_be_imported_here_is_one_line(commands, run_folder, 
     path = folder / ".hydra" / "config.yaml"
     config = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(config | {"model": {"_target_": "absent_nets.Net"}}))
+    forget_identity(folder)
     result = commands.eval("run", "--trust", "absent_nets.Net", *options)
     assert (result.code, result.out) == (2, "")
     assert re.fullmatch(r"bnexp: model\._target_=absent_nets\.Net: cannot be imported from .*\n", result.err)

@@ -100,6 +100,8 @@ def _explain_unreadable(override: str, reason: str, arguments: list[str], comman
     if groups := [group for group in command.groups if override in command.choices(group)]:
         return UserError(f"{override}: write {' or '.join(f'{group}={override}' for group in groups)}")
     key, value = split_override(override)
+    if key.strip() and value.strip() and (key, value) != (key.strip(), value.strip()):
+        return UserError(one_line(f"{override}: write {key.strip()}={value.strip()}, without spaces"))
     if key and value:
         hint = _hint_for_value(key, value)
         reason = "" if hint or reason.startswith("LexerNoViableAlt") else f" ({reason})"

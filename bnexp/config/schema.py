@@ -248,7 +248,10 @@ def check_name(name: str) -> None:
 def parse_component(group: str, values: Any) -> Component:
     """The component of a group of keys. Raises UserError for a value that its type does not allow."""
     if not isinstance(values, Mapping):
-        raise bad_value(group, values, "must be one of the group's choices")
+        allowed = (
+            f"must be a mapping of keys; a preset chooses a file in its defaults list: override /{group}"
+        )
+        raise bad_value(group, values, allowed)
     target = check(values.get("_target_"), str | None, f"{group}._target_")
     if target == "???" or (target is None and group != "scheduler"):
         raise UserError(

@@ -18,7 +18,7 @@ from bnexp.descent.outcome import value_at
 from bnexp.descent.path import DescentPath
 from bnexp.descent.picture import draw_paths
 from bnexp.descent.ranking import Arm, rank, ranking_csv, seconds_per_epoch
-from bnexp.files import name_write_errors, write_atomically, write_json, write_text
+from bnexp.files import is_utf8, name_write_errors, write_atomically, write_json, write_text
 from bnexp.report.plots.style import Picture
 from bnexp.runs.environment import ENVIRONMENT, describe_environment
 from bnexp.runs.job import Job
@@ -36,7 +36,7 @@ def write_descent(job: Job, arm: Arm) -> None:
     write_json(folder / ENVIRONMENT, describe_environment())
     write_text(folder / "path.csv", path_csv(path))
     write_picture(folder, picture)
-    if arm.config.tracking.tensorboard:
+    if arm.config.tracking.tensorboard and is_utf8(folder):  # TensorBoard writes no other path
         _write_events(folder, path, job)
     status = "interrupted" if path.interrupted else "finished"
     write_json(folder / SUMMARY, _summary(job, status) | _result(arm))

@@ -93,7 +93,7 @@ def check_can_export(path: Path) -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"--export={path}: {error.name} is not installed (pip install 'bnexp[onnx]')"
+            f"--export={path}: {error.name} is not installed; pip install -e '.[onnx]' in a clone brings it"
         ) from None
 
 

@@ -312,3 +312,10 @@ def test_a_preset_that_removes_the_check_of_the_run_folder_trains_nothing(comman
     assert result.code == 2
     assert "bnexp: hydra.callbacks.run: it protects the folders of other runs; keep it" in result.err
     assert not Path("run/summary.json").exists()
+
+
+def test_spaces_in_a_quoted_argument_are_told(commands):
+    result = commands.bnexp("optimizer.lr = 0.1")
+    assert (result.code, result.err) == (
+        2, "bnexp: optimizer.lr = 0.1: write optimizer.lr=0.1, without spaces\n"
+    )  # fmt: skip

@@ -58,6 +58,16 @@ def test_a_sweep_is_trained_and_its_files_are_written(tmp_path, redirection, err
 
 
 @ON_POSIX
+def test_a_descent_in_a_folder_that_python_reads_as_no_utf8_is_complete(tmp_path):
+    folder = tmp_path / "größe"
+    folder.mkdir()
+    line = "$PYTHON -m bnexp.descend hydra.run.dir=run"
+    result = shell_line(folder, line, LC_ALL="POSIX", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert {"path.csv", "path.png", "summary.json"} <= {path.name for path in (folder / "run").iterdir()}
+
+
+@ON_POSIX
 @pytest.mark.parametrize(("utf8_mode", "jobs"), [("0", 2), ("1", 1)])
 def test_ascii_streams_replace_what_they_cannot_show(tmp_path, utf8_mode, jobs):
     folder = tmp_path / "größe"

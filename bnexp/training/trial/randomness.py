@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
 from torch import Tensor
 
 from bnexp.config.schema import Config
@@ -27,6 +33,41 @@ def seeding_function(state: RandomState, other: RandomState) -> str | None:
 
 def _plain(state: object) -> object:
     return state.tolist() if isinstance(state, Tensor) else state
+
+
+def own_generators(config: Config, trainer: Trainer) -> dict[tuple[str, str], str]:
+    """The states of random generators that the parts hold, by the part's title and the attribute's name."""
+    parts: list[tuple[str, Any]] = [(config.model.title, module) for module in trainer.model.modules()]
+    parts += [(config.loss.title, module) for module in trainer.loss.modules()]
+    parts += [
+        (config.optimizer.title, trainer.optimizer),
+        (config.scheduler.title, trainer.schedule.scheduler),
+    ]
+    return {(title, name): state for title, part in parts for name, state in _generators_of(part)}
+
+
+def _generators_of(part: Any) -> Iterator[tuple[str, str]]:
+    for name, value in getattr(part, "__dict__", {}).items():
+        if isinstance(value, torch.Generator):
+            yield name, str(value.get_state().tolist())
+        elif isinstance(value, random.Random):
+            yield name, str(value.getstate())
+        elif isinstance(value, np.random.RandomState):
+            yield name, str(value.get_state())
+        elif isinstance(value, np.random.Generator):
+            yield name, str(value.bit_generator.state)
+
+
+def check_no_own_generators(
+    config: Config, trainer: Trainer, first_states: dict[tuple[str, str], str]
+) -> None:
+    """Raises UserError where a step has drawn from a generator of a part: no checkpoint holds its state."""
+    for (title, name), state in own_generators(config, trainer).items():
+        if first_states.get((title, name)) != state:
+            raise UserError(
+                f"{title}: draws from {name}, a generator of its own, and no checkpoint holds its state; draw"
+                " from the global generators of torch, numpy or Python, which bnexp seeds and saves"
+            )
 
 
 def check_no_part_seeds(

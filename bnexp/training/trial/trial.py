@@ -11,7 +11,7 @@ from bnexp.training.trainer import Trainer
 from bnexp.training.trial.checkpoint import check_checkpoint, check_is_separate, check_next_step
 from bnexp.training.trial.loss import check_loss_is_unchanged
 from bnexp.training.trial.numbers import shared_numbers, warn_of_numbers
-from bnexp.training.trial.randomness import check_no_part_seeds
+from bnexp.training.trial.randomness import check_no_own_generators, check_no_part_seeds, own_generators
 from bnexp.training.trial.schedule import check_equal_lr, check_lr, step_count, try_schedule
 from bnexp.training.trial.shared_tensors import copied_state
 from bnexp.training.trial.signal_handlers import same_handlers
@@ -34,6 +34,7 @@ def try_components(config: Config, splits: DataSplits, make_trainer: Callable[[]
     """
     trainer, restored = make_trainer(), make_trainer()
     first_state, numbers = copied_state(restored), shared_numbers(config, trainer)
+    generators = own_generators(config, trainer)
     state = global_rng_state(trainer.device.torch_device)
     try:
         batch = first_batch(config, splits)
@@ -43,6 +44,7 @@ def try_components(config: Config, splits: DataSplits, make_trainer: Callable[[]
             try_last_step(config, trainer, splits)
             logits = try_evaluation(config, trainer, batch, len(splits.classes))
             try_evaluation_sizes(config, trainer, splits)
+        check_no_own_generators(config, trainer, generators)
         check_is_separate(config, restored, first_state)
         warn_of_mixed_images(config, restored, batch[0])
         check_loss_is_unchanged(config.loss.title, restored.loss, trainer.loss, logits, batch[1])

@@ -145,7 +145,7 @@ MISTAKES = {
         ["optimizer=custom", "optimizer._target_=mine.ObjectInState"], "its state_dict must hold only tensors"
     ),
     "another generator in training": (
-        ["model._target_=mine.OtherGeneratorInTraining"], "gives other logits in training mode after it was"
+        ["model._target_=mine.OtherGeneratorInTraining"], "draws from noise, a generator of its own"
     ),
     "an optimizer that counts": (
         ["optimizer=custom", "optimizer._target_=mine.Countdown", "+optimizer.lr=0.1"],

@@ -26,6 +26,17 @@ class WithPenalty(nn.Module):
         return nn.functional.cross_entropy(logits, labels) + 0.1 * logits.std(0).mean()
 
 
+class RootOfTheMean(nn.Module):
+    def forward(self, logits, labels):
+        target = nn.functional.one_hot(labels, logits.shape[1]).float()
+        return ((logits.softmax(1) - target) ** 2).mean().sqrt()
+
+
+class Flooding(nn.Module):
+    def forward(self, logits, labels):
+        return (nn.functional.cross_entropy(logits, labels) - 0.05).abs() + 0.05
+
+
 class LossPerImage(nn.Module):
     def forward(self, logits, labels):
         return nn.functional.cross_entropy(logits, labels, reduction="none")
@@ -90,6 +101,8 @@ MISTAKES = {
     "sum": (["loss._target_=mine.SumLoss"], "must be a mean over the images of a batch"),
     "per image": (["loss._target_=mine.LossPerImage"], "fails on logits"),
     "nearly a mean": (["loss._target_=mine.WithPenalty"], "must be a mean over the images of a batch"),
+    "a root": (["loss._target_=mine.RootOfTheMean"], "must be a mean over the images of a batch"),
+    "flooding": (["loss._target_=mine.Flooding"], "must be a mean over the images of a batch"),
     "a class without weight": (["loss.weight=[0,1,1,1,1,1,1,1,1,1]"], "weight[0]=0: must be a number, above"),
     "reduction": (["+loss.reduction=sum"], "loss.reduction=sum: must be one of mean"),
     "weights": (["loss.weight=[1,2]"], "must have a number for each of the 10 classes"),
@@ -98,10 +111,10 @@ MISTAKES = {
     "a loss that torch warns of": (["loss=custom", "loss._target_=torch.nn.MSELoss"], "fails on logits"),
     "labels in place": (["loss._target_=mine.LabelsInPlace"], "LabelsInPlace: changes the labels in place"),
     "a generator of its own": (
-        ["loss._target_=mine.OwnGenerator"], "loss._target_=mine.OwnGenerator: gives another loss for"
+        ["loss._target_=mine.OwnGenerator"], "loss._target_=mine.OwnGenerator: draws from generator, a"
     ),
     "a seeded generator of its own": (
-        ["loss._target_=mine.OwnGenerator", "+loss.seed=0"], "mine.OwnGenerator: gives another loss for"
+        ["loss._target_=mine.OwnGenerator", "+loss.seed=0"], "mine.OwnGenerator: draws from generator, a"
     ),
     "logits in place": (["loss._target_=mine.LogitsInPlace"], "LogitsInPlace: changes the logits in place"),
 }  # fmt: skip

@@ -68,8 +68,31 @@ class Optimizer(torch.optim.SGD):
     def step(self, closure=None):
         numpy.random.seed(0)
         super().step()
+
+
+class OwnChoice(Net):
+    """Leaves the images out by a chance that most trials do not see."""
+
+    def __init__(self, in_channels, image_size, num_classes, kind: str = "python"):
+        super().__init__(in_channels, image_size, num_classes)
+        kinds = {"python": random.Random, "numpy": numpy.random.default_rng, "old": numpy.random.RandomState}
+        self.choices = kinds[kind](0)
+
+    def forward(self, images):
+        return super().forward(images * (not self.training or self.choices.random() > 0.01))
+
+
+class DrawsInInit(Net):
+    def __init__(self, in_channels, image_size, num_classes):
+        super().__init__(in_channels, image_size, num_classes)
+        self.choices = random.Random(0)
+        self.scale = self.choices.random()
 '''
+OWN = "mine.OwnChoice: draws from choices, a generator of its own, and no checkpoint holds its state"
 MISTAKES = {
+    "a choice by Python": (["model._target_=mine.OwnChoice"], OWN),
+    "a choice by numpy": (["model._target_=mine.OwnChoice", "+model.kind=numpy"], OWN),
+    "a choice by numpy's older class": (["model._target_=mine.OwnChoice", "+model.kind=old"], OWN),
     "torch": (["model._target_=mine.SeedsTorch"], "mine.SeedsTorch: calls torch.manual_seed in each step"),
     "numpy": (["model._target_=mine.SeedsNumpy"], "mine.SeedsNumpy: calls np.random.seed in each step"),
     "Python": (["model._target_=mine.SeedsPython"], "mine.SeedsPython: calls random.seed in each step"),
@@ -84,6 +107,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(own_code, mistake):
     own_code(MODULE).assert_refused(*MISTAKES[mistake])
 
 
-@pytest.mark.parametrize("name", ["Draws", "SeedsInEval"])
+@pytest.mark.parametrize("name", ["Draws", "SeedsInEval", "DrawsInInit"])
 def test_a_network_may_draw_and_repeat_its_evaluation(own_code, name):
     own_code(MODULE).output(f"model._target_=mine.{name}")

@@ -181,7 +181,7 @@ def arguments() -> argparse.Namespace:
         "--trust", action="append", default=[], metavar="NAME",
         help="allow this _target_, override or --config-dir of the folder: its code will run",
     )  # fmt: skip
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def resume() -> None:

@@ -411,7 +411,7 @@ def test_a_run_of_a_custom_network_resumes_only_if_it_is_trusted(commands, monke
     overrides = ("model=custom", "model._target_=own_net.net", "epochs=2", *SMALL)
     assert train(commands, "resumed", *overrides).code == 143
     assert commands.resume("resumed").code == 2
-    assert commands.resume("resumed", "--trust", "own_net.net").code == 0
+    assert commands.resume("resumed", "--trust", "own_net.net", "epochs=3").code == 0
 
 
 def test_a_checkpoint_outside_the_run_is_refused(commands, monkeypatch):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from helpers.no_pictures import NO_PICTURES
 from helpers.run_folders import write_sweep
@@ -160,3 +161,20 @@ def test_a_slow_reader_of_a_non_blocking_pipe_gets_everything(tmp_path):
     (tmp_path / "write.py").write_text(NON_BLOCKING, encoding="utf-8")
     result = shell_line(tmp_path, "$PYTHON write.py | (sleep 0.5; wc -c)")
     assert (result.stdout.strip(), result.stderr) == ("1000001", "")
+
+
+@ON_POSIX
+def test_runs_on_a_folder_whose_name_is_no_utf8_are_compared(tmp_path):
+    root = os.fsencode(tmp_path) + b"/B\xfccher"
+    for label, name in enumerate((b"cat", b"dog")):
+        os.makedirs(root + b"/" + name)
+        for number in range(10):
+            image = Image.new("L", (4, 4), 100 * label + number)
+            image.save(os.fsdecode(root + b"/" + name + b"/%d.png" % number))
+    line = (
+        "$PYTHON -m bnexp.train -m dataset=image_folder \"dataset.root='$(printf 'B\\374cher')'\" model=mlp"
+        " epochs=1 batch_size=4 model.norm=none,batch seed=0,1 hydra.sweep.dir=sweep"
+    )
+    result = shell_line(tmp_path, line)
+    assert (result.returncode, "damaged" in result.stderr) == (0, False), result.stderr
+    assert (tmp_path / "sweep" / "report.html").exists()

@@ -73,6 +73,13 @@ def test_a_picture_shows_the_matrices_side_by_side(verdict, tmp_path):
     assert {round(float(text), 4) for text in re.findall(opacity, svg)} == {round(5 / 30, 4)}
 
 
+def test_names_that_the_font_lacks_are_no_warning(tmp_path):
+    write_matrices(tmp_path / "runs", MATRICES, ["猫", "犬"])
+    write_report(compare(*read_runs([tmp_path / "runs"])), tmp_path / "out")
+    assert (tmp_path / "out" / "confusion.png").exists()
+    assert "猫" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 def test_many_classes_are_a_table_of_the_largest_confusions(tmp_path):
     classes = [f"class {i}" for i in range(25)]
     even = {(i, i): 10 for i in range(25)}

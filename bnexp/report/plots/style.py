@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +49,9 @@ def drawing_style(**parameters: Any) -> Iterator[None]:
     import matplotlib as mpl
 
     values: Any = PARAMETERS | parameters
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings():
+        # A class named in Chinese has boxes in the pictures; the page has the name as text.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
         mpl.rcdefaults()
         mpl.rcParams.update(values)
         yield

@@ -46,7 +46,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8") if path.stat().st_size <= MAX_BYTES else ""
         if not text or re.search(r"(^|[\s\[,])\*\w", text):  # nested aliases can fill the memory
             raise UserError(f"{CONFIG_FILE}: damaged (empty, above 1 MiB, or with YAML aliases)")
-        values = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        # libyaml is fast, and reads no half of a surrogate pair: a path with a byte that is no UTF-8 has one.
+        is_fast = hasattr(yaml, "CSafeLoader") and not re.search(r"\\u[dD][89a-fA-F]", text)
+        values = yaml.load(text, yaml.CSafeLoader if is_fast else yaml.SafeLoader)
     except OSError as error:
         raise UserError(f"{CONFIG_FILE}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:

@@ -88,7 +88,7 @@ def nulls_for_nonfinite(values: Any) -> Any:
 
 
 def is_utf8(path: Path) -> bool:
-    """Whether TensorBoard and safetensors can open ``path``: they encode it as UTF-8, whatever the locale is.
+    """Whether ``path`` can be written as UTF-8: TensorBoard and safetensors open no other path.
 
     Python stands in with a surrogate for each byte of a path that its own encoding does not know, as in the
     locale C without UTF-8 mode. No encoding has surrogates.

@@ -24,7 +24,7 @@ def put_flags_first(arguments: list[str], command: HydraCommand = TRAIN) -> list
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        if message.startswith("argument "):  # of a flag that exists: its value is wrong or missing
+        if message.startswith("argument "):  # the flag exists; its value is wrong or missing
             raise UserError(one_line(message.removeprefix("argument ")))
         flag = message.rpartition(": ")[2].split()[0]
         flags = [*parser._option_string_actions, "--version"]

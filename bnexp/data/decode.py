@@ -57,7 +57,7 @@ def read_header(path: Path) -> Header:
 
 
 def greatest_value(path: Path, header: Header) -> int:
-    """The greatest value of a file with 16 bits a channel, without its transparent pixels; 255 for others."""
+    """The greatest value in an image file. Transparent pixels do not count. Files with 8 bits give 255."""
     if not header.has_16_bits:
         return 255
     values, alpha = _read_16_bits(path, header)

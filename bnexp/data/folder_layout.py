@@ -153,7 +153,7 @@ def _notes_of_folders(root: Path, base: Path, classes: Sequence[str], has_test: 
 
 
 def _are_parts(names: Sequence[str]) -> bool:
-    """Whether folders are parts by their names, as Train and Test, or seg_train, seg_test and seg_pred."""
+    """Whether these are names of parts, not of classes: Train and Test, or seg_train and seg_test."""
     in_name = [_letters(name) & PARTS for name in names]
     if all(name.lower() in PARTS for name in names):
         return True

@@ -1,4 +1,4 @@
-"""Random numbers follow from the run's seed: no part sets a global generator itself."""
+"""Random numbers follow from the run's seed: no part seeds a global generator, or draws from its own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _plain(state: object) -> object:
 
 
 def own_generators(config: Config, trainer: Trainer) -> dict[tuple[str, str], str]:
-    """The states of random generators that the parts hold, by the part's title and the attribute's name."""
+    """The state of each random generator in an attribute of a part, by (the part's key, the attribute)."""
     parts: list[tuple[str, Any]] = [(config.model.title, module) for module in trainer.model.modules()]
     parts += [(config.loss.title, module) for module in trainer.loss.modules()]
     parts += [

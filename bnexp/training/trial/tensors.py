@@ -1,4 +1,4 @@
-"""Which tensors an object refers to, by the names of the attributes that lead to them."""
+"""The tensors in an object's attributes, each with its path, as in ``layers[0].weight``."""
 
 from __future__ import annotations
 

@@ -16,14 +16,12 @@ from bnexp.training.trainer import Trainer
 from bnexp.training.trial.shared_tensors import equal
 from bnexp.training.trial.tensors import named_tensors
 
-SAVED_ATTRIBUTES = (
-    "state",
-    "param_groups",
-)  # of an optimizer: what its state_dict leaves out shows in a step
+# Of an optimizer. If its state_dict leaves out a part of them, the next step after a restart shows it.
+SAVED_ATTRIBUTES = ("state", "param_groups")
 
 
 def check_tensors_are_saved(config: Config, trainer: Trainer) -> None:
-    """Raises UserError for a tensor like the parameters or one of them whose values no state_dict holds.
+    """Raises UserError for a tensor with the shape of a parameter whose values no state_dict holds.
 
     Parameters, buffers and gradients of the network, and views of them, may lie anywhere.
     """

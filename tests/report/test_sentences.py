@@ -9,6 +9,7 @@ from bnexp.report.content.next_steps import next_steps
 from bnexp.report.content.numbers import p_value
 from bnexp.report.content.question import headline
 from bnexp.report.content.sentences import all_sentences
+from bnexp.report.content.supplements import early_stopping_sentences
 from bnexp.report.content.table import mark
 from bnexp.report.read.runs import read_runs
 from bnexp.report.render.terminal import render_text
@@ -71,6 +72,30 @@ CASES = {
 def test_sentence_of_each_outcome(tmp_path, name):
     groups, sentence = CASES[name]
     assert all_sentences(compare_groups(tmp_path, groups)) == [sentence]
+
+
+def test_runs_that_early_stopping_ended_are_told(tmp_path):
+    for epochs in (10, 20):
+        for seed, accuracy in enumerate(NONE):
+            rising = [accuracy / 100 - 0.05 * (5 - epoch) for epoch in range(6)]
+            keys = {"early_stopping": {"patience": 2}, "epochs": epochs, "seed": seed}
+            write_run(tmp_path, rising[-1], curve=rising, folder=f"{epochs}/{seed}", **keys)
+    verdict = compare(*read_runs([tmp_path]))
+    assert all_sentences(verdict) == [
+        "epochs=20 and epochs=10: all twins identical: early_stopping.patience ended them before their last"
+        " epoch."
+    ]
+    assert early_stopping_sentences(verdict) == [
+        "early_stopping.patience ended 10 of 10 runs before their last epoch: more epochs alone do not change"
+        " them."
+    ]
+    assert verdict.notes == ("early_stopping.patience ended 10 of 10 runs before their last epoch",)
+    assert next_steps(verdict) == []  # the curves still rise, but more epochs would change nothing
+    write_run(tmp_path, 0.9, folder="10/5", early_stopping={"patience": 2}, epochs=10, seed=5)
+    notes = compare(*read_runs([tmp_path])).notes
+    assert (
+        "early_stopping.patience ended 10 of 11 runs before their last epoch (10 5 of 6, 20 5 of 5)" in notes
+    )
 
 
 def test_sentence_of_a_difference_too_small_to_matter(tmp_path):

@@ -304,8 +304,11 @@ def compare_stability(
 def notable_gain(summary: GroupSummary, delta: float | None) -> float:
     """Points an epoch that a group still gains at its end; 0 where it is no more than noise or ``delta``.
 
-    The gain over the last fifth of the epochs is what is compared with ``delta``.
+    The gain over the last fifth of the epochs is what is compared with ``delta``. It is 0 too where early
+    stopping ended all runs: more epochs would change nothing.
     """
+    if len(summary.ended_early) == len(summary.group.runs):
+        return 0.0
     gain, noise = late_gain(summary.usable_runs, f"{summary.split}/accuracy")
     epochs = max((len(run.curves.get("epoch", ())) for run in summary.usable_runs), default=0)
     limit = MIN_GAIN if math.isnan(noise) else noise

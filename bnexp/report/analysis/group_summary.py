@@ -94,6 +94,11 @@ class GroupSummary:
         return tuple(value for value in values if math.isfinite(value))
 
     @property
+    def ended_early(self) -> list[Run]:
+        """The runs that early stopping ended before their last epoch."""
+        return [run for run in self.group.runs if run.ended_early]
+
+    @property
     def failure_kind(self) -> str:
         """How the lost runs ended: "diverged", "at chance" or "diverged or at chance"."""
         at_chance = [not has_nonfinite_loss(run) for run in self.lost_runs]

@@ -10,6 +10,8 @@ from bnexp.report.analysis.group_summary import GroupSummary
 from bnexp.report.analysis.groups import Grouping
 from bnexp.report.analysis.sample_size import ENOUGH_SEEDS
 
+MAX_GROUPS = 8  # of more groups, the notes give no numbers of each
+
 
 def collect_notes(
     grouping: Grouping,
@@ -22,6 +24,7 @@ def collect_notes(
     if delta is None:
         notes += _different_deltas(comparisons)
     notes += _different_threads(grouping, summaries)
+    notes += _ended_early(summaries)
     if any(run.fold is not None for summary in summaries for run in summary.group.runs):
         notes.append(
             "folds share training images, so intervals over them are too narrow (Nadeau and Bengio 2003)"
@@ -55,6 +58,20 @@ def _different_deltas(comparisons: Sequence[GroupComparison]) -> Iterable[str]:
         if len(deltas) > 1 and comparison.delta is not None:
             values = ", ".join(f"{delta:g}" for delta in deltas)
             yield f"runs disagree on dataset.delta ({values}): the least is used"
+
+
+def _ended_early(summaries: Sequence[GroupSummary]) -> Iterable[str]:
+    """How many runs had fewer epochs than ``epochs`` says."""
+    counts = [(len(summary.ended_early), len(summary.group.runs)) for summary in summaries]
+    ended, runs = map(sum, zip(*counts, strict=True))
+    if not ended:
+        return
+    names = [summary.group.name for summary in summaries]
+    texts = [
+        f"{name} {count} of {total}" for name, (count, total) in zip(names, counts, strict=True) if count
+    ]
+    details = f" ({', '.join(texts)})" if ended < runs and len(texts) <= MAX_GROUPS else ""
+    yield f"early_stopping.patience ended {ended} of {runs} runs before their last epoch{details}"
 
 
 def _different_threads(grouping: Grouping, summaries: Sequence[GroupSummary]) -> Iterable[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from bnexp.report.analysis.group_comparison import MIN_CORRELATED, GroupComparison
 from bnexp.report.analysis.group_summary import GroupSummary
+from bnexp.report.analysis.notes import MAX_GROUPS
 from bnexp.report.analysis.repeated_looks import AnyLooks, PlannedLooks
 from bnexp.report.analysis.statistical_tests import sign_flip_min_n
 from bnexp.report.analysis.verdict import MIN_TESTED, Verdict
@@ -54,7 +55,6 @@ METHODS = {
         "mean / sd of the differences; unpaired: mean / sqrt((sd_A^2 + sd_B^2) / 2) (Cohen 1988); JSON only"
     ),
 }
-MAX_GROUPS = 8  # of more groups, the details are in the written files only
 
 
 def table_notes(verdict: Verdict) -> list[str]:

@@ -145,6 +145,9 @@ def _few(c: GroupComparison) -> str:
 
 def _identical(c: GroupComparison) -> str:
     names = f"{c.candidate.group.label} and {c.baseline.group.label}"
+    runs = (*c.candidate.usable_runs, *c.baseline.usable_runs)
+    if c.by == "epochs" and all(run.ended_early for run in runs):
+        return f"{names}: all twins identical: early_stopping.patience ended them before their last epoch."
     return f"{names}: all twins identical: does {c.by} reach the model?"
 
 

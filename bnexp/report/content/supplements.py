@@ -1,4 +1,4 @@
-"""Sentences beside the comparisons: each group at its best rate, the final epoch, groups that still learn."""
+"""Sentences beside the comparisons: the best rate, the final epoch, early stopping, groups still learning."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def supplements(verdict: Verdict) -> list[str]:
         *balanced_accuracy_sentences(verdict),
         *best_block_sentences(verdict),
         *final_epoch_sentences(verdict),
+        *early_stopping_sentences(verdict),
         *gain_sentences(verdict),
     ]
 
@@ -108,6 +109,17 @@ def _final_epoch(c: GroupComparison) -> str:
     ending = f"also {word}" if agrees else f"which alone would say: {word}"
     name = c.candidate.group.full_label
     return f"{name} {points(c.final.mean, c.metric)}{unit(c.metric)}{interval}, {ending}"
+
+
+def early_stopping_sentences(verdict: Verdict) -> list[str]:
+    """Whether early stopping ended runs, where ``epochs`` differs: it then says little of their length."""
+    ended = [run for summary in verdict.summaries for run in summary.ended_early]
+    if not ended or len({run.epochs for run in verdict.runs}) < 2:
+        return []
+    return [
+        f"early_stopping.patience ended {len(ended)} of {len(verdict.runs)} runs before their last epoch: "
+        "more epochs alone do not change them."
+    ]
 
 
 def gain_sentences(verdict: Verdict) -> list[str]:

@@ -91,6 +91,14 @@ class Run:
     def pair_key(self) -> PairKey:
         return self.seed, self.fold
 
+    @property
+    def ended_early(self) -> bool:
+        """Whether early stopping ended it before its last epoch."""
+        patience = self.settings.get("early_stopping.patience")
+        return (
+            not self.diverged and patience is not None and 0 < len(self.curves.get("epoch", ())) < self.epochs
+        )
+
     @cached_property
     def train_s(self) -> list[float]:
         """Seconds of training up to the end of each epoch, without evaluation; empty where not known.

@@ -43,13 +43,6 @@ def read_gradients(arms: Sequence[Arm]) -> Measurement:
                 claim="smaller" if has_claim else "",
                 source="Bjorck et al. (2018)",
             )
-    growth = Panel(
-        "gradient by depth",
-        "layer",
-        "squared norm, last hidden layer = 1",
-        [curve_over_seeds(arm, _relative_squares) for arm in arms],
-        y_scale="log",
-    )
     tails = Panel(
         "values of the middle layer's gradient",
         "absolute value / median",
@@ -58,6 +51,15 @@ def read_gradients(arms: Sequence[Arm]) -> Measurement:
         x_scale="log",
         y_scale="log",
     )
+    curves = [curve_over_seeds(arm, _relative_squares) for arm in arms]
+    if max((len(curve.x) for curve in curves), default=0) < 2:  # one hidden layer has no depth to show
+        caption = (
+            "At the first measured step: the gradient of the loss with respect to the middle layer's weights."
+        )
+        return Measurement(
+            "gradients", "How heavy are the gradient's tails?", sentences, numbers, [tails], caption
+        )
+    growth = Panel("gradient by depth", "layer", "squared norm, last hidden layer = 1", curves, y_scale="log")
     return Measurement(
         "gradients",
         "How does the gradient change with depth?",

@@ -35,6 +35,13 @@ def test_too_few_layers_have_no_growth():
     assert measurement.numbers == []
 
 
+def test_only_a_network_with_two_hidden_layers_has_a_picture_by_depth():
+    for layers, titles in ((1, ["values of the middle layer's gradient"]), (2, ["gradient by depth"])):
+        measurement = read_gradients([arm("all runs", [table(2.0, layers=layers)], is_baseline=True)])
+        assert [panel.title for panel in measurement.panels][: len(titles)] == titles
+        assert ("depth" in measurement.title) == (layers > 1)
+
+
 def settings(**keys):
     names = {"model._target_": "bnexp.models.MLP", "model.activation": "relu", "batch_size": 64}
     return names | {key.replace("_", ".", 1): value for key, value in keys.items()}

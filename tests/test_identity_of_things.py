@@ -215,7 +215,12 @@ def test_a_command_lists_a_folder_once_and_each_job_once_more(commands, monkeypa
     root = write_images(commands.folder / "A")
     assert commands.bnexp(*folder_overrides("A"), *QUICK).code == 0  # decodes
     scandir, scanned = os.scandir, []
-    monkeypatch.setattr(os, "scandir", lambda path=".": scanned.append(os.path.abspath(path)) or scandir(path))
+
+    def record_and_scan(path="."):
+        scanned.append(os.path.abspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", record_and_scan)
     assert commands.bnexp(*sweep, *folder_overrides("A"), *QUICK, "model.norm=batch").code == 0
     assert scanned.count(str(root / "dog")) == listings
 

@@ -107,7 +107,7 @@ def fingerprints_of(values: Mapping[str, Any]) -> dict[str, str]:
     dataset = values.get("dataset") or {}
     if dataset.get("name") == "image_folder" and dataset.get("root"):
         with suppress(UserError):
-            fingerprints["dataset"] = images_at_start(os.path.abspath(os.path.expanduser(str(dataset["root"]))))
+            fingerprints["dataset"] = images_at_start(str(dataset["root"]))
     for group, keys in values.items():
         target = keys.get("_target_") if isinstance(keys, Mapping) else None
         if fingerprint := source_fingerprint(target, keys):

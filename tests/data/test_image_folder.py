@@ -411,7 +411,8 @@ ONE_CLASS = "the images in all folders of a class are read as this one class:"
     [
         (
             ("fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"),
-            "fold1, fold2 are read as the classes, but each of them holds folders of the same names: cat, dog",
+            "fold1, fold2 are read as the classes, but each of them holds folders of the same names:"
+            " cat, dog",
         ),
         (("animals/cat", "animals/dog", "cars/bus"), f"{ONE_CLASS} animals holds cat, dog"),
         (

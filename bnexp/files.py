@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from bnexp.errors import WriteError
 
 FILE_DIGITS = 16  # hexadecimal, of a file's digest where it is recorded
+MAX_FILES = 1000  # of a folder that a key names
 OUTPUT_MARKS = {".hydra", "multirun.yaml", "comparison.json"}  # in the folder of a run, sweep, comparison
 
 
@@ -98,6 +99,33 @@ def is_utf8(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def path_digest(path: str) -> bytes:
+    """``file_digest`` of a file; of a folder, a digest of the names of ``files_below``. Raises OSError."""
+    if not path.endswith(os.sep):
+        return file_digest(Path(path))
+    names = "\0".join(file.removeprefix(path) for file in files_below(path))
+    return hashlib.sha256(os.fsencode(names)).digest()
+
+
+def files_below(folder: str) -> list[str]:
+    """The regular files below a folder, MAX_FILES at most, in the same order each time.
+
+    Without hidden ones, Python's caches, and what bnexp has written. Raises OSError where the folder is gone.
+    """
+    paths: list[str] = []
+    os.stat(folder)
+    for parent, subfolders, names in os.walk(folder):
+        if not OUTPUT_MARKS.isdisjoint(subfolders + names):
+            subfolders.clear()
+            continue
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__pycache__")))
+        candidates = (os.path.join(parent, name) for name in sorted(names) if not name.startswith("."))
+        paths += filter(os.path.isfile, candidates)
+        if len(paths) >= MAX_FILES:
+            break
+    return paths[:MAX_FILES]
 
 
 def file_digest(path: Path) -> bytes:

@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from bnexp import compare, descend, evaluate, list_results, plan, resume, train, watch
+from bnexp.cli import composed_config
 from bnexp.sweeps.launchers import local
 
 # A process that a shell starts in the background ignores Ctrl-C, and its child processes inherit that.
@@ -74,6 +75,7 @@ class Commands:
         self._capfd.readouterr()
         HydraConfig.instance().cfg = None  # as in a new process: a sweep leaves its configuration there
         OmegaConf.clear_resolver("hydra")
+        composed_config.images_at_start.cache_clear()
         self._monkeypatch.setattr(sys, "argv", [name, *arguments])
         with pytest.raises(SystemExit) as exit_info:
             main()

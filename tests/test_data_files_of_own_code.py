@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bnexp import files
 from bnexp.config import opened_files
 
 QUICK = ("epochs=1", "dataset.train_size=100", "dataset.test_size=50", "tracking.tensorboard=false")
@@ -143,13 +144,33 @@ def test_the_files_of_a_folder_that_a_key_names_are_those_of_the_run(commands, n
     sweep = (*named_folder, "-m", "seed=0,1", "hydra.sweep.dir=sweep", "hydra.launcher.jobs=1")
     assert commands.bnexp(*sweep).code == 0
     weights = commands.folder / "weights"
-    assert list(commands.summary()["files"]) == [str(weights / "a.bin"), str(weights / "deep/b.bin")]
+    expected = [f"{weights}/", str(weights / "a.bin"), str(weights / "deep/b.bin")]
+    assert list(commands.summary()["files"]) == expected
     (weights / ".hidden").write_text("another text")
+    (weights / "__pycache__").mkdir()
+    (weights / "__pycache__/a.pyc").touch()
     assert "2 of 2 jobs ended before: skipped" in commands.bnexp(*sweep).out
     (weights / "deep/b.bin").write_text("other weights")
     changed = commands.bnexp(*sweep)
     assert changed.code == 1
     assert changed.err.count("deep/b.bin, which this run has read, has changed since then") == 2
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "renamed"])
+def test_another_list_of_files_in_a_named_folder_is_told(commands, named_folder, change):
+    """The code reads all files of the folder: with one more it is another network."""
+    assert commands.bnexp(*named_folder, "hydra.run.dir=run").code == 0
+    path = commands.folder / "weights/deep/b.bin"
+    if change == "added":
+        path.with_name("c.bin").touch()
+    elif change == "removed":
+        path.unlink()
+    else:
+        path.rename(path.with_name("c.bin"))
+    problem = f"{commands.folder}/weights/, which this run has read, has changed since then"
+    assert problem in commands.eval("run", "--trust", "readers.Net").err
+    result = commands.resume("run", "epochs=2", "--trust", "readers.Net")
+    assert (result.code, problem in result.err) == (2, True)
 
 
 def test_a_folder_of_bnexp_that_has_the_name_of_a_value_is_no_data(commands, named_folder):
@@ -162,11 +183,12 @@ def test_a_folder_of_bnexp_that_has_the_name_of_a_value_is_no_data(commands, nam
 
 
 def test_a_folder_gives_a_limited_number_of_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(opened_files, "MAX_FILES", 3)
+    monkeypatch.setattr(files, "MAX_FILES", 3)
     for number in range(5):
         (tmp_path / f"{number}.bin").touch()
     assert list(opened_files.paths_in({"data": [str(tmp_path)]})) == [
-        str(tmp_path / f"{number}.bin") for number in range(3)
+        f"{tmp_path}/",
+        *(str(tmp_path / f"{number}.bin") for number in range(3)),
     ]
 
 

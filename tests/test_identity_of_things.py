@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from bnexp import data
-from bnexp.data import fingerprint
+from bnexp.data import decode, fingerprint
 from bnexp.data.fingerprint import folder_fingerprint
 from bnexp.errors import UserError
 
@@ -188,12 +189,40 @@ def test_a_job_whose_images_have_changed_since_its_command_began_fails(commands,
     assert "dataset.root=A: its images have changed since the command began" in result.err + result.out
 
 
-def test_only_other_images_are_refused(commands):
-    root = write_images(commands.folder / "A")
+def test_only_other_images_are_refused(tmp_path, monkeypatch):
+    root = write_images(tmp_path / "A")
+    original = folder_fingerprint(root)
     with pytest.raises(UserError, match="its images have changed since the command began"):
-        fingerprint.check_images(str(root), "0123456789abcdef")
-    fingerprint.check_images(str(root), folder_fingerprint(root))
-    fingerprint.check_images(str(root), None)
+        data.load_dataset("image_folder", str(root), None, "0123456789abcdef")
+    read_pixels = decode.read_pixels
+
+    def change_and_read(path, *args):
+        shutil.copy(root / "cat/0.png", root / "cat/more.png")
+        return read_pixels(path, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "read_pixels", change_and_read)
+        with pytest.raises(UserError, match="its images have changed since the command began"):
+            data.load_dataset("image_folder", str(root), None, original)
+    changed = folder_fingerprint(root)
+    for expected in (changed, None):
+        assert len(data.load_dataset("image_folder", str(root), None, expected).train) == 17
+
+
+@pytest.mark.parametrize(("sweep", "listings"), [((), 2), (("-m", "seed=0,1,2", "hydra.launcher.fuse=1"), 4)])
+def test_a_command_lists_a_folder_once_and_each_job_once_more(commands, monkeypatch, sweep, listings):
+    """Each job of a sweep needed four listings: those of planning took minutes with many seeds and images."""
+    root = write_images(commands.folder / "A")
+    assert commands.bnexp(*folder_overrides("A"), *QUICK).code == 0  # decodes
+    scandir, scanned = os.scandir, []
+
+    def record_and_scan(path="."):
+        scanned.append(os.path.abspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", record_and_scan)
+    assert commands.bnexp(*sweep, *folder_overrides("A"), *QUICK, "model.norm=batch").code == 0
+    assert scanned.count(str(root / "dog")) == listings
 
 
 @pytest.mark.parametrize("change", ["renamed", "added"])

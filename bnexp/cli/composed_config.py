@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import uuid
@@ -105,15 +106,24 @@ def fingerprints_of(values: Mapping[str, Any]) -> dict[str, str]:
     fingerprints = {}
     dataset = values.get("dataset") or {}
     if dataset.get("name") == "image_folder" and dataset.get("root"):
-        from bnexp.data.fingerprint import folder_fingerprint  # imports torch
-
-        with suppress(UserError, OSError):
-            fingerprints["dataset"] = folder_fingerprint(str(dataset["root"]))
+        with suppress(UserError):
+            fingerprints["dataset"] = images_at_start(str(dataset["root"]))
     for group, keys in values.items():
         target = keys.get("_target_") if isinstance(keys, Mapping) else None
         if fingerprint := source_fingerprint(target, keys):
             fingerprints[group] = fingerprint
     return fingerprints
+
+
+@functools.cache
+def images_at_start(root: str) -> str:
+    """The fingerprint of a folder's images when this command first asked for it: each job must find the same.
+
+    A sweep asks for each of its jobs. Raises UserError where the folder or an image cannot be read.
+    """
+    from bnexp.data.fingerprint import folder_fingerprint  # imports torch
+
+    return folder_fingerprint(root)
 
 
 def output_folder(config: DictConfig, key: str) -> Path:

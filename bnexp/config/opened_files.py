@@ -14,17 +14,15 @@ import sysconfig
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bnexp.files import FILE_DIGITS, OUTPUT_MARKS, file_digest
+from bnexp.files import FILE_DIGITS, MAX_FILES, files_below, path_digest
 
 BINARY_CODE = (".pyc", ".so", ".dll", ".pyd")
 INSTALLED = ("site-packages", "dist-packages")
 SYSTEM_FOLDERS = ("/proc", "/sys", "/dev", "/etc", "/usr")
 PACKAGE = Path(__file__).parents[1]  # bnexp
-MAX_FILES = 1000
 
 _collectors: list[set[str]] = []  # the sets that the running blocks fill
 _thread = threading.local()  # ``is_ignored`` in threads whose reading belongs to no component
@@ -61,7 +59,7 @@ def file_digests(readers: Iterable[str], left_out: Collection[str]) -> dict[str,
     for path in sorted({*map(_source_of, opened)}.difference(left_out))[:MAX_FILES]:
         if _is_own(path):
             with suppress(OSError):
-                digests[path] = file_digest(Path(path)).hex()[:FILE_DIGITS]
+                digests[path] = path_digest(path).hex()[:FILE_DIGITS]
     return digests
 
 
@@ -84,28 +82,17 @@ def _record(event: str, arguments: tuple[Any, ...]) -> None:
 def paths_in(value: Any) -> Iterator[str]:
     """The absolute paths of the files that a key's value names, in lists and mappings too.
 
-    Of a folder, the files below it, MAX_FILES at most: no hidden ones, and none in what bnexp has written.
+    Of a folder, ``files_below``, and the folder with a separator at its end, which stands for their names.
     """
     if isinstance(value, str) and os.path.isfile(value):
         yield os.path.abspath(value)
     elif isinstance(value, str) and os.path.isdir(value):
-        yield from islice(_files_below(os.path.abspath(value)), MAX_FILES)
+        folder = os.path.join(os.path.abspath(value), "")
+        if files := files_below(folder):
+            yield from (folder, *files)
     elif isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
             yield from paths_in(part)
-
-
-def _files_below(root: str) -> Iterator[str]:
-    """The regular files below a folder, in the same order each time."""
-    for folder, subfolders, names in os.walk(root):
-        if not OUTPUT_MARKS.isdisjoint(subfolders + names):
-            subfolders.clear()
-            continue
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            if not name.startswith(".") and os.path.isfile(path):
-                yield path
 
 
 def _source_of(path: str) -> str:
@@ -116,8 +103,9 @@ def _source_of(path: str) -> str:
 
 
 def _is_own(path: str) -> bool:
-    """Whether it is a regular file, and no part of the system, of bnexp or of the Python installation."""
+    """Whether it is a regular file or a named folder, and no part of the system, of bnexp or of Python."""
     folders = (*SYSTEM_FOLDERS, str(PACKAGE), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
     is_installed = any(path.startswith(f"{folder}{os.sep}") for folder in folders)
     is_installed = is_installed or not set(Path(path).parts).isdisjoint(INSTALLED)
-    return not is_installed and not path.endswith(BINARY_CODE) and os.path.isfile(path)
+    is_present = os.path.isdir(path) if path.endswith(os.sep) else os.path.isfile(path)
+    return not is_installed and not path.endswith(BINARY_CODE) and is_present

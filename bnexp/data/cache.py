@@ -27,6 +27,8 @@ from bnexp.files import is_utf8, write_atomically
 
 log = logging.getLogger(__name__)
 
+FileState = tuple[int, ...]
+
 FOLDER = ".bnexp"  # inside the data set's own folder
 FORMAT = "bnexp images 1"
 DTYPE_CODES = {torch.uint8: "U8", torch.int64: "I64"}  # safetensors' names
@@ -86,7 +88,7 @@ def read_or_build(
         return dataset
 
 
-def file_state(path: Path) -> tuple[int, ...]:
+def file_state(path: Path) -> FileState:
     """Changes when a file is written or replaced; raises OSError.
 
     Size and mtime alone stay the same where ``mv`` exchanges files of one size, and where an archive or

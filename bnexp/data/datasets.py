@@ -20,11 +20,14 @@ DIGITS_SIDE = 28
 DIGITS_TEST_SHARE = 0.2
 
 
-def load_dataset(name: str, root: str | None, resize: int | None) -> ImageDataset:
+def load_dataset(
+    name: str, root: str | None, resize: int | None, fingerprint: str | None = None
+) -> ImageDataset:
     """The data set ``name`` from the files in ``root``; its test images are the same for every seed.
 
     Only image_folder uses ``resize``, because its images may have any size. The other data sets keep their
-    size here and are resized on the device. Raises UserError if files are missing, damaged or misplaced.
+    size here and are resized on the device. Raises UserError if files are missing, damaged or misplaced, and
+    if the images of a folder no longer have the ``fingerprint`` that a job records.
     """
     if name not in NAMES:
         raise bad_choice("dataset.name", name, NAMES)
@@ -36,7 +39,7 @@ def load_dataset(name: str, root: str | None, resize: int | None) -> ImageDatase
         raise bad_value("dataset.root", root, "must be the folder that holds the data")
     folder = Path(os.path.expanduser(root))
     if name == "image_folder":
-        return image_folder.load(folder, resize)
+        return image_folder.load(folder, resize, fingerprint)
     return torchvision_sets.load(name, folder)
 
 

@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from bnexp.data import cache
-from bnexp.data.folder_layout import bad_root, list_images
+from bnexp.data.folder_layout import Listing, list_images
+from bnexp.data.image_files import unreadable
 from bnexp.files import file_digest, write_json
 
 DIGITS = 16  # hexadecimal, of the fingerprint
@@ -24,19 +25,23 @@ Digests = dict[str, list[object]]  # path below the root -> state and content di
 def folder_fingerprint(folder: str | Path) -> str:
     """16 hexadecimal digits that change when an image is added, removed, renamed or changed.
 
-    A copy of the folder has the same fingerprint. Raises UserError where the folder cannot be used, and
-    OSError where an image cannot be read. The digests of unchanged files come from memory or from a file.
+    A copy of the folder has the same fingerprint. Raises UserError where the folder or an image cannot be
+    read.
     """
-    root = Path(os.path.expanduser(folder))
-    listing = list_images(root)
+    return images_fingerprint(list_images(Path(os.path.expanduser(folder))))
+
+
+def images_fingerprint(listing: Listing) -> str:
+    """``folder_fingerprint`` of a listing. The digests of unchanged files come from memory or from a file."""
+    root = listing.root
     old_digests = _memory.get(os.path.abspath(root)) or _load(root)
     digests: Digests = {}
     fingerprint = hashlib.sha256()
     for part in (listing.train, listing.test):
         for path, label in part:
-            state = list(cache.file_state(root / path))
+            state = list(listing.states[path])
             known = old_digests.get(path)
-            digest = known[1] if known and known[0] == state else file_digest(root / path).hex()
+            digest = known[1] if known and known[0] == state else _digest(root, path)
             digests[path] = [state, digest]
             fingerprint.update(f"\0{path}\0{label}\0{digest}".encode(errors="surrogateescape"))
         fingerprint.update(b"\1")
@@ -46,13 +51,14 @@ def folder_fingerprint(folder: str | Path) -> str:
     return fingerprint.hexdigest()[:DIGITS]
 
 
-def check_images(root: str | None, expected: str | None) -> None:
-    """Raises UserError where the images have another fingerprint than ``expected``, which the job records."""
-    if root is not None and expected is not None and folder_fingerprint(root) != expected:
-        raise bad_root(Path(root), "its images have changed since the command began")
-
-
 _memory: dict[str, Digests] = {}
+
+
+def _digest(root: Path, path: str) -> str:
+    try:
+        return file_digest(root / path).hex()
+    except OSError as error:
+        raise unreadable(root, path, error) from None
 
 
 def _load(root: Path) -> Digests:

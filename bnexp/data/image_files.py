@@ -12,7 +12,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bnexp.errors import bad_value
+from bnexp.data.cache import FileState, file_state
+from bnexp.errors import UserError, bad_value
 from bnexp.files import OUTPUT_MARKS
 
 SUFFIXES = (
@@ -107,6 +108,14 @@ def find_images(root: Path, class_folders: Sequence[Path], left_out: LeftOut) ->
     return [sorted(paths) for paths in images]
 
 
+def state(root: Path, path: str) -> FileState:
+    """The state of an image's file; raises UserError, naming the file, where it has none."""
+    try:
+        return file_state(root / path)
+    except OSError as error:
+        raise unreadable(root, path, error) from None
+
+
 def count_unclassified(root: Path, folders: Iterable[Path], left_out: LeftOut) -> None:
     """Counts what lies beside the class folders and looks like part of the data set."""
     for folder in folders:
@@ -127,6 +136,17 @@ def holds_output(folder: Path) -> bool:
     return any(not OUTPUT_MARKS.isdisjoint(names + files) for _, names, files in os.walk(folder))
 
 
+def unreadable(root: Path, path: str, error: Exception) -> UserError:
+    """For an image file that cannot be read, or is damaged."""
+    reason = getattr(error, "strerror", None) or str(error).replace(f" {str(root / path)!r}", "")
+    reason = reason or type(error).__name__
+    return bad_root(root, f"{path} can't be read as an image ({reason}); repair or delete it")
+
+
+def bad_root(root: Path, problem: str) -> UserError:
+    return bad_value("dataset.root", root, problem)
+
+
 def _enclosing_folders(root: Path, class_folders: Sequence[Path]) -> set[Identity]:
     """The folders that hold the class folders: a link to one of them would read every image again."""
     parents = {root.resolve(), *(folder.parent.resolve() for folder in class_folders)}
@@ -142,10 +162,10 @@ def _check_class_folders(root: Path, class_folders: Sequence[Path], enclosing: s
         identity = _identity(folder)
         name = _relative(folder, root)
         if identity in enclosing:
-            raise bad_value("dataset.root", root, f"{name} holds the folder of another class")
+            raise bad_root(root, f"{name} holds the folder of another class")
         if identity in folders:
             other = _relative(folders[identity], root)
-            raise bad_value("dataset.root", root, f"{name} and {other} are the same folder")
+            raise bad_root(root, f"{name} and {other} are the same folder")
         folders[identity] = folder
 
 

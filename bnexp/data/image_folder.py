@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from bnexp.data import cache, decode
-from bnexp.data.folder_layout import Listing, bad_root, list_images, unreadable
+from bnexp.data.fingerprint import images_fingerprint
+from bnexp.data.folder_layout import Listing, list_images
+from bnexp.data.image_files import bad_root, unreadable
 from bnexp.data.images import ImageDataset, Images
 from bnexp.errors import bad_value
 
@@ -24,22 +26,38 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def load(root: Path, resize: int | None) -> ImageDataset:
+def load(root: Path, resize: int | None, fingerprint: str | None = None) -> ImageDataset:
     """The images below ``root``: RGB, or one channel if all of them are grayscale; raises UserError.
+
+    So it does where ``fingerprint`` is given and the images have another one, now or after they were decoded.
 
     With ``resize``, the largest centred square of each image is scaled to that side. Without it, all images
     must be squares of one size. Without a test folder, a fixed fifth of each class becomes the test set.
     """
     listing = list_images(root)
+    _check_unchanged(listing, fingerprint)
     log.info("%s: %s", root, listing)
     for note in listing.notes:
         log.warning("%s: %s", root, note)
     name = f"image_folder-{resize}" if resize else "image_folder"
-    key = listing.fingerprint(resize)
-    dataset = cache.load(root, name, lambda: key, lambda: _decode(listing, resize))
+    key = listing.cache_key(resize)
+
+    def decode_unchanged() -> ImageDataset:
+        dataset = _decode(listing, resize)
+        if fingerprint is not None:
+            _check_unchanged(list_images(root), fingerprint)
+        return dataset
+
+    dataset = cache.load(root, name, lambda: key, decode_unchanged)
     for note in dataset.notes:
         log.warning("%s: %s", root, note)
     return dataset
+
+
+def _check_unchanged(listing: Listing, fingerprint: str | None) -> None:
+    """Raises UserError where the images have another fingerprint than that which the job records."""
+    if fingerprint is not None and images_fingerprint(listing) != fingerprint:
+        raise bad_root(listing.root, "its images have changed since the command began")
 
 
 def _decode(listing: Listing, resize: int | None) -> ImageDataset:

@@ -6,10 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from bnexp.files import FILE_DIGITS, file_digest
+from bnexp.files import FILE_DIGITS, path_digest
 
 PAIRING_KEYS = ("seed", "dataset.fold")  # runs that agree in them, and differ elsewhere, are twins
 # Where one of these scheduler keys is null, the scheduler takes it from ``epochs``. Its learning rates then
@@ -121,11 +120,12 @@ def describe_changes(
 def changed_files(summary: Mapping[str, Any]) -> list[str]:
     """The data files that the run's own code has read and that have other contents now.
 
-    A missing file is not among them: the code itself says so.
+    Also the folders that its keys name, where they hold other files now. A missing file is not
+    among them: the code itself says so.
     """
     paths = []
     for path, digest in (summary.get("files") or {}).items():
         with suppress(OSError):
-            if file_digest(Path(path)).hex()[:FILE_DIGITS] != digest:
+            if path_digest(path).hex()[:FILE_DIGITS] != digest:
                 paths.append(path)
     return paths

@@ -15,7 +15,6 @@ from bnexp.cli.composed_config import config_identity, make_job
 from bnexp.config import instantiate
 from bnexp.config.overrides import override_values, split_override
 from bnexp.config.schema import parse
-from bnexp.errors import UserError
 from bnexp.runs.job import Job
 from bnexp.sweeps.axes import label_of, varying_keys
 from bnexp.sweeps.job_folders import job_folder
@@ -100,10 +99,7 @@ def _check_images(job: Job) -> None:
     if dataset["name"] == "image_folder" and dataset["root"] and "dataset" not in job.fingerprints:
         from bnexp.data.fingerprint import folder_fingerprint  # imports torch
 
-        try:
-            folder_fingerprint(str(dataset["root"]))
-        except OSError as error:
-            raise UserError(f"dataset.root: {error.filename} cannot be read ({error.strerror})") from None
+        folder_fingerprint(str(dataset["root"]))
 
 
 def _folder_of_job(*, _root_: DictConfig) -> str:

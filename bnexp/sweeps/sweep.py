@@ -44,7 +44,8 @@ def run_sweep(
 ) -> int:
     """Trains the jobs that ``arguments`` mean, prints and writes the verdict, and returns the exit code.
 
-    Raises UserError for a mistake, before the first job is trained.
+    Raises UserError for a mistake, before the first job is trained. One that shows when jobs start, in all of
+    them, is told once.
     """
     if torchrun.is_distributed():
         raise UserError("-m: torchrun's processes train one network; a sweep needs no torchrun")
@@ -97,6 +98,10 @@ def run_sweep(
             failure = failure_of(train)
     for line in trainer.warnings.lines():
         print(line, file=sys.stderr)
+    if mistakes := trainer.mistakes():
+        trainer.discard_records()
+        print(*mistakes, sep="\n", file=sys.stderr)
+        return 2
     return verdict.finish_sweep(folder, trainer.planned, failure, trainer.messages)
 
 

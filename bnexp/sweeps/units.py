@@ -23,12 +23,16 @@ def make_units(jobs: Sequence[Job], fuse: int | None, workers: int) -> list[Unit
     """
     recipes: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
-        recipe = tuple(override for override in job.overrides if not override.startswith("seed="))
-        recipes.setdefault(recipe, []).append(job)
+        recipes.setdefault(recipe_of(job), []).append(job)
     size = fuse or min(DEFAULT_FUSE, max(1, len(jobs) // workers))
     parts = [_parts(recipe, size) for recipe in recipes.values()]
     most = max(map(len, parts), default=0)
     return [units[number] for number in range(most) for units in parts if number < len(units)]
+
+
+def recipe_of(job: Job) -> tuple[str, ...]:
+    """Its overrides without the seed: the seeds of one recipe differ in nothing else."""
+    return tuple(override for override in job.overrides if not override.startswith("seed="))
 
 
 def _parts(jobs: list[Job], fuse: int) -> list[Unit]:

@@ -44,10 +44,14 @@ from bnexp.training.trial.known import is_known
 log = logging.getLogger(__name__)
 
 
-def load_splits(config: Config, device: ComputeDevice) -> DataSplits:
-    """Loads the images and splits them; raises UserError for what the data does not allow."""
+def load_splits(config: Config, device: ComputeDevice, fingerprint: str | None = None) -> DataSplits:
+    """Loads the images and splits them; raises UserError for what the data does not allow.
+
+    Also where the images of a folder have another fingerprint than the one that is given.
+    """
     keys = config.dataset
-    return split_dataset(data.load_dataset(keys.name, keys.root, keys.resize), config, device)
+    dataset = data.load_dataset(keys.name, keys.root, keys.resize, fingerprint)
+    return split_dataset(dataset, config, device)
 
 
 def split_dataset(dataset: data.ImageDataset, config: Config, device: ComputeDevice) -> DataSplits:

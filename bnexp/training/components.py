@@ -45,18 +45,23 @@ def loss_of(config: Config, splits: DataSplits, device: ComputeDevice) -> nn.Mod
         if len(weight) != classes:
             raise bad_value("loss.weight", weight, f"must have a number for each of the {classes} classes")
         arguments["weight"] = torch.tensor(weight)
-    function = make_component(Component(component.key, component.target, keys), arguments)
-    name = component.title
+    component = Component(component.key, component.target, keys)
+    function, other = (_make_loss(component, arguments, device) for _ in range(2))
+    # Not with a copy: a lock or an open file in a loss of the user's own does not survive a deep copy.
+    check_is_mean(other, component.title, classes, device.torch_device)
+    return function
+
+
+def _make_loss(component: Component, arguments: Mapping[str, Any], device: ComputeDevice) -> nn.Module:
+    function = make_component(component, arguments)
     if not isinstance(function, nn.Module):
-        raise UserError(f"{name}: gives a {type(function).__name__}, not an nn.Module")
+        raise UserError(f"{component.title}: gives a {type(function).__name__}, not an nn.Module")
     if any(True for _ in function.parameters()):
         raise UserError(
-            f"{name}: has parameters of its own, which would be neither trained nor saved;"
+            f"{component.title}: has parameters of its own, which would be neither trained nor saved;"
             " make them part of the network"
         )
-    function.to(device.torch_device)
-    check_is_mean(function, name, classes, device.torch_device)
-    return function
+    return function.to(device.torch_device)
 
 
 def optimizer_of(component: Component, network: nn.Module) -> torch.optim.Optimizer:

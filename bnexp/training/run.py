@@ -15,7 +15,6 @@ from bnexp.config.instantiate import check_components, components_of, files_read
 from bnexp.config.schema import Config
 from bnexp.config.source import check_code
 from bnexp.data import DataSplits
-from bnexp.data.fingerprint import check_images
 from bnexp.data.network_input import NetworkInput
 from bnexp.errors import NotReproducible, UserError
 from bnexp.models.summary import Summary
@@ -52,8 +51,10 @@ def train(config: Config, folder: RunFolder, job: Job, share: MachineShare, stop
     device = prepare_device(config.device, processes.local_rank if processes.is_distributed else share.gpu)
     smaller_keys = f"batch_size={config.batch_size} or eval_batch_size={config.eval_batch_size}"
     with processes.connect(device.torch_device), memory_guard(smaller_keys):
-        splits = processes.agree_on(lambda: build.load_splits(config, device), key=lambda data: data.counts)
-        check_images(config.dataset.root, job.fingerprints.get("dataset"))
+        splits = processes.agree_on(
+            lambda: build.load_splits(config, device, job.fingerprints.get("dataset")),
+            key=lambda data: data.counts,
+        )
         if processes.is_distributed:
             build.check_shards(config, splits, processes.world_size)
         data_shape = NetworkInput.of_splits(splits)

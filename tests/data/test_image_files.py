@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from bnexp.data import cache, datasets, image_files, image_folder
+from bnexp.data import cache, datasets, folder_layout, image_files
 from bnexp.errors import UserError
 
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
@@ -41,7 +41,7 @@ def save(path: Path, seed: int, **options) -> None:
 
 
 def images_by_class(root: Path) -> dict[str, list[str]]:
-    listing = image_folder.list_images(root)
+    listing = folder_layout.list_images(root)
     for note in listing.notes:
         logging.getLogger("bnexp").warning("%s: %s", root, note)
     rows = sorted(listing.train + listing.test)
@@ -54,7 +54,7 @@ def four(name: str) -> list[str]:
 
 def error_message(root: Path) -> str:
     with pytest.raises(UserError) as caught:
-        image_folder.list_images(root)
+        folder_layout.list_images(root)
     return str(caught.value)
 
 

@@ -403,14 +403,34 @@ def test_a_class_whose_name_holds_that_of_a_part_is_a_class(root):
     assert load(root).classes == ("steam train", "tram")
 
 
-def test_folders_that_each_class_folder_holds_are_told(root, caplog):
-    for part in ("fold1", "fold2"):
-        fill(root / part)
-    assert load(root).classes == ("fold1", "fold2")
-    assert (
-        "fold1, fold2 are read as the classes, but each of them holds folders of the same names: cat, dog"
-        in (caplog.text)
-    )
+ONE_CLASS = "the images in all folders of a class are read as this one class:"
+
+
+@pytest.mark.parametrize(
+    ("folders", "note"),
+    [
+        (
+            ("fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"),
+            "fold1, fold2 are read as the classes, but each of them holds folders of the same names:"
+            " cat, dog",
+        ),
+        (("animals/cat", "animals/dog", "cars/bus"), f"{ONE_CLASS} animals holds cat, dog"),
+        (
+            [f"train/{name}/{part}" for name in "abcd" for part in (f"{name}1", f"{name}2/deep", f"{name}3")],
+            f"{ONE_CLASS} a holds a1, a2, a3; b holds b1, b2, b3; c holds c1, c2, c3; ...",
+        ),
+        (("animals/cat", "cars/bus"), None),
+        (("cat", "dog", "dog/more"), None),
+    ],
+)
+def test_folders_inside_a_class_folder_are_told(root, caplog, folders, note):
+    """The names of the true classes may be one level deeper: two classes were trained instead of three."""
+    for seed, folder in enumerate(folders):
+        for i in range(3):
+            save(root / folder / f"{i}.png", random_pixels(10 * seed + i))
+    load(root)
+    notes = [message for message in caplog.messages if "read as" in message]
+    assert notes == ([f"{root}: {note}"] if note else [])
 
 
 PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}  # the format's number for gray, gray and alpha, RGB, RGBA

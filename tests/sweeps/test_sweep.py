@@ -8,8 +8,10 @@ import os
 import re
 import shutil
 
+import numpy as np
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -283,6 +285,57 @@ def test_sweeps_that_start_in_the_same_second_have_different_folders(commands):
 def test_plan_reports_the_mistakes_that_need_no_torch(commands):
     result = commands.plan("seed=0,1", "optimizer.lr=0.1,O.2")
     assert (result.code, result.out, result.err) == (2, "", "bnexp: optimizer.lr=O.2: must be a number\n")
+
+
+def write_images(root, broken=False):
+    pixels = np.random.default_rng(0)
+    for level, name in ((0, "cat"), (100, "dog")):
+        (root / name).mkdir(parents=True)
+        for i in range(10):
+            image = Image.fromarray(pixels.integers(level, level + 100, (8, 8), dtype=np.uint8))
+            image.save(root / name / f"{i}.png")
+    if broken:
+        (root / "dog/3.png").write_bytes((root / "dog/3.png").read_bytes()[:60])
+
+
+PROBLEM = "dog/3.png can't be read as an image (image file is truncated); repair or delete it"
+BROKEN = f"bnexp: dataset.root=B: {PROBLEM}"
+FOLDER = ("dataset=image_folder", "model=mlp", "epochs=1", "batch_size=8", "tracking.tensorboard=false")
+
+
+@pytest.mark.parametrize("fuse", [1, 3])
+def test_a_mistake_that_every_job_would_meet_is_told_once(commands, fuse):
+    """Each job failed with the same line, and the sweep ended with 1."""
+    write_images(commands.folder / "B", broken=True)
+    sweep = ("-m", "model.norm=none,batch", "seed=range(6)", "dataset.root=B", *FOLDER, SWEEP_FOLDER)
+    result = commands.bnexp(*sweep, f"hydra.launcher.fuse={fuse}")
+    assert (result.code, result.err) == (2, f"{BROKEN}\n")
+    assert len(re.findall(r"\| failed", result.out)) == 2 * fuse  # the first unit of each recipe
+    assert sorted(path.name for path in (commands.folder / "sweep").iterdir()) == [
+        "multirun.yaml",
+        "sweep.json",
+    ]
+    (commands.folder / "B/dog/3.png").unlink()
+    assert commands.resume("sweep").code == 0
+
+
+def test_distinct_mistakes_of_all_recipes_are_told(commands):
+    sweep = ("-m", "model=mlp_bn", "batch_size=1,3", "seed=0,1", *QUICK, SWEEP_FOLDER)
+    result = commands.bnexp(*sweep, "hydra.launcher.fuse=1")
+    assert result.code == 2
+    lines = [line.partition(": the last of 100")[0] for line in result.err.splitlines()]
+    assert lines == ["bnexp: batch_size=1", "bnexp: batch_size=3"]
+    assert commands.runs() == []
+
+
+def test_jobs_without_the_mistake_of_others_are_trained(commands):
+    write_images(commands.folder / "A")
+    write_images(commands.folder / "B", broken=True)
+    result = commands.bnexp("-m", "dataset.root=A,B", "seed=0,1", *FOLDER, SWEEP_FOLDER)
+    assert result.code == 1
+    assert len(trained_jobs(result)) == 2
+    assert result.err.count(BROKEN.removeprefix("bnexp: ")) == 2  # in the line of each run that failed
+    assert (commands.folder / "sweep/report.html").exists()
 
 
 def test_on_failure_stop_starts_no_further_job(commands):

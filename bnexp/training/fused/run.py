@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from bnexp.compute.memory import memory_guard
-from bnexp.errors import Diverged, one_line
+from bnexp.errors import Diverged, UserError, one_line
 from bnexp.runs.outcome import record_outcome
 from bnexp.runs.run_log import warnings_of
 from bnexp.signals import StopSignal
@@ -36,6 +36,7 @@ def train_fused(runs: Sequence[FusedRun], stop: StopSignal) -> list[str]:
     Returns the status of each: finished, diverged, failed or interrupted. Runs that have come equally far are
     trained as one network. All others, and all where that is not possible, are trained one after the other;
     the log says why. After a signal those that did not begin have the status interrupted, and no record.
+    Raises UserError for a mistake, which all of them have.
     """
     first = runs[0].config
     reason = reason_not_to_fuse(first)
@@ -92,6 +93,10 @@ def _train_together(runs: Sequence[FusedRun], stop: StopSignal) -> list[str]:
             unit = prepare_unit(runs)
     except TooManyReplicas as error:
         return _train_in_parts(runs, error.size, stop)
+    except UserError as error:  # the runs differ in their seed alone: each of them has it
+        for run in runs:
+            RunOutcome(run).end(error)
+        raise
     except Exception as error:  # of any kind: a run that has it too reports it when it is alone
         log.warning(f"{config.name}: {len(runs)} seeds, one after the other: {one_line(error)}")
         return _train_each(runs, stop)

@@ -12,7 +12,6 @@ from bnexp.compute.device import ComputeDevice, prepare_device
 from bnexp.compute.process_tuning import set_threads
 from bnexp.config.schema import Component, Config
 from bnexp.data import DataSplits
-from bnexp.data.fingerprint import check_images
 from bnexp.data.fused_batches import FusedData
 from bnexp.data.network_input import NetworkInput
 from bnexp.models.summary import Summary
@@ -123,9 +122,7 @@ def prepare_unit(runs: Sequence[FusedRun]) -> Unit:
     if device.type != "cpu":
         raise NotFusable(f"fused runs have been measured on a CPU alone, not on {device.type}")
     keys = config.dataset
-    dataset = data.load_dataset(keys.name, keys.root, keys.resize)
-    for fingerprint in {run.job.fingerprints.get("dataset") for run in runs}:
-        check_images(keys.root, fingerprint)
+    dataset = data.load_dataset(keys.name, keys.root, keys.resize, runs[0].job.fingerprints.get("dataset"))
     splits = [build.split_dataset(dataset, run.config, device) for run in runs]
     inputs = [NetworkInput.of_splits(part) for part in splits]
     networks = [build.model(run.config, part) for run, part in zip(runs, inputs, strict=True)]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from bnexp import models
 from bnexp.config.schema import Component, Config
 
 KNOWN_TARGETS = {
-    "model": ("bnexp.models.",),
-    "optimizer": tuple(f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")),
-    "scheduler": (
-        "bnexp.training.schedulers.",
-        *(
-            f"torch.optim.lr_scheduler.{name}LR"
-            for name in ("CosineAnnealing", "Exponential", "Polynomial", "Step")
-        ),
-    ),
-    "loss": ("bnexp.training.losses.", "torch.nn.CrossEntropyLoss", "torch.nn.MultiMarginLoss"),
+    "model": {f"bnexp.models.{name}" for name in models.__all__},
+    "optimizer": {f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")},
+    "scheduler": {
+        "bnexp.training.schedulers.InverseSqrtLR",
+        "torch.optim.lr_scheduler.CosineAnnealingLR",
+        "torch.optim.lr_scheduler.ExponentialLR",
+        "torch.optim.lr_scheduler.PolynomialLR",
+        "torch.optim.lr_scheduler.StepLR",
+    },
+    "loss": {"bnexp.training.losses.OneHotMSE", "torch.nn.CrossEntropyLoss", "torch.nn.MultiMarginLoss"},
 }
 # The keys of torch's known optimizers that need no trial. Others can ask for what a step does not support.
 KNOWN_OPTIMIZER_KEYS = {"lr", "momentum", "nesterov", "weight_decay", "betas", "eps"}
@@ -28,4 +29,4 @@ def needs_trial(config: Config) -> bool:
 
 
 def is_known(component: Component) -> bool:
-    return component.target is None or component.target.startswith(KNOWN_TARGETS[component.key])
+    return component.target is None or component.target in KNOWN_TARGETS[component.key]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bnexp.config.schema import Config
+from bnexp.config.source import is_own_target
 from bnexp.errors import UserError
 from bnexp.seeding import RandomState, global_rng_state, seed_global
 from bnexp.training.trainer import Trainer
@@ -36,7 +39,10 @@ def _plain(state: object) -> object:
 
 
 def own_generators(config: Config, trainer: Trainer) -> dict[tuple[str, str], str]:
-    """The state of each random generator in an attribute of a part, by (the part's key, the attribute)."""
+    """The state of each random generator of a part, by (the part's key, the generator's name).
+
+    It is an attribute of the part or of its class, or a variable of the module of its class.
+    """
     parts: list[tuple[str, Any]] = [(config.model.title, module) for module in trainer.model.modules()]
     parts += [(config.loss.title, module) for module in trainer.loss.modules()]
     parts += [
@@ -47,7 +53,12 @@ def own_generators(config: Config, trainer: Trainer) -> dict[tuple[str, str], st
 
 
 def _generators_of(part: Any) -> Iterator[tuple[str, str]]:
-    for name, value in getattr(part, "__dict__", {}).items():
+    own_classes = [each for each in type(part).__mro__ if is_own_target(f"{each.__module__}.{each.__name__}")]
+    modules = [sys.modules.get(each.__module__) for each in own_classes]
+    variables = [dict(getattr(holder, "__dict__", {})) for holder in (part, *own_classes, *modules)]
+    for name, value in chain.from_iterable(each.items() for each in variables):
+        if isinstance(value, random.SystemRandom):
+            continue  # it has no state
         if isinstance(value, torch.Generator):
             yield name, str(value.get_state().tolist())
         elif isinstance(value, random.Random):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 MODULE = '''
+import threading
+
+
 class LossWithParameters(nn.Module):
     def __init__(self):
         super().__init__()
@@ -84,6 +87,16 @@ class MixupInTraining(nn.Module):
         return (loss + nn.functional.cross_entropy(logits, labels[torch.randperm(len(labels))])) / 2
 
 
+class HoldsALock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def forward(self, logits, labels):
+        with self.lock:
+            return nn.functional.cross_entropy(logits, labels)
+
+
 class OwnGenerator(nn.Module):
     """Draws from a generator that no checkpoint holds, while it is in training mode."""
 
@@ -123,6 +136,10 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_exit_code_2(own_code, mistake):
     own_code(MODULE).assert_refused(*MISTAKES[mistake])
+
+
+def test_a_loss_that_no_deep_copy_can_follow_is_trained(own_code):
+    own_code(MODULE).output("loss._target_=mine.HoldsALock")
 
 
 def test_a_loss_knows_whether_it_is_in_training(own_code):

@@ -82,6 +82,27 @@ class OwnChoice(Net):
         return super().forward(images * (not self.training or self.choices.random() > 0.01))
 
 
+CHOICES = random.Random(0)
+
+
+class ChoiceOfTheModule(Net):
+    def forward(self, images):
+        return super().forward(images * (not self.training or CHOICES.random() > 0.01))
+
+
+class ChoiceOfTheClass(Net):
+    chance = numpy.random.default_rng(0)
+
+    def forward(self, images):
+        return super().forward(images * (not self.training or self.chance.random() > 0.01))
+
+
+class HoldsSystemRandom(Net):
+    def __init__(self, in_channels, image_size, num_classes):
+        super().__init__(in_channels, image_size, num_classes)
+        self.name = random.SystemRandom()
+
+
 class DrawsInInit(Net):
     def __init__(self, in_channels, image_size, num_classes):
         super().__init__(in_channels, image_size, num_classes)
@@ -93,6 +114,8 @@ MISTAKES = {
     "a choice by Python": (["model._target_=mine.OwnChoice"], OWN),
     "a choice by numpy": (["model._target_=mine.OwnChoice", "+model.kind=numpy"], OWN),
     "a choice by numpy's older class": (["model._target_=mine.OwnChoice", "+model.kind=old"], OWN),
+    "a choice of the module": (["model._target_=mine.ChoiceOfTheModule"], "Module: draws from CHOICES, a"),
+    "a choice of the class": (["model._target_=mine.ChoiceOfTheClass"], "OfTheClass: draws from chance, a"),
     "torch": (["model._target_=mine.SeedsTorch"], "mine.SeedsTorch: calls torch.manual_seed in each step"),
     "numpy": (["model._target_=mine.SeedsNumpy"], "mine.SeedsNumpy: calls np.random.seed in each step"),
     "Python": (["model._target_=mine.SeedsPython"], "mine.SeedsPython: calls random.seed in each step"),
@@ -107,6 +130,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(own_code, mistake):
     own_code(MODULE).assert_refused(*MISTAKES[mistake])
 
 
-@pytest.mark.parametrize("name", ["Draws", "SeedsInEval", "DrawsInInit"])
+@pytest.mark.parametrize("name", ["Draws", "SeedsInEval", "DrawsInInit", "HoldsSystemRandom"])
 def test_a_network_may_draw_and_repeat_its_evaluation(own_code, name):
     own_code(MODULE).output(f"model._target_=mine.{name}")

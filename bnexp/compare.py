@@ -103,10 +103,13 @@ def compare_folders(args: argparse.Namespace) -> None:
 
     from bnexp.report.analysis.sweep_verdict import read_evidence
     from bnexp.report.read.looks import save_looks
+    from bnexp.report.read.runs import check_holds_runs
     from bnexp.report.render.terminal import print_verdict
 
     _check_published(args.published, args.metric or DEFAULT_METRIC)
     _check_output(args.output, args.folders)
+    for folder in args.folders:
+        check_holds_runs(folder)
     evidence = read_evidence(args.folders, look_folders=[args.output] if args.output else [])
     for problem in evidence.problems:
         print(f"bnexp: {problem}", file=sys.stderr)

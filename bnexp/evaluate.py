@@ -85,10 +85,14 @@ def arguments() -> argparse.Namespace:
 @forbid_exit("the network or the loss")
 def evaluate(args: argparse.Namespace) -> None:
     _check_is_run(args.run)
+    title = _title(args)
     if args.image:
-        classify_files(args)
+        classify_files(args, title)
         return
     config = _with_root(load_config(args.run, args.device, args.trust), args.root)
+    size = _batch_size(args, config)
+    _check_files(args)
+    typed, args = args, _with_absolute_paths(args)
     _warn_of_changes(args.run, config)
 
     from bnexp.compute import device, memory, process_tuning
@@ -98,8 +102,6 @@ def evaluate(args: argparse.Namespace) -> None:
     from bnexp.training import build
 
     split = args.split or "test"
-    size = _batch_size(args, config)
-    _check_files(args)
     config = replace(config, device=device.evaluation_settings(config.device))
     compute_device = device.prepare_device(config.device)
     images = build.load_splits(config, compute_device)
@@ -114,7 +116,7 @@ def evaluate(args: argparse.Namespace) -> None:
         precise_evaluation.check(network, images.train, config.batch_size, args.precise_bn)
     precise: list[str] = []
     # The files are written before anything is printed. The export needs the network on the CPU.
-    notes = [] if args.export is None else [_export(args, config, data, network, state)]
+    notes = [] if args.export is None else [_export(args, typed.export, config, data, network, state)]
     trainer = build.trainer(config, network, compute_device, images)
     with memory.memory_guard(f"--batch-size={size}"):
         loss, accuracy, classes = trainer.classify(batches, size)
@@ -125,15 +127,25 @@ def evaluate(args: argparse.Namespace) -> None:
         if args.predictions is not None:
             names = predictions_file.image_names(config, split, batches)
             table = predictions_file.class_probabilities(trainer, batches, size)
-            notes.insert(
-                0,
-                predictions_file.write_predictions(args.predictions, names, labels, table, images.classes),
+            note = predictions_file.write_predictions(
+                args.predictions, names, labels, table, images.classes, typed_path=typed.predictions
             )
+            notes.insert(0, note)
     restore_log()
-    print(f"{_title(args)}, {split}: {len(labels)} images, on {compute_device}")
+    print(f"{title}, {split}: {len(labels)} images, on {compute_device}")
     print(f"accuracy {accuracy:.4f}, loss {loss:.4f}")
     for line in (*precise, *_class_lines(labels, predictions, images.classes), *notes):
         print(line)
+
+
+def _with_absolute_paths(args: argparse.Namespace) -> argparse.Namespace:
+    """The same arguments for the time from which on the user's own code may change the current folder."""
+    values = {
+        name: [path.absolute() for path in value] if name == "image" and value else value
+        for name, value in vars(args).items()
+    }
+    paths = {name: value.absolute() for name, value in values.items() if isinstance(value, Path)}
+    return argparse.Namespace(**values | paths)
 
 
 def _with_root(config: Config, root: Path | None) -> Config:
@@ -147,7 +159,7 @@ def _with_root(config: Config, root: Path | None) -> Config:
         raise UserError(
             f"dataset.root={dataset.root}: there is no such folder; --root=DIR names its new place"
         )
-    return config if root is None else replace(config, dataset=replace(dataset, root=str(root)))
+    return config if root is None else replace(config, dataset=replace(dataset, root=str(root.absolute())))
 
 
 def _batch_size(args: argparse.Namespace, config: Config) -> int:
@@ -168,7 +180,7 @@ def _class_lines(labels: list[int], predictions: list[int], classes: Sequence[st
         yield f"balanced accuracy {balanced:.4f}: the mean over the classes, whose sizes are uneven"
 
 
-def classify_files(args: argparse.Namespace) -> None:
+def classify_files(args: argparse.Namespace, title: str) -> None:
     """Prints the most probable classes of each image file. The data set is not needed."""
     for option in ("split", "device", "root", "predictions", "batch_size", "precise_bn"):
         if getattr(args, option) is not None:
@@ -176,6 +188,7 @@ def classify_files(args: argparse.Namespace) -> None:
             raise UserError(f"--{name}: is for the images of the data set; leave it out with --image")
     config = load_config(args.run, "cpu", args.trust)
     _check_files(args)
+    typed, args = args, _with_absolute_paths(args)
 
     from bnexp.data.network_input import NetworkInput
     from bnexp.results.network import load_network
@@ -185,10 +198,10 @@ def classify_files(args: argparse.Namespace) -> None:
     inputs = preprocess(args.image, data)
     network, state = load_network(args.run, config, data, args.checkpoint)
     predictions = predict(network, inputs, data.classes)
-    note = "" if args.export is None else _export(args, config, data, network, state)
+    note = "" if args.export is None else _export(args, typed.export, config, data, network, state)
     restore_log()
-    print(f"{_title(args)}: the {SHOWN_CLASSES} most probable classes")
-    for path, prediction in zip(args.image, predictions, strict=True):
+    print(f"{title}: the {SHOWN_CLASSES} most probable classes")
+    for path, prediction in zip(typed.image, predictions, strict=True):
         ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:SHOWN_CLASSES]
         print(f"{path}: {', '.join(f'{name} {probability:.4f}' for name, probability in ranked)}")
     if note:
@@ -203,19 +216,25 @@ def _title(args: argparse.Namespace) -> str:
 
 
 def _export(
-    args: argparse.Namespace, config: Config, data: NetworkInput, network: Module, state: dict[str, Any]
+    args: argparse.Namespace,
+    typed_path: Path,
+    config: Config,
+    data: NetworkInput,
+    network: Module,
+    state: dict[str, Any],
 ) -> str:
     from bnexp.results.export import describe_export, write_export
 
     metadata = describe_export(args.run, config, data, args.checkpoint, state)
-    return write_export(args.export, network, data, metadata)
+    return write_export(args.export, network, data, metadata, typed_path=typed_path)
 
 
 def _check_is_run(folder: Path) -> None:
     """Lists the runs of a sweep, or of any folder above runs, and raises UserError: one of them is needed."""
     if (folder / SUMMARY).exists() or not folder.is_dir():
         return
-    if (runs := list(find_runs(folder))) in ([], [folder]):
+    runs = [run for run in find_runs(folder) if (run / SUMMARY).exists()]
+    if not runs:
         return
     for run in runs:
         try:

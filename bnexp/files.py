@@ -20,6 +20,16 @@ OUTPUT_MARKS = {".hydra", "multirun.yaml", "comparison.json"}  # in the folder o
 
 
 @contextmanager
+def keep_current_folder() -> Iterator[None]:
+    """Ends in the folder in which it began: the user's own code may change it."""
+    folder = os.getcwd()
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+
+
+@contextmanager
 def name_write_errors(path: Path) -> Iterator[None]:
     """Turns an OSError inside the block into a WriteError that names ``path``."""
     try:

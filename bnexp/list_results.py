@@ -158,7 +158,7 @@ def arguments() -> argparse.Namespace:
         " and the answer of its verdict, a run its seed and test accuracy.",
     )
     parser.add_argument(
-        "folder", nargs="?", type=argument_parser.named_path, default=Path("outputs"), metavar="DIR",
+        "folder", nargs="?", type=argument_parser.named_folder, default=Path("outputs"), metavar="DIR",
         help="default: outputs",
     )  # fmt: skip
     parser.add_argument("--limit", type=int, metavar="N", help="only the newest N")

@@ -24,7 +24,10 @@ from bnexp.cli.help import GROUPS
 from bnexp.config.overrides import override_key, quote_value, split_override
 from bnexp.config.trust import check_target
 from bnexp.errors import UserError, one_line
-from bnexp.runs.summary import check_inside, check_is_training
+from bnexp.runs.folder import is_free
+from bnexp.runs.summary import SUMMARY, check_inside, check_is_training
+from bnexp.sweeps.job_folders import is_free as is_sweep_free
+from bnexp.sweeps.plan_file import PLAN_FILE
 
 # Keys of Hydra that only say where to write, and how many jobs run at once and where. Any other key can name
 # code: ``hydra.launcher.init`` has Ray's runtime_env, and a cluster at ``address`` sends pickles back.
@@ -68,7 +71,11 @@ def resume_arguments(folder: Path, new_overrides: list[str], trusted_names: Coll
             raise UserError(f"{override}: bnexp-resume continues in {folder}; leave this key out")
     is_sweep = (folder / "multirun.yaml").exists()
     if not is_sweep and not (folder / ".hydra" / "hydra.yaml").exists():
-        raise UserError(f"{folder}: neither a run's folder (no .hydra) nor a sweep's (no multirun.yaml)")
+        missing = ".hydra/hydra.yaml" if (folder / ".hydra").exists() else ".hydra"
+        raise UserError(f"{folder}: neither a run's folder (no {missing}) nor a sweep's (no multirun.yaml)")
+    if not (is_sweep_free(folder) if is_sweep else is_free(folder)):
+        kind, missing = ("sweep", PLAN_FILE) if is_sweep else ("run", SUMMARY)
+        raise UserError(f"{folder}: holds files of Hydra, but no {kind} of bnexp (no {missing})")
     check_inside(folder)
     saved_command = _read_command(folder, "multirun.yaml" if is_sweep else ".hydra/hydra.yaml")
     for saved_override in saved_command.overrides:

@@ -157,3 +157,14 @@ def restore_torch_settings() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(autouse=True)
+def remove_modules_of_the_test(tmp_path_factory) -> Iterator[None]:
+    """Removes the modules that a test imported from its folder, as a later test may write others."""
+    names_before = set(sys.modules)
+    yield
+    for name in sys.modules.keys() - names_before:
+        file = vars(sys.modules[name]).get("__file__") or ""
+        if file.startswith(str(tmp_path_factory.getbasetemp())):
+            del sys.modules[name]

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -206,18 +207,26 @@ def test_missing_curves_are_named_and_the_runs_are_compared(commands):
     assert result.err.count("metrics.csv: No such file or directory") == 6
 
 
-def test_folders_without_runs_are_named(commands):
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("absent", "no such folder"),
+        ("swee*", "no such folder"),
+        ("empty", "no run in this folder"),
+        ("other", "no run in this folder"),
+        ("descent", "a descent of bnexp-descend, which trains no network"),
+    ],
+)
+def test_an_argument_without_runs_is_refused_beside_others(commands, argument, reason):
     write_sweep(commands.folder / "sweep", GROUPS)
-    (commands.folder / "empty").mkdir()
-    (commands.folder / "other").mkdir()
+    for folder in ("empty", "other", "descent"):
+        (commands.folder / folder).mkdir()
     (commands.folder / "other" / "notes.txt").write_text("nothing")
-    result = commands.compare("empty", "other", "absent", "sweep")
-    assert result.code == 0
-    assert result.err.splitlines() == [
-        "bnexp: empty: no run in this folder; not compared",
-        "bnexp: other: no run in this folder; not compared",
-        "bnexp: absent: no such folder; not compared",
-    ]
+    (commands.folder / "descent" / "summary.json").write_text('{"kind": "descent", "status": "finished"}')
+    for folders in ((argument, "sweep"), ("sweep", argument), (argument,)):
+        result = commands.compare(*folders, "--output", "out", "--metric", "test/loss")
+        assert (result.code, result.out, result.err) == (2, "", f"bnexp: {argument}: {reason}\n")
+    assert not Path("out").exists()
 
 
 def test_runs_without_results_have_not_diverged(commands):
@@ -250,7 +259,7 @@ def test_one_run_or_two_data_sets_are_nothing_to_compare(commands):
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["absent"], "bnexp: no finished run to compare"),
+        (["absent"], "bnexp: absent: no such folder"),
         (["sweep", "--by", "norn"], "bnexp: --by=norn: must be one of model.norm"),
         (
             ["sweep", "--metric", "accuracy"],

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 QUICK = ("dataset.train_size=100", "dataset.test_size=50", "batch_size=20", "tracking.tensorboard=false")
 NET = """
@@ -127,6 +128,45 @@ def test_the_run_is_named_from_the_folder_where_the_command_was_started(
     monkeypatch.chdir(commands.folder)
     assert result.code == 0
     assert result.out.splitlines()[-1].endswith("| run")
+
+
+@pytest.mark.parametrize("place", ["at_import", "in_init", "in_forward"])
+def test_paths_of_the_command_line_are_those_of_the_folder_where_it_was_started(
+    commands, own_network, monkeypatch, place
+):
+    elsewhere = commands.folder / "elsewhere"
+    elsewhere.mkdir()
+    for part in ("train", "test"):
+        for name, shade in (("dark", 0), ("bright", 200)):
+            Path("images", part, name).mkdir(parents=True)
+            for number in range(8):
+                Image.new("L", (28, 28), shade + number).save(Path("images", part, name, f"{number}.png"))
+    change = f"__import__('os').chdir({str(elsewhere)!r})"
+    own_network(**{place: change})
+    network = ("model=custom", "model._target_=intruder.Net", "tracking.tensorboard=false")
+    data = ("dataset=image_folder", "dataset.root=images", "batch_size=4", "epochs=1")
+
+    def run(command, *arguments):
+        monkeypatch.delitem(sys.modules, "intruder", raising=False)
+        monkeypatch.chdir(commands.folder)
+        result = command(*arguments)
+        assert result.code == 0, result.err
+        return result.out
+
+    trust = ("--trust", "intruder.Net")
+    run(commands.bnexp, *network, *data, "hydra.run.dir=run")
+    assert run(commands.resume, "run", "epochs=2", *trust).endswith("| run\n")
+    files = ("--predictions", "p.csv", "--export", "w.safetensors")
+    out = run(commands.eval, "run", "--root", "images", *files, *trust)
+    assert out.startswith("run, checkpoint last, test: 16 images")
+    assert "predictions in p.csv" in out
+    assert "tensors in w.safetensors" in out
+    image = "images/test/dark/0.png"
+    assert f"\n{image}: " in run(commands.eval, "run", "--image", image, "--export", "v.safetensors", *trust)
+    run(commands.bnexp, "-m", *network, *data, "optimizer.lr=0.1,0.2", "hydra.sweep.dir=sweep")
+    names = {"p.csv", "v.safetensors", "w.safetensors"}
+    assert names < {path.name for path in commands.folder.iterdir()}
+    assert not any(elsewhere.iterdir())
 
 
 def test_a_process_that_the_network_forks_ends_silently_with_its_own_exit(shell, tmp_path):

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from bnexp.cli.config_dir import check_config_dir
+from bnexp.cli.config_dir import check_chosen_files, check_config_dir
 from bnexp.cli.hydra_commands import TRAIN, HydraCommand
 from bnexp.cli.key_names import all_keys
 from bnexp.config.overrides import split_override
@@ -39,6 +39,7 @@ def put_flags_first(arguments: list[str], command: HydraCommand = TRAIN) -> list
         raise UserError(f"--config-dir {parsed.config_dir!r}: must name a folder")
     if parsed.config_dir is not None:
         check_config_dir(Path(parsed.config_dir), command)
+        check_chosen_files(Path(parsed.config_dir), parsed.overrides)
     overrides = list(parsed.overrides)
     flags = list(arguments)
     for override in overrides:

@@ -257,6 +257,12 @@ def _explain_several_values(match: re.Match[str], *_: object) -> UserError:
     )
 
 
+def _explain_list_in_file(match: re.Match[str], arguments: list[str], _: object) -> UserError:
+    parsed, _ = get_args_parser().parse_known_args(arguments)
+    path = Path(parsed.config_dir or CONF, f"{match[1]}.yaml")
+    return UserError(f"{path}: must hold keys, not a list")
+
+
 # Hydra has few exception types, so the text of a message says what happened. The first match counts.
 EXPLANATIONS: dict[str, Callable[[re.Match[str], list[str], HydraCommand], UserError]] = {
     r"Could not override '([^']+)'": _explain_unknown_key,
@@ -267,5 +273,6 @@ EXPLANATIONS: dict[str, Callable[[re.Match[str], list[str], HydraCommand], UserE
     r"Could not append to config\. An item is already at '([^']+)'": _explain_existing_key,
     r"Could not delete from config\. '?([^' ]+)'? does not exist": _explain_failed_deletion,
     r"Ambiguous value for argument '([^']+)'": _explain_several_values,
+    r"In '(.+)': ConfigTypeError raised .*:\nCannot merge DictConfig with ListConfig": _explain_list_in_file,
     r"Config group override must be a string or a list": _explain_no_choice,
 }

@@ -19,6 +19,7 @@ from bnexp.config.schema import ARGUMENT_TYPES, Component, Config
 from bnexp.config.source import is_own_target, search_current_folder, source_files
 from bnexp.config.validation import check_arguments
 from bnexp.errors import ExitCalled, UserError, describe, forbid_exit, nearest_match, one_line
+from bnexp.files import keep_current_folder
 from bnexp.runs.identity import RUN_LENGTH_KEYS
 
 # Keys of a scheduler that bnexp computes from the run where they are null.
@@ -60,6 +61,7 @@ def instantiate(component: Component, caller_arguments: Mapping[str, Any]) -> An
     refusals = REFUSALS + (OTHER_REFUSALS_OF_TORCH if is_torch else ())
     try:
         with (
+            keep_current_folder(),
             forbid_exit(f"{group}._target_={component.target}"),
             collect_opened_files(str(component)) as files,
         ):
@@ -97,12 +99,15 @@ def check_components(config: Config) -> None:
 
 
 def _import_module(name: str) -> ModuleType:
-    """Imports a module, and notes the files that it reads meanwhile: it does so once in a process."""
+    """Imports a module, and notes the files that it reads meanwhile: it does so once in a process.
+
+    The current folder stays: paths of the command line, as ``dataset.root``, are relative to it.
+    """
     if name in sys.modules:
         return sys.modules[name]
     path = list(sys.path)
     try:
-        with collect_opened_files(name):
+        with keep_current_folder(), collect_opened_files(name):
             return importlib.import_module(name)
     finally:  # a module may clear or replace the search path: later imports need what was in it
         sys.path += [folder for folder in path if folder not in sys.path]

@@ -46,8 +46,10 @@ def describe_export(
     return {name: value.encode(errors="replace").decode() for name, value in values.items()}
 
 
-def write_export(path: Path, network: nn.Module, data: NetworkInput, metadata: dict[str, str]) -> str:
-    """Writes ``path``, in the format that its ending names. Returns what was written.
+def write_export(
+    path: Path, network: nn.Module, data: NetworkInput, metadata: dict[str, str], *, typed_path: Path
+) -> str:
+    """Writes ``path``, in the format that its ending names. Its texts name ``typed_path``.
 
     Raises UserError where it cannot be written, and for ONNX where a package is missing, the network cannot
     be exported, or onnxruntime computes other logits.
@@ -62,8 +64,8 @@ def write_export(path: Path, network: nn.Module, data: NetworkInput, metadata: d
     try:
         write_atomically(path, lambda file: file.write(content))
     except OSError as error:
-        raise UserError(f"--export={path}: cannot be written ({error.strerror})") from error
-    return f"{text} in {path}"
+        raise UserError(f"--export={typed_path}: cannot be written ({error.strerror})") from error
+    return f"{text} in {typed_path}"
 
 
 def is_export(path: Path) -> bool:

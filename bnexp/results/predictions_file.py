@@ -43,7 +43,13 @@ def image_names(config: Config, split: str, batches: Split) -> list[str]:
 
 
 def write_predictions(
-    path: Path, names: list[str], labels: list[int], probabilities: Tensor, classes: tuple[str, ...]
+    path: Path,
+    names: list[str],
+    labels: list[int],
+    probabilities: Tensor,
+    classes: tuple[str, ...],
+    *,
+    typed_path: Path,
 ) -> str:
     """Writes names of classes, the probability of the predicted class, and those of all classes."""
     predictions = probabilities.argmax(1).tolist()
@@ -57,8 +63,8 @@ def write_predictions(
                 shares = [f"{share:.6g}" for share in row]
                 writer.writerow([name, classes[label], classes[prediction], shares[prediction], *shares])
     except OSError as error:
-        raise UserError(f"--predictions={path}: cannot be written ({error.strerror})") from error
-    return f"predictions in {path}"
+        raise UserError(f"--predictions={typed_path}: cannot be written ({error.strerror})") from error
+    return f"predictions in {typed_path}"
 
 
 def is_predictions(path: Path) -> bool:

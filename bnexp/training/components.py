@@ -128,9 +128,14 @@ def schedule_of(
     total_steps = getattr(scheduler, "total_steps", None)
     if isinstance(total_steps, int) and total_steps < run_length:
         unit = "steps" if interval == "step" else "epochs"
-        raise bad_value(
-            "scheduler.total_steps",
-            total_steps,
-            f"must be at least {run_length}, the {unit} of this run (or null)",
-        )
+        length = f"{run_length}, the {unit} of epochs={epochs}"
+        if component.keys.get("total_steps") is None:  # the class has computed it from other keys
+            raise UserError(
+                f"{component.title}: ends after {total_steps} {unit}, before the last of {length};"
+                " scheduler.total_steps=null makes it as long as the run"
+            )
+        possible_epochs = total_steps // (run_length // epochs)
+        hint = f"; it lasts for epochs={possible_epochs}" if possible_epochs else ""
+        reason = f"must be null or at least {length}{hint}"
+        raise bad_value("scheduler.total_steps", total_steps, reason)
     return Schedule(scheduler, interval, monitor)

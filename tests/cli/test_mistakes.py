@@ -281,6 +281,7 @@ ARGUMENTS_OF_OTHERS = [
         "file",
         "bnexp: DIR: file must name a folder, but is a file (bnexp-compare --help lists all)",
     ),
+    ("list", "file", "bnexp: DIR: file must name a folder, but is a file (bnexp-list --help lists all)"),
     ("plan", "file", "bnexp: file: must name a folder, but is a file"),
     ("resume", "nowhere", "bnexp: nowhere: no such folder"),
     ("compare", ". --published nan", "bnexp: --published=nan: must be a finite number"),
@@ -299,6 +300,34 @@ def test_a_wrong_argument_of_another_command_is_one_line(commands, command, argu
     Path("file").write_text("no folder")
     result = getattr(commands, command)(*arguments.split())
     assert (result.code, result.out, result.err) == (2, "", f"{line}\n")
+
+
+CHOSEN_FILES = {
+    "experiment=x": {
+        b"": "holds no keys, so experiment=x has no effect",
+        b"\n  # @package _global_\n---\n": "holds no keys, so experiment=x has no effect",
+        b"\xef\xbb\xbf# @package _global_\nepochs: 1\n": (
+            "begins with a byte order mark; save it as UTF-8 without one"
+        ),
+        b"# @package _global_\n- epochs\n": "must hold keys, not a list",
+    },
+    "model=x": {b"": "holds no keys, so model=x has no effect"},
+}
+
+
+@pytest.mark.parametrize("choice", CHOSEN_FILES)
+def test_a_chosen_file_that_would_have_no_effect_is_named(commands, choice):
+    path = Path("myconf", choice.replace("=", "/") + ".yaml")
+    path.parent.mkdir(parents=True)
+    for content, reason in CHOSEN_FILES[choice].items():
+        path.write_bytes(content)
+        for sweep in ((), ("-m", "seed=0,1", "hydra.sweep.dir=sweep")):
+            result = commands.bnexp("--config-dir", "myconf", choice, "hydra.run.dir=run", *sweep)
+            assert (result.code, result.err) == (2, f"bnexp: {path}: {reason}\n")
+    path.write_text("# @package _global_\nseed: 1\n")  # a file beside it is not chosen
+    path.with_name("y.yaml").write_text("")
+    if choice == "experiment=x":
+        assert commands.bnexp("--config-dir", "myconf", choice, "--cfg", "job").code == 0
 
 
 def test_a_preset_that_removes_the_check_of_the_run_folder_trains_nothing(commands):

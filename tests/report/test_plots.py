@@ -2,6 +2,9 @@
 
 import io
 import math
+import os
+import subprocess
+import sys
 
 import matplotlib
 import pytest
@@ -198,3 +201,11 @@ def test_a_curve_that_stays_at_its_highest_value_has_an_axis_with_a_height(tmp_p
     limits = {axes.get_title("left"): axes.get_ylim() for axes in panels}
     low, high = limits["test accuracy (%)"]
     assert low < 50 < 100 < high
+
+
+def test_pictures_do_not_depend_on_the_backend_of_the_environment():
+    program = (
+        "from bnexp.report.plots.style import drawing_style\nwith drawing_style(): import matplotlib.figure"
+    )
+    environment = os.environ | {"MPLBACKEND": "garbage"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -373,6 +374,30 @@ def test_resume_without_a_run_is_a_one_line_error(commands, folder, reason):
     assert result.code == 2
     assert reason in result.err
     assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["resume", "eval"])
+def test_a_folder_of_another_hydra_project_is_no_run(commands, name):
+    hydra = "hydra: {overrides: {hydra: [], task: []}, sweeper: {}, runtime: {cwd: /, config_sources: []}}\n"
+    for folder, files in {
+        "run": [".hydra/hydra.yaml", ".hydra/config.yaml", "app.log"], "partly": [".hydra/config.yaml"],
+        "sweep": ["multirun.yaml", "0/.hydra/hydra.yaml", "1/.hydra/hydra.yaml"],
+    }.items():  # fmt: skip
+        for file in files:
+            Path(folder, file).parent.mkdir(parents=True, exist_ok=True)
+            Path(folder, file).write_text(hydra)
+    files_before = sorted(Path().rglob("*"))
+    reasons = {
+        "run": "holds files of Hydra, but no run of bnexp (no summary.json)",
+        "partly": "neither a run's folder (no .hydra/hydra.yaml) nor a sweep's (no multirun.yaml)",
+        "sweep": "holds files of Hydra, but no sweep of bnexp (no sweep.json)",
+    }
+    for folder, reason in reasons.items():
+        if name == "eval":
+            reason = "not a run folder (summary.json: No such file or directory)"
+        result = getattr(commands, name)(folder)
+        assert (result.code, result.out, result.err) == (2, "", f"bnexp: {folder}: {reason}\n")
+    assert sorted(Path().rglob("*")) == files_before
 
 
 def test_a_folder_with_another_run_is_refused_and_unchanged(commands):

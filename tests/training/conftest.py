@@ -17,6 +17,17 @@ from torch import nn
 class Net(nn.Sequential):
     def __init__(self, in_channels, image_size, num_classes):
         super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
+
+
+class ChangesInEval(Net):
+    def __init__(self, in_channels, image_size, num_classes, effect=0):
+        super().__init__(in_channels, image_size, num_classes)
+        self.effect = effect
+        self.register_buffer("evaluated", torch.zeros(()))
+
+    def forward(self, images):
+        self.evaluated += not self.training
+        return super().forward(images) * (1 + self.effect * self.evaluated)
 """
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from types import ModuleType
 from typing import Any, BinaryIO
 
 from bnexp.report.analysis.group_summary import GroupSummary
@@ -40,14 +42,25 @@ PARAMETERS: dict[str, Any] = {
 }  # fmt: skip
 
 
+def _import_matplotlib() -> ModuleType:
+    """Imports it without the variable MPLBACKEND: an unknown name there ends the import, and no picture has a
+    window."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return matplotlib
+
+
 @contextmanager
 def drawing_style(**parameters: Any) -> Iterator[None]:
     """matplotlib's own defaults and bnexp's style: a ``matplotlibrc`` of the user's changes no picture.
 
     One with ``text.usetex: true`` would even need LaTeX.
     """
-    import matplotlib as mpl
-
+    mpl = _import_matplotlib()
     values: Any = PARAMETERS | parameters
     with mpl.rc_context(), warnings.catch_warnings():
         # A class named in Chinese has boxes in the pictures; the page has the name as text.

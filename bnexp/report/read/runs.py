@@ -123,8 +123,7 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[Problem]]:
     for path in paths:
         folders = list(find_runs(path))
         if not folders:
-            reason = "no run in this folder" if path.is_dir() else "no such folder"
-            problems.append(Problem(str(path), reason))
+            problems.append(Problem(str(path), _why_no_run(path)))
         for folder in folders:
             if (real_path := folder.resolve()) in visited:
                 continue
@@ -166,6 +165,19 @@ def _in_typed_order(runs: Iterable[Run]) -> list[Run]:
         return sweep_starts[sweep], str(sweep), run.job_number, run.started_at, run.folder
 
     return sorted(runs, key=position)
+
+
+def check_holds_runs(path: Path) -> None:
+    """Raises UserError for a path at or below which there is no run of training."""
+    folders = list(find_runs(path))
+    if not folders:
+        raise UserError(f"{path}: {_why_no_run(path)}")
+    if all(is_descent(folder) for folder in folders):
+        check_is_training(folders[0])
+
+
+def _why_no_run(path: Path) -> str:
+    return "no run in this folder" if path.is_dir() else "no such folder"
 
 
 def find_runs(path: Path) -> Iterator[Path]:

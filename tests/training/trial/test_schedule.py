@@ -94,7 +94,21 @@ MISTAKES = {
         ["scheduler=custom", "scheduler._target_=mine.NoScheduler"], "NoScheduler: has no state_dict"
     ),
     "too few steps": (
-        ["scheduler=onecycle", "scheduler.total_steps=3", "batch_size=4"], "must be at least 15"
+        ["scheduler=onecycle", "scheduler.total_steps=3", "batch_size=4"],
+        "scheduler.total_steps=3: must be null or at least 15, the steps of epochs=1",
+    ),
+    "enough steps for fewer epochs": (
+        ["scheduler=onecycle", "scheduler.total_steps=33", "batch_size=4", "epochs=3"],
+        "must be null or at least 45, the steps of epochs=3; it lasts for epochs=2",
+    ),
+    "too few steps by other keys": (
+        [
+            "scheduler=custom", "scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", "batch_size=4",
+            "scheduler.interval=step", "+scheduler.max_lr=1", "+scheduler.epochs=1",
+            "+scheduler.steps_per_epoch=3",
+        ],
+        "OneCycleLR: ends after 3 steps, before the last of 15, the steps of epochs=1;"
+        " scheduler.total_steps=null makes",
     ),
 }  # fmt: skip
 

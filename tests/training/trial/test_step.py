@@ -139,16 +139,6 @@ class InputInPlaceInEval(Net):
         return super().forward(images if self.training else images.mul_(2))
 
 
-class ChangesInEval(Net):
-    def __init__(self, in_channels, image_size, num_classes):
-        super().__init__(in_channels, image_size, num_classes)
-        self.register_buffer("evaluated", torch.zeros(()))
-
-    def forward(self, images):
-        self.evaluated += not self.training
-        return super().forward(images)
-
-
 class Dictionary(Net):
     def forward(self, images):
         return {"logits": super().forward(images)}

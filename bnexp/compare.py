@@ -148,12 +148,16 @@ def _check_published(value: float | None, metric: str) -> None:
 
 
 def _check_output(output: Path | None, folders: list[Path]) -> None:
-    """Raises UserError for the folder of a run or a sweep that is not compared: it may have a report."""
-    if output is None or output.resolve() in [folder.resolve() for folder in folders]:
+    """Raises UserError for a folder of a run or a sweep that is not compared, and for one inside of it."""
+    if output is None:
         return
-    kind = "sweep" if is_sweep(output) else "run" if (output / SUMMARY).is_file() else None
-    if kind:
-        raise UserError(f"--output={output}: holds a {kind} that is not compared; choose another folder")
+    compared, path = [folder.resolve() for folder in folders], output.resolve()
+    for folder in (path, *path.parents):
+        if folder in compared:
+            return
+        if kind := "sweep" if is_sweep(folder) else "run" if (folder / SUMMARY).is_file() else "":
+            verb = "holds" if folder == path else "lies in"
+            raise UserError(f"--output={output}: {verb} a {kind} that is not compared; choose another folder")
 
 
 def main() -> None:

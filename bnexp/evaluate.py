@@ -290,7 +290,7 @@ def _check_files(args: argparse.Namespace) -> None:
 def _check_replaces_own(option: str, path: Path | None, is_own: Callable[[Path], bool]) -> None:
     """Raises UserError where the file exists and was not written with the same option before."""
     if path is not None and path.exists() and not is_own(path):
-        raise UserError(f"{option}={path}: this file was not written by bnexp; choose another name")
+        raise UserError(f"{option}={path}: this file was not written by {option}; choose another name")
 
 
 def main() -> None:

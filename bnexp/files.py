@@ -76,9 +76,13 @@ def _sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda file: file.write(content))
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes ``text`` as UTF-8. A byte of a path that is no text is written as an escape, as ``\\udcf6``."""
-    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, values: Any) -> None:

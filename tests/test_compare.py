@@ -60,6 +60,9 @@ def test_the_folder_of_another_sweep_or_run_gets_no_report(commands, kind):
     assert (result.code, result.out) == (2, "")
     reason = f"holds a {kind} that is not compared; choose another folder"
     assert result.err == f"bnexp: --output={other}: {reason}\n"
+    inside = commands.compare("sweep", "--output", str(other / "means"))
+    assert (inside.code, inside.out) == (2, "")
+    assert f"--output={other}/means: lies in a {kind} that is not compared" in inside.err
     assert sorted(other.rglob("*")) == files
     assert commands.compare("other", "--output", "other").code == 0
 

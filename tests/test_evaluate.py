@@ -373,7 +373,9 @@ def test_a_file_that_bnexp_did_not_write_is_not_replaced(commands, run, option, 
     content = path.read_bytes()
     result = commands.eval(str(run), option, str(path))
     assert (result.code, result.out) == (2, "")
-    assert result.err == f"bnexp: {option}={path}: this file was not written by bnexp; choose another name\n"
+    assert (
+        result.err == f"bnexp: {option}={path}: this file was not written by {option}; choose another name\n"
+    )
     assert path.read_bytes() == content
 
 
@@ -392,7 +394,7 @@ def test_an_export_replaces_no_device(commands, run):
     os.mkfifo("pipe")
     result = commands.eval(str(run), "--export", "pipe")
     assert (result.code, result.out) == (2, "")
-    assert "--export=pipe: this file was not written by bnexp" in result.err
+    assert "--export=pipe: this file was not written by --export" in result.err
     assert Path("pipe").is_fifo()
 
 

@@ -163,6 +163,17 @@ def test_resume_refuses_changed_images(commands):
     assert (commands.folder / "run/summary.json").read_bytes() == old_summary
 
 
+def test_resume_names_a_missing_folder_of_images(commands):
+    root = write_images(commands.folder / "A")
+    commands.bnexp(*folder_overrides("A"), *QUICK, "hydra.run.dir=run")
+    shutil.move(root, commands.folder / "B")
+    for arguments, name in (((), str(root)), (("dataset.root=C",), "C")):
+        result = commands.resume("run", "epochs=2", *arguments)
+        line = f"bnexp: dataset.root={name}: there is no such folder; dataset.root=DIR names its new place\n"
+        assert (result.code, result.err) == (2, line)
+    assert commands.resume("run", "epochs=2", "dataset.root=B").code == 0
+
+
 def test_eval_says_that_the_images_have_changed(commands):
     root = write_images(commands.folder / "A")
     commands.bnexp(*folder_overrides("A"), *QUICK, "hydra.run.dir=run")

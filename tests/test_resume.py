@@ -447,6 +447,19 @@ def test_the_patience_may_be_changed_on_resume(commands, patience, epochs):
     assert len((commands.folder / "run/metrics.csv").read_text().splitlines()) == 1 + epochs
 
 
+def test_a_patience_that_would_have_ended_the_run_earlier_is_refused(commands):
+    commands.bnexp(*EARLY, "early_stopping.patience=4", "epochs=6")  # the first epoch is the best of five
+    files = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    result = commands.resume("run", "early_stopping.patience=3")
+    assert (result.code, result.err) == (
+        2,
+        "bnexp: early_stopping.patience=3: would have ended this run before its epoch 5; take a larger one"
+        " (or null), or start a new run in another folder\n",
+    )
+    assert {str(path) for path in files if path.read_bytes() != files[path]} == {"run/train.log"}
+    assert commands.resume("run").code == 0
+
+
 def test_a_checkpoint_of_another_run_is_refused(commands):
     assert train(commands, "first", *SMALL, "epochs=1").code == 0
     assert train(commands, "second", *SMALL, "epochs=1", "seed=1").code == 0

@@ -120,6 +120,9 @@ def _check_can_resume(folder: Path, values: dict[str, Any]) -> None:
     check_inside(folder)
     with lock_folder(folder):
         summary = load_summary(folder)
+    root = values["dataset"].get("root")
+    if values["dataset"].get("name") == "image_folder" and root and not Path(str(root)).expanduser().exists():
+        raise UserError(f"dataset.root={root}: there is no such folder; dataset.root=DIR names its new place")
     fingerprints = fingerprints_of(values)
     if not can_resume(summary, values, fingerprints):
         if changes := describe_changes(summary, values, fingerprints):

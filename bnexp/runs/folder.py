@@ -11,7 +11,7 @@ from typing import Any
 
 from bnexp import __version__
 from bnexp.errors import UserError
-from bnexp.files import write_json
+from bnexp.files import write_bytes, write_json
 from bnexp.runs.confusion import CONFUSION_FILE
 from bnexp.runs.environment import ENVIRONMENT, describe_environment, read_environment, recorded_threads
 from bnexp.runs.identity import can_resume, checkpoint_identity, config_hash, describe_changes
@@ -47,6 +47,11 @@ class RunFolder:
         self.shown = os.path.relpath(path)  # own code can change the current folder
         self.new_folders = tuple(new_folders)
         self.previous_summary = load_summary(path) if (path / SUMMARY).exists() else None
+        self._previous_files = {
+            file: file.read_bytes()
+            for file in (path / SUMMARY, path / ENVIRONMENT, *(path / ".hydra").glob("*.yaml"))
+            if self.previous_summary is not None and file.is_file()
+        }
         fingerprints = dict(fingerprints or {})
         if self.previous_summary is not None and not can_resume(self.previous_summary, config, fingerprints):
             changes = describe_changes(self.previous_summary, config, fingerprints)
@@ -109,6 +114,11 @@ class RunFolder:
         records += (self.path / PROBE_FOLDER).glob("*.csv")
         for path in [*records, *(checkpoints / f"{name}.pt" for name in ("last", "best", "previous"))]:
             path.unlink(missing_ok=True)
+
+    def restore(self) -> None:
+        """Gives a run that was not resumed after all the settings, environment and summary it had before."""
+        for file, content in self._previous_files.items():
+            write_bytes(file, content)
 
     def record_environment(self, **details: Any) -> None:
         """Writes environment.json; a resumed run keeps its previous environments under ``earlier``."""

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bnexp.errors import Diverged, UserError, describe, forbid_exit, one_line
-from bnexp.files import write_json
 from bnexp.runs.folder import RunFolder, discard
 from bnexp.runs.summary import SUMMARY
 
@@ -20,7 +19,7 @@ def record_outcome(folder: RunFolder, *, keep: bool) -> Iterator[None]:
     """Records how the block ends: finished, failed, diverged or interrupted.
 
     After a user's mistake before the first checkpoint the folder is restored: a new run's files and
-    ``new_folders`` are removed, a resumed run gets its previous summary. With ``keep``, for a job of a sweep,
+    ``new_folders`` are removed, a resumed run gets its previous files. With ``keep``, for a job of a sweep,
     the folder stays and says that the job failed.
     """
     start = time.monotonic()
@@ -46,7 +45,7 @@ def record_outcome(folder: RunFolder, *, keep: bool) -> Iterator[None]:
         elif folder.previous_summary is None:
             discard(folder.path, folder.new_folders)
         else:
-            write_json(folder.path / SUMMARY, folder.previous_summary)
+            folder.restore()
         raise
     except Diverged as error:
         record("diverged", str(error))

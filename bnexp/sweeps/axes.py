@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra.core.override_parser.types import Sweep as HydraSweep
 from omegaconf import DictConfig
 
 from bnexp.config.overrides import override_key, override_values, split_override
@@ -119,7 +120,18 @@ def _check_planned(values: Mapping[str, Sequence[str]]) -> None:
         raise UserError("seed=auto: nothing to compare; add a list, as in model.norm=none,batch")
 
 
+def _check_no_function_in_list(override: Override) -> None:
+    """Raises UserError for a list that holds a function of Hydra, which gives several values itself."""
+    listed = getattr(override.value(), "list", None)
+    if isinstance(listed, list) and any(isinstance(value, HydraSweep | Glob) for value in listed):
+        raise UserError(
+            f"{override.input_line}: a function as range, choice, interval or glob stands alone; or write"
+            " all values, as in a,b,c"
+        )
+
+
 def _values(override: Override) -> list[str]:
+    _check_no_function_in_list(override)
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     if not override.is_discrete_sweep():

@@ -147,6 +147,7 @@ class Checkpoints:
             except OSError:  # the file system has no hard links
                 shutil.copyfile(source, temporary)
             os.replace(temporary, target)
+            temporary.unlink(missing_ok=True)  # it stays where both names are links to one file
 
     def _delete_old(self) -> None:
         for path in numbered_checkpoints(self.folder)[: -self.keep]:

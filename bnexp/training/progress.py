@@ -33,6 +33,7 @@ class Progress:
     train_s: float = 0.0
     images: int = 0
     epochs_since_best: int = 0
+    longest_wait: int = 0  # the greatest epochs_since_best of all epochs before the last completed one
     best: dict[str, float] | None = None
     metrics: dict[str, float] = field(default_factory=dict)  # of the last completed epoch
     current: EpochProgress = field(default_factory=EpochProgress)
@@ -52,6 +53,11 @@ class Progress:
     def is_stale(self, patience: int | None) -> bool:
         """Whether the best epoch is ``patience`` epochs ago: early stopping ends the run."""
         return patience is not None and self.epochs_since_best >= patience
+
+    def has_waited(self, patience: int | None) -> bool:
+        """Whether it has trained beyond the epoch at which early stopping with ``patience`` would end."""
+        wait = max(self.longest_wait, self.epochs_since_best if self.current.steps else 0)
+        return patience is not None and wait >= patience
 
     def count_step(self) -> None:
         self.step += 1
@@ -93,6 +99,7 @@ class Progress:
         if value is None or math.isnan(value):
             return False
         sign = -1.0 if self.monitor.endswith("loss") else 1.0
+        self.longest_wait = max(self.longest_wait, self.epochs_since_best)
         is_best = self.best is None or sign * value > sign * self.best[self.monitor]
         self.epochs_since_best = 0 if is_best else self.epochs_since_best + 1
         if is_best:

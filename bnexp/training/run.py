@@ -225,7 +225,8 @@ def resume_or_start(
     """Restores the trainer from the folder's newest checkpoint and returns how far that run had come.
 
     Without a checkpoint the run starts anew, and records of an earlier attempt are removed. Raises UserError
-    where they are those of a finished run, and NotReproducible where the earlier attempt ended with it.
+    where they are those of a finished run, and where early stopping would have ended the run earlier.
+    Raises NotReproducible where the earlier attempt ended with it.
     """
     state = trainer.processes.broadcast(checkpoints.newest)
     if state is None:
@@ -247,6 +248,11 @@ def resume_or_start(
     steps = f", {progress.current.steps} steps into the next" if progress.current.steps else ""
     log.info(f"{config.name}: goes on after epoch {progress.epoch}{steps}")
     patience = config.early_stopping.patience
+    if progress.has_waited(patience):
+        raise UserError(
+            f"early_stopping.patience={patience}: would have ended this run before its epoch"
+            f" {progress.epoch}; take a larger one (or null), or start a new run in another folder"
+        )
     if progress.is_stale(patience) and progress.epoch < config.epochs:
         log.warning(
             f"{config.name}: early stopping ended this run {patience} epochs after its best one: nothing to"

@@ -60,6 +60,17 @@ def test_identical_twins_ask_for_no_more_seeds(tmp_path):
     assert (verdict.comparisons[0].outcome, verdict.comparisons[0].plan) == ("identical", None)
 
 
+def test_no_command_trains_more_of_code_that_was_edited(tmp_path):
+    for source, accuracies in UNDECIDED.items():
+        for seed, accuracy in enumerate(accuracies):
+            keys = {"model__target_": "nets.Net", "seed": seed}
+            record = {"fingerprints": {"model": source}}
+            write_run(tmp_path, accuracy / 100, folder=f"{source}/{seed}", record=record, **keys)
+    verdict = compare(*read_runs([tmp_path]))
+    assert {c.by for c in verdict.comparisons} == {"model.source"}
+    assert next_steps(verdict) == []
+
+
 def test_the_command_for_more_seeds(tmp_path):
     groups = groups_of(compare_groups(tmp_path, UNDECIDED))
     assert sweep_commands(groups, new_seeds(groups, 2)) == ("bnexp -m model.norm=none,batch seed=5,6",)

@@ -145,6 +145,17 @@ def test_an_axis_that_another_override_replaces_is_a_mistake(commands, command, 
     assert list(commands.folder.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "axis", ["seed=range(3),7", "model.norm=none,glob(*)", "optimizer.lr=interval(0.1,1),2"]
+)
+@pytest.mark.parametrize("command", ["bnexp", "plan"])
+def test_a_function_in_a_list_of_values_is_a_mistake(commands, command, axis):
+    mode = ["-m", *QUICK, SWEEP_FOLDER] if command == "bnexp" else []
+    result = getattr(commands, command)(*mode, axis)
+    reason = "a function as range, choice, interval or glob stands alone; or write all values, as in a,b,c"
+    assert (result.code, result.out, result.err) == (2, "", f"bnexp: {axis}: {reason}\n")
+
+
 def test_the_verdict_is_printed_though_the_disk_is_full(commands, monkeypatch):
     def fail(*_):
         raise WriteError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sweep/report.html")

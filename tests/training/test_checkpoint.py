@@ -92,6 +92,14 @@ def test_a_later_checkpoint_leaves_best_unchanged(tmp_path):
     assert checkpoint.load(tmp_path / "last.pt")["model"]["w"] == 2
 
 
+def test_linking_best_to_the_checkpoint_that_it_is_leaves_no_other_file(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path, every=1, keep=0)
+    progress = {"best": {"epoch": 1}, "epoch": 1, "current": {"steps": 0}}
+    checkpoints.save({"model": {}, "progress": progress}, 1, best=True, final=True)
+    assert checkpoints.newest() is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
+
+
 def test_last_is_saved_every_n_epochs_and_at_the_end(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path, every=3, keep=0)
     checkpoints.save({"model": {}}, 1, best=True, final=False)

@@ -73,7 +73,7 @@ def sweep_commands(groups: Sequence[Group], seeds: str) -> tuple[str, ...]:
 
     Otherwise one command a group. Empty where the runs of a group were started with different overrides.
     """
-    per_group = [overrides for group in groups if (overrides := _shared_overrides(group)) is not None]
+    per_group = [overrides for group in groups if (overrides := shared_overrides(group)) is not None]
     if len(per_group) < len(groups):
         return ()
     folds = sorted({run.fold for group in groups for run in group.runs if run.fold is not None})
@@ -95,7 +95,7 @@ def missing_twins_command(group: Group, missing: Sequence[PairKey]) -> str | Non
     sweeps = {Path(run.folder).parent for run in group.runs}
     if len(sweeps) == 1 and ((sweep := sweeps.pop()) / "multirun.yaml").exists():
         return f"bnexp-resume {shlex.quote(str(sweep))}"
-    overrides = _shared_overrides(group)
+    overrides = shared_overrides(group)
     if overrides is None:
         return None
     for key, values in zip(PAIRING_KEYS, zip(*missing, strict=True), strict=True):
@@ -104,7 +104,7 @@ def missing_twins_command(group: Group, missing: Sequence[PairKey]) -> str | Non
     return _command(overrides)
 
 
-def _shared_overrides(group: Group) -> dict[str, str] | None:
+def shared_overrides(group: Group) -> dict[str, str] | None:
     """The overrides of a group's runs without seed and fold; None where the runs disagree."""
     overrides = [
         {key: value for key, value in run.overrides.items() if key not in PAIRING_KEYS} for run in group.runs

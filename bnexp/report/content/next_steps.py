@@ -15,6 +15,7 @@ from bnexp.report.analysis.sample_size import (
     missing_twins_command,
     new_seeds,
     resume_command,
+    shared_overrides,
     sweep_commands,
 )
 from bnexp.report.analysis.statistical_tests import mean_sd
@@ -32,11 +33,18 @@ class NextStep:
 
 def next_steps(verdict: Verdict) -> list[NextStep]:
     """What to run, the most urgent first: missing twins, a first verdict, more epochs, more seeds."""
-    if any(c.is_confounded for c in verdict.comparisons):
+    if any(c.is_confounded for c in verdict.comparisons) or not _differ_in_overrides(verdict):
         return []
     if not verdict.test.is_planned and (steps := list(_missing_twins(verdict))):
         return steps
     return [*_more_seeds(verdict, is_forecast=False), *_more_epochs(verdict), *_more_seeds(verdict, True)]
+
+
+def _differ_in_overrides(verdict: Verdict) -> bool:
+    """Whether commands can name the groups: some differ only in code or files that have changed since."""
+    overrides = [shared_overrides(summary.group) for summary in verdict.summaries]
+    known = [frozenset(typed.items()) for typed in overrides if typed is not None]
+    return len(set(known)) == len(known)
 
 
 def _missing_twins(verdict: Verdict) -> Iterator[NextStep]:

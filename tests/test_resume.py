@@ -423,6 +423,19 @@ def test_a_checkpoint_outside_the_run_is_refused(commands, monkeypatch):
     assert result.err == "bnexp: resumed/checkpoints: points outside the run's folder\n"
 
 
+@pytest.mark.parametrize("mode", [(), ("-m", "seed=0,1")])
+def test_a_run_that_was_killed_after_its_last_save_ends_without_previous_checkpoint(commands, mode):
+    place = "hydra.sweep.dir=runs" if mode else "hydra.run.dir=runs"
+    commands.bnexp(*mode, "dataset.train_size=60", "dataset.test_size=40", "epochs=2", place)
+    for last in Path("runs").rglob("last.pt"):
+        shutil.copy(last, last.with_name("previous.pt"))
+        summary = last.parents[1] / "summary.json"
+        summary.write_text(summary.read_text().replace('"finished"', '"running"'))
+    assert commands.resume("runs").code == 0
+    assert len([*Path("runs").rglob("last.pt")]) == (2 if mode else 1)
+    assert [*Path("runs").rglob("previous.pt")] == []
+
+
 EARLY = (
     "dataset.train_size=60", "dataset.test_size=40", "tracking.tensorboard=false", "optimizer.lr=0",
     "early_stopping.patience=2", "hydra.run.dir=run",

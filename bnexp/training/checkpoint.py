@@ -128,8 +128,10 @@ class Checkpoints:
             self._link(self.last, self.best)
         elif best:
             save(state | self.labels, self.best)
-        if final:
-            self.previous.unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Ends the training: previous.pt is needed no longer. A kill may have come after the last save."""
+        self.previous.unlink(missing_ok=True)
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Saves ``state`` as last.pt and keeps the old last.pt as previous.pt."""

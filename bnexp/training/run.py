@@ -172,6 +172,7 @@ def fit_and_test(
             )  # fmt: skip
         finally:
             folder.summary["probes"].update(runner.failures)
+        checkpoints.finish()
         metrics = final_metrics(
             trainer, splits, progress, batch_size=config.eval_batch_size,
             check_final=lambda final: record_reproduction(

@@ -156,6 +156,8 @@ def _train_unit(unit: Unit, outcomes: list[RunOutcome], stop: StopSignal) -> Non
         unit, records, outcomes = _fit_unit(unit, records, outcomes, stop)
         if not records:
             return
+        for record in records:
+            record.checkpoints.finish()
         results = final_metrics_fused(
             unit.trainer, unit.data, records, batch_size=unit.runs[0].config.eval_batch_size,
             load_best=lambda record: load(record.checkpoints.best),
